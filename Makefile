@@ -1,0 +1,52 @@
+# make run: environment, then the whole study of config/config.yaml.   make test: the tests.   make lint: all linters.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+CODE := workflow/scripts tests benchmarks
+
+.DELETE_ON_ERROR:
+.PHONY: run test lint format config-docs lock clean
+
+run: $(READY)
+	$(BIN)/snakemake --cores all
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/snakefmt --check Snakefile workflow/rules
+	$(BIN)/snakemake --lint
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+	$(BIN)/snakefmt Snakefile workflow/rules
+
+# config/README.md from the schema; a test fails when it lags behind.
+config-docs: $(READY)
+	PYTHONPATH=workflow/scripts $(BIN)/python -m thoughtscope.docs
+
+$(READY): requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or later is needed, $(PYTHON) is $$($(PYTHON) --version); try: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
+	@echo "Installing the environment into $(VENV) (once, some minutes)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	touch $@
+
+# All versions anew, from the newest that requirements.in admits. A local build tag such as torch's +cpu is dropped, so
+# that each machine takes the build made for it.
+lock:
+	rm -rf $(VENV)-lock && $(PYTHON) -m venv $(VENV)-lock
+	$(VENV)-lock/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements.in
+	{ echo "# Every package of the environment, exactly. Made from requirements.in by 'make lock'."; \
+	  $(VENV)-lock/bin/python -m pip freeze --exclude pip --exclude setuptools | sed 's/+cpu$$//'; } > requirements.lock
+	rm -rf $(VENV)-lock
+
+clean:
+	rm -rf $(VENV) .snakemake

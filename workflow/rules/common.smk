@@ -1,0 +1,155 @@
+"""What the rooms share: the checked config, the names that follow from it, and helpers for params and inputs.
+
+Standard library only: this runs each time the workflow is parsed.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
+
+from thoughtscope.config import (
+    blocks,
+    check,
+    check_sites,
+    describe_violation,
+    hookpoints,
+    parse_site,
+    site,
+)
+from thoughtscope.errors import InputError
+
+try:
+    validate(config, "../schemas/config.schema.yaml")
+    check(config)
+except WorkflowError as error:
+    if not hasattr(error.__context__, "absolute_path"):
+        raise
+    raise WorkflowError(describe_violation(error.__context__)) from None
+except InputError as error:
+    raise WorkflowError(str(error)) from None
+
+EXPERIMENT = config["experiment"]
+CONDITIONS = config["conditions"]
+BLOCKS = blocks(config["inferences"], config["block_size"])
+HOOKPOINTS = hookpoints(config["sae"]["hookpoint"], config["layers"])
+SITES = [site(hookpoint, config["sae"]["read_from"]) for hookpoint in HOOKPOINTS]
+
+
+wildcard_constraints:
+    experiment=r"[A-Za-z0-9][A-Za-z0-9._-]*",
+    condition=r"[a-z][a-z0-9_]*",
+    block=r"\d+-\d+",
+    hookpoint=r"[A-Za-z0-9_.]+",
+    site=r"[A-Za-z0-9_.]+(@residual_(in|out))?",
+
+
+# Layers and hookpoints can be checked before any job once the model's manifest is there; before that, rule check_sites
+# does it as the first job after the model's.
+if Path(f"results/{EXPERIMENT}/model.json").exists():
+    import json
+
+    try:
+        check_sites(
+            json.loads(
+                Path(f"results/{EXPERIMENT}/model.json").read_text(encoding="utf-8")
+            ),
+            config["sae"]["hookpoint"],
+            config["layers"],
+        )
+    except InputError as error:
+        raise WorkflowError(str(error)) from None
+
+
+def literal(value):
+    """Return a config value as a param. Text goes through a function, or its braces would be taken for wildcards."""
+
+    def text(wildcards):
+        return value
+
+    return text if isinstance(value, str) else value
+
+
+def tracked(**leaves):
+    """Return config leaves as params, and one more that names them all.
+
+    Snakemake compares the values of params without their names, so two that swap values would go unseen.
+    """
+    named = leaves | {
+        "names": " ".join(f"{name}={value!r}" for name, value in leaves.items())
+    }
+    return {name: literal(value) for name, value in named.items()}
+
+
+def settings(section, *names):
+    """Return the named keys of a config section as tracked params, None where one isn't set."""
+    return tracked(**{name: section.get(name) for name in names})
+
+
+def source_file(section):
+    """Return the local file a problems section reads, as a list for `input`; empty for other sources."""
+    return [section["path"]] if section["source"] == "jsonl" else []
+
+
+def model_files(wildcards):
+    """Return the weights and configs of a model given as a path, so that its change is seen; empty for others."""
+    if config["model"]["source"] != "path":
+        return []
+    folder = Path(config["model"]["path"])
+    return sorted(
+        str(path)
+        for pattern in ("*.json", "*.safetensors")
+        for path in folder.glob(pattern)
+    )
+
+
+def sae_files(wildcards):
+    """Return the files of an SAE given as a path, so that its change is seen; empty for the hub."""
+    if config["sae"]["source"] != "path":
+        return []
+    folder = Path(config["sae"]["path"]) / wildcards.hookpoint
+    return [str(folder / "cfg.json"), str(folder / "sae.safetensors")]
+
+
+def sae_of_site(name):
+    """Return an input function: that file of the SAE a site is read with."""
+
+    def path(wildcards):
+        return f"results/{wildcards.experiment}/saes/{parse_site(wildcards.site)[0]}/{name}"
+
+    return path
+
+
+def trace_table(name):
+    """Return the pattern of a per-trace table."""
+    return f"results/{{experiment}}/tables/{{site}}/traces/{{condition}}/{{block}}/{name}.parquet"
+
+
+def prompt_part(name):
+    """Return a param function: that part of the condition's prompt template, or an empty text."""
+
+    def part(wildcards):
+        return config["prompts"][wildcards.condition].get(name, "")
+
+    return part
+
+
+def per_block(pattern):
+    """Return a pattern's files for all conditions and blocks; its other wildcards stay open."""
+    return expand(pattern, condition=CONDITIONS, block=BLOCKS, allow_missing=True)
+
+
+def gigabytes(size):
+    """Return a resource function: `size` GB of memory in MB, as much again with each further attempt."""
+
+    def megabytes(wildcards, attempt):
+        return 1000 * size * attempt
+
+    return megabytes
+
+
+def show_summary():
+    """Print the run's summary and where to look."""
+    summary = Path(f"results/{EXPERIMENT}/summary.md")
+    if summary.exists():
+        print(summary.read_text(encoding="utf-8"))

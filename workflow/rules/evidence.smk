@@ -1,0 +1,286 @@
+"""Room 7, evidence: what recurs.
+
+Takes features and activations; gives, per trace, results/{experiment}/tables/{site}/traces/{condition}/{block}/*.parquet
+and, over all traces, results/{experiment}/tables/{site}/*.parquet. One rule a table, so that an analysis setting reruns
+its own table and what is made from it.
+"""
+
+
+rule trace_top_activations:
+    input:
+        activations="results/{experiment}/activations/{site}/{condition}/{block}.parquet",
+        vocabulary="results/{experiment}/vocabulary.parquet",
+    output:
+        "results/{experiment}/tables/{site}/traces/{condition}/{block}/top_activations.parquet",
+    log:
+        "results/{experiment}/logs/tables/{site}/{condition}/{block}/trace_top_activations.log",
+    benchmark:
+        "results/{experiment}/benchmarks/tables/{site}/{condition}/{block}/trace_top_activations.jsonl"
+    conda:
+        "../../envs/analysis.yaml"
+    resources:
+        runtime=30,
+        mem_mb=gigabytes(4),
+    params:
+        most=config["analysis"]["top_activations"],
+        include_sinks=config["analysis"]["include_sinks"],
+    script:
+        "../scripts/table.py"
+
+
+rule trace_frequencies:
+    input:
+        features="results/{experiment}/features/{site}/{condition}/{block}.parquet",
+    output:
+        "results/{experiment}/tables/{site}/traces/{condition}/{block}/frequencies.parquet",
+    log:
+        "results/{experiment}/logs/tables/{site}/{condition}/{block}/trace_frequencies.log",
+    benchmark:
+        "results/{experiment}/benchmarks/tables/{site}/{condition}/{block}/trace_frequencies.jsonl"
+    conda:
+        "../../envs/analysis.yaml"
+    resources:
+        runtime=30,
+        mem_mb=gigabytes(4),
+    params:
+        include_sinks=config["analysis"]["include_sinks"],
+    script:
+        "../scripts/table.py"
+
+
+rule trace_histograms:
+    input:
+        activations="results/{experiment}/activations/{site}/{condition}/{block}.parquet",
+    output:
+        "results/{experiment}/tables/{site}/traces/{condition}/{block}/histograms.parquet",
+    log:
+        "results/{experiment}/logs/tables/{site}/{condition}/{block}/trace_histograms.log",
+    benchmark:
+        "results/{experiment}/benchmarks/tables/{site}/{condition}/{block}/trace_histograms.jsonl"
+    conda:
+        "../../envs/analysis.yaml"
+    resources:
+        runtime=30,
+        mem_mb=gigabytes(4),
+    params:
+        bins=config["analysis"]["histogram_bins"],
+        include_sinks=config["analysis"]["include_sinks"],
+    script:
+        "../scripts/table.py"
+
+
+rule relevant_latents:
+    input:
+        features="results/{experiment}/features/{site}/{condition}/{block}.parquet",
+        vocabulary="results/{experiment}/vocabulary.parquet",
+    output:
+        "results/{experiment}/tables/{site}/traces/{condition}/{block}/relevant_latents.parquet",
+    log:
+        "results/{experiment}/logs/tables/{site}/{condition}/{block}/relevant_latents.log",
+    benchmark:
+        "results/{experiment}/benchmarks/tables/{site}/{condition}/{block}/relevant_latents.jsonl"
+    conda:
+        "../../envs/analysis.yaml"
+    resources:
+        runtime=30,
+        mem_mb=gigabytes(4),
+    params:
+        most=config["analysis"]["top_latents"],
+        include_sinks=config["analysis"]["include_sinks"],
+    script:
+        "../scripts/table.py"
+
+
+rule trace_top_tokens:
+    input:
+        activations="results/{experiment}/activations/{site}/{condition}/{block}.parquet",
+        relevant="results/{experiment}/tables/{site}/traces/{condition}/{block}/relevant_latents.parquet",
+        vocabulary="results/{experiment}/vocabulary.parquet",
+    output:
+        "results/{experiment}/tables/{site}/traces/{condition}/{block}/top_tokens.parquet",
+    log:
+        "results/{experiment}/logs/tables/{site}/{condition}/{block}/trace_top_tokens.log",
+    benchmark:
+        "results/{experiment}/benchmarks/tables/{site}/{condition}/{block}/trace_top_tokens.jsonl"
+    conda:
+        "../../envs/analysis.yaml"
+    resources:
+        runtime=30,
+        mem_mb=gigabytes(4),
+    params:
+        most=config["analysis"]["top_tokens"],
+        include_sinks=config["analysis"]["include_sinks"],
+    script:
+        "../scripts/table.py"
+
+
+rule top_activations:
+    input:
+        per_trace=per_block(
+            "results/{experiment}/tables/{site}/traces/{condition}/{block}/top_activations.parquet"
+        ),
+    output:
+        "results/{experiment}/tables/{site}/top_activations.parquet",
+    log:
+        "results/{experiment}/logs/tables/{site}/top_activations.log",
+    benchmark:
+        "results/{experiment}/benchmarks/tables/{site}/top_activations.jsonl"
+    conda:
+        "../../envs/analysis.yaml"
+    resources:
+        runtime=30,
+        mem_mb=gigabytes(4),
+    params:
+        most=config["analysis"]["top_activations"],
+    script:
+        "../scripts/table.py"
+
+
+rule frequencies:
+    input:
+        features=per_block(
+            "results/{experiment}/features/{site}/{condition}/{block}.parquet"
+        ),
+    output:
+        "results/{experiment}/tables/{site}/frequencies.parquet",
+    log:
+        "results/{experiment}/logs/tables/{site}/frequencies.log",
+    benchmark:
+        "results/{experiment}/benchmarks/tables/{site}/frequencies.jsonl"
+    conda:
+        "../../envs/analysis.yaml"
+    resources:
+        runtime=30,
+        mem_mb=gigabytes(4),
+    params:
+        include_sinks=config["analysis"]["include_sinks"],
+    script:
+        "../scripts/table.py"
+
+
+rule histogram:
+    input:
+        activations=per_block(
+            "results/{experiment}/activations/{site}/{condition}/{block}.parquet"
+        ),
+    output:
+        "results/{experiment}/tables/{site}/histogram.parquet",
+    log:
+        "results/{experiment}/logs/tables/{site}/histogram.log",
+    benchmark:
+        "results/{experiment}/benchmarks/tables/{site}/histogram.jsonl"
+    conda:
+        "../../envs/analysis.yaml"
+    resources:
+        runtime=30,
+        mem_mb=gigabytes(4),
+    params:
+        bins=config["analysis"]["histogram_bins"],
+        include_sinks=config["analysis"]["include_sinks"],
+    script:
+        "../scripts/table.py"
+
+
+rule recurrence:
+    input:
+        relevant=per_block(
+            "results/{experiment}/tables/{site}/traces/{condition}/{block}/relevant_latents.parquet"
+        ),
+    output:
+        "results/{experiment}/tables/{site}/recurrence.parquet",
+    log:
+        "results/{experiment}/logs/tables/{site}/recurrence.log",
+    benchmark:
+        "results/{experiment}/benchmarks/tables/{site}/recurrence.jsonl"
+    conda:
+        "../../envs/analysis.yaml"
+    resources:
+        runtime=30,
+        mem_mb=gigabytes(4),
+    params:
+        inferences=config["inferences"],
+    script:
+        "../scripts/table.py"
+
+
+rule top_tokens:
+    input:
+        activations=per_block(
+            "results/{experiment}/activations/{site}/{condition}/{block}.parquet"
+        ),
+        recurrence="results/{experiment}/tables/{site}/recurrence.parquet",
+        vocabulary="results/{experiment}/vocabulary.parquet",
+    output:
+        "results/{experiment}/tables/{site}/top_tokens.parquet",
+    log:
+        "results/{experiment}/logs/tables/{site}/top_tokens.log",
+    benchmark:
+        "results/{experiment}/benchmarks/tables/{site}/top_tokens.jsonl"
+    conda:
+        "../../envs/analysis.yaml"
+    resources:
+        runtime=30,
+        mem_mb=gigabytes(4),
+    params:
+        most=config["analysis"]["top_tokens"],
+        include_sinks=config["analysis"]["include_sinks"],
+    script:
+        "../scripts/table.py"
+
+
+localrules:
+    layers,
+    summary,
+
+
+rule layers:
+    input:
+        frequencies=expand(
+            "results/{{experiment}}/tables/{site}/frequencies.parquet", site=SITES
+        ),
+        recurrence=expand(
+            "results/{{experiment}}/tables/{site}/recurrence.parquet", site=SITES
+        ),
+    output:
+        "results/{experiment}/tables/layers.parquet",
+    log:
+        "results/{experiment}/logs/tables/layers.log",
+    benchmark:
+        "results/{experiment}/benchmarks/tables/layers.jsonl"
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        sites=SITES,
+    script:
+        "../scripts/layers.py"
+
+
+rule summary:
+    input:
+        manifest="results/{experiment}/model.json",
+        traces=per_block("results/{experiment}/traces/{condition}/{block}.parquet"),
+        saes=expand(
+            "results/{{experiment}}/saes/{hookpoint}/info.json", hookpoint=HOOKPOINTS
+        ),
+        layers="results/{experiment}/tables/layers.parquet",
+        recurrence=expand(
+            "results/{{experiment}}/tables/{site}/recurrence.parquet", site=SITES
+        ),
+        top_tokens=expand(
+            "results/{{experiment}}/tables/{site}/top_tokens.parquet", site=SITES
+        ),
+    output:
+        "results/{experiment}/summary.md",
+    log:
+        "results/{experiment}/logs/summary.log",
+    benchmark:
+        "results/{experiment}/benchmarks/summary.jsonl"
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        conditions=CONDITIONS,
+        sites=SITES,
+        top_latents=config["analysis"]["top_latents"],
+        include_sinks=config["analysis"]["include_sinks"],
+    script:
+        "../scripts/summary.py"

@@ -1,0 +1,22 @@
+"""Room 6, features: per trace and latent, the sufficient statistics.
+
+Takes activations; gives results/{experiment}/features/{site}/{condition}/{block}.parquet.
+"""
+
+
+rule features:
+    input:
+        "results/{experiment}/activations/{site}/{condition}/{block}.parquet",
+    output:
+        "results/{experiment}/features/{site}/{condition}/{block}.parquet",
+    log:
+        "results/{experiment}/logs/features/{site}/{condition}/{block}.log",
+    benchmark:
+        "results/{experiment}/benchmarks/features/{site}/{condition}/{block}.jsonl"
+    conda:
+        "../../envs/analysis.yaml"
+    resources:
+        runtime=30,
+        mem_mb=gigabytes(4),
+    script:
+        "../scripts/features.py"

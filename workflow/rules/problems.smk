@@ -1,0 +1,27 @@
+"""Room 1, problems: a dataset's whole split in a seeded order.
+
+Takes a dataset (hub, generator or file); gives results/{experiment}/problems.parquet.
+"""
+
+
+localrules:
+    problems,
+
+
+rule problems:
+    input:
+        file=source_file(config["problems"]),
+    output:
+        "results/{experiment}/problems.parquet",
+    log:
+        "results/{experiment}/logs/problems.log",
+    benchmark:
+        "results/{experiment}/benchmarks/problems.jsonl"
+    priority: 10
+    conda:
+        "../../envs/gpu.yaml"
+    params:
+        **tracked(**config["problems"]),
+        key="problems",
+    script:
+        "../scripts/problems.py"

@@ -1,0 +1,41 @@
+"""Room 3, traces: what the model writes on each problem.
+
+Takes problems and model; gives results/{experiment}/traces/{condition}/{block}.parquet, one job a block.
+"""
+
+
+rule generate:
+    input:
+        problems="results/{experiment}/problems.parquet",
+        manifest="results/{experiment}/model.json",
+        sites=ancient("results/{experiment}/sites.json"),
+    output:
+        "results/{experiment}/traces/{condition}/{block}.parquet",
+    log:
+        "results/{experiment}/logs/traces/{condition}/{block}.log",
+    benchmark:
+        "results/{experiment}/benchmarks/traces/{condition}/{block}.jsonl"
+    conda:
+        "../../envs/gpu.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+        runtime=120,
+        mem_mb=gigabytes(8),
+        # How the work is done and not what comes out, so no param: editing it reruns nothing.
+        batch_size=config["generation"]["batch_size"],
+    params:
+        **tracked(
+            dtype=config["model"]["dtype"],
+            think_open=(config["model"]["think"] or {}).get("open"),
+            think_close=(config["model"]["think"] or {}).get("close"),
+            seed=config["generation"]["seed"],
+            temperature=config["generation"]["temperature"],
+            top_p=config["generation"]["top_p"],
+            max_new_tokens=config["generation"]["max_new_tokens"],
+        ),
+        user=prompt_part("user"),
+        assistant=prompt_part("assistant"),
+        raw=prompt_part("raw"),
+    script:
+        "../scripts/generate.py"

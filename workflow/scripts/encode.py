@@ -1,0 +1,22 @@
+"""Encode one block of traces at one site (rule encode)."""
+
+from pathlib import Path
+
+from thoughtscope.job import job
+
+wildcards = snakemake.wildcards
+with job(snakemake.log[0], f"encode {wildcards.site} {wildcards.condition}/{wildcards.block}") as log:
+    import polars as pl
+    import torch
+    from thoughtscope import activations, files, models, saes
+
+    torch.set_num_threads(snakemake.threads)
+    manifest = files.read_json(snakemake.input.manifest)
+    table = activations.encode(
+        pl.read_parquet(snakemake.input.traces),
+        model=models.load_model(manifest, snakemake.params.dtype),
+        encoder=saes.load_encoder(Path(snakemake.input.sae_config).parent, models.device()),
+        site=wildcards.site,
+        log=log,
+    )
+    files.write_parquet(table, snakemake.output[0], {"experiment": wildcards.experiment, "site": wildcards.site})

@@ -1,0 +1,12 @@
+"""Copy one hookpoint's SAE from the hub or a folder (rule fetch_sae)."""
+
+from pathlib import Path
+
+from thoughtscope.job import job
+
+with job(snakemake.log[0], f"fetch_sae {snakemake.wildcards.hookpoint}", network=True) as log:
+    from thoughtscope import files, saes
+
+    source = {name: value for name, value in snakemake.params.items() if name != "names"}
+    manifest = files.read_json(snakemake.input.manifest)
+    saes.fetch(source, snakemake.wildcards.hookpoint, manifest, Path(snakemake.output.config).parent, log)

@@ -1,0 +1,29 @@
+"""Let the model write one block of traces (rule generate)."""
+
+from thoughtscope.job import job
+
+wildcards, params = snakemake.wildcards, snakemake.params
+with job(snakemake.log[0], f"generate {wildcards.condition}/{wildcards.block}") as log:
+    import polars as pl
+    import torch
+    from thoughtscope import config, files, models, traces
+
+    torch.set_num_threads(snakemake.threads)
+    manifest = files.read_json(snakemake.input.manifest)
+    problems = traces.select(pl.read_parquet(snakemake.input.problems), config.traces_of(wildcards.block))
+    table = traces.generate(
+        problems,
+        model=models.load_model(manifest, params.dtype),
+        tokenizer=models.load_tokenizer(manifest),
+        card=models.generation_config(manifest),
+        condition=wildcards.condition,
+        prompt={name: text for name in ("user", "assistant", "raw") if (text := params[name])},
+        think={"open": params.think_open, "close": params.think_close} if params.think_open else None,
+        seed=params.seed,
+        temperature=params.temperature,
+        top_p=params.top_p,
+        max_new_tokens=params.max_new_tokens,
+        batch_size=snakemake.resources.batch_size,
+        log=log,
+    )
+    files.write_parquet(table, snakemake.output[0], {"experiment": wildcards.experiment})

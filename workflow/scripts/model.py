@@ -1,0 +1,12 @@
+"""Fetch or convert the model, and write its manifest and vocabulary (rule model)."""
+
+from thoughtscope.job import job
+
+with job(snakemake.log[0], snakemake.rule, network=True) as log:
+    from thoughtscope import files, models, vocabulary
+
+    source = {name: value for name, value in snakemake.params.items() if name != "names"}
+    manifest = models.prepare(source, snakemake.output.folder, log)
+    table = vocabulary.table(models.load_tokenizer(manifest))
+    files.write_parquet(table, snakemake.output.vocabulary, {"experiment": snakemake.wildcards.experiment})
+    files.write_json(manifest, snakemake.output.manifest)

@@ -1,0 +1,194 @@
+"""Config: what the schema cannot check, and the names that follow from it. Standard library only.
+
+Snakemake reads this while it parses the workflow, so nothing heavy may be imported here.
+"""
+
+import difflib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .errors import InputError
+
+SEGMENTS = ("prompt", "think", "answer")
+"""Parts of a trace, in order."""
+
+
+def describe_violation(violation: Any) -> str:
+    """Say in one line which config key broke the schema, its value, and what is allowed.
+
+    `violation` is a `jsonschema.ValidationError`.
+    """
+    keys = [str(key) for key in violation.absolute_path]
+    key = ".".join(keys) or "config"
+    value, allowed = violation.instance, violation.validator_value
+    match violation.validator:
+        case "additionalProperties":
+            known = list(violation.schema["properties"])
+            unknown = [name for name in value if name not in known]
+            parent = "".join(f"{name}." for name in keys)
+            guess = difflib.get_close_matches(str(unknown[0]), known, n=1)
+            hint = f" Did you mean '{parent}{guess[0]}'?" if guess else ""
+            return f"config: unknown key '{parent}{unknown[0]}'; allowed here: {', '.join(known)}.{hint}"
+        case "required":
+            missing = [name for name in allowed if name not in value]
+            parent = "".join(f"{name}." for name in keys)
+            source = f" with source '{value['source']}'" if value.get("source") and missing != ["source"] else ""
+            return f"config: key '{parent}{missing[0]}' is missing; it is needed{source}."
+        case "type":
+            names = [allowed] if isinstance(allowed, str) else list(allowed)
+            return f"config: {key} is {value!r} ({type(value).__name__}); it must be {' or '.join(names)}."
+        case "enum":
+            return f"config: {key} is {value!r}; allowed: {', '.join(map(str, allowed))}."
+        case "minimum" | "exclusiveMinimum" | "maximum" | "exclusiveMaximum":
+            sign = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+            return f"config: {key} is {value!r}; it must be {sign[violation.validator]} {allowed}."
+        case "uniqueItems":
+            twice = next(item for item in value if value.count(item) > 1)
+            return f"config: {key} is {value!r}; {twice!r} stands in it twice, list it once."
+        case "minItems" | "minLength":
+            return f"config: {key} is {value!r}; it must not be empty."
+        case "pattern":
+            return f"config: {key} is {value!r}; it must match {allowed}."
+        case _:
+            return f"config: {key}: {violation.message}"
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """Check what the schema cannot: names that refer to each other, and files that must exist.
+
+    Raises InputError, one line, at the first problem. Touches no network and loads no model.
+    """
+    _check_prompts(config["conditions"], config["prompts"])
+    _check_problems("problems", config["problems"], config["inferences"])
+    if config["problems"]["text"] is not None:
+        raise InputError("config: problems.text is set; that key is for sae.text. Name problems.question instead.")
+    model, sae = config["model"], config["sae"]
+    if model["source"] == "path":
+        _need_file("model.path", Path(model["path"]) / "config.json", "a model folder saved by save_pretrained")
+    if sae["source"] == "path":
+        for hookpoint in hookpoints(sae["hookpoint"], config["layers"]):
+            for name in ("cfg.json", "sae.safetensors"):
+                _need_file("sae.path", Path(sae["path"]) / hookpoint / name, "a folder of sparsify SAEs by hookpoint")
+    if sae["source"] == "train":
+        if sae["k"] > sae["num_latents"]:
+            raise InputError(
+                f"config: sae.k is {sae['k']}; it must be <= sae.num_latents, which is {sae['num_latents']}."
+            )
+        _check_problems("sae.text", sae["text"], 0)
+
+
+def _check_prompts(conditions: Sequence[str], prompts: Mapping[str, Mapping[str, str]]) -> None:
+    for condition in conditions:
+        if condition not in prompts:
+            raise InputError(
+                f"config: conditions: unknown condition {condition!r}; prompts has: {', '.join(prompts)}."
+                " Add a template there or correct the name."
+            )
+        prompt = prompts[condition]
+        if ("user" in prompt) == ("raw" in prompt):
+            raise InputError(f"config: prompts.{condition} must have one of 'user' and 'raw', it has {list(prompt)}.")
+        if "raw" in prompt and "assistant" in prompt:
+            raise InputError(f"config: prompts.{condition}.assistant goes with 'user' only; put the text into 'raw'.")
+        key = "raw" if "raw" in prompt else "user"
+        if prompt[key].count("{question}") != 1:
+            raise InputError(f"config: prompts.{condition}.{key} must contain '{{question}}' once: {prompt[key]!r}.")
+
+
+def _check_problems(key: str, source: Mapping[str, Any], inferences: int) -> None:
+    if source["source"] == "reasoning_gym" and source["size"] < inferences:
+        raise InputError(
+            f"config: inferences is {inferences}, more than the {source['size']} problems of {key}.size;"
+            " raise the size or lower inferences."
+        )
+    if source["source"] != "jsonl":
+        return
+    path = Path(source["path"])
+    _need_file(f"{key}.path", path, "a file with one JSON object a line")
+    with path.open(encoding="utf-8") as lines:
+        try:
+            first = json.loads(next(lines, "null"))
+        except ValueError:
+            first = None
+        if not isinstance(first, dict):
+            raise InputError(f"config: {key}.path: the first line of {path} is no JSON object; one a line is needed.")
+        wanted = ("text",) if source["text"] is not None else ("question", "answer", "solution")
+        for column in wanted:
+            if source[column] is not None and source[column] not in first:
+                raise InputError(
+                    f"config: {key}.{column} is {source[column]!r}, but {path} has the columns: {', '.join(first)}."
+                )
+        count = 1 + sum(1 for line in lines if line.strip())
+    if count < inferences:
+        raise InputError(
+            f"config: inferences is {inferences}, more than the {count} problems in {path};"
+            " lower inferences or give more problems."
+        )
+
+
+def _need_file(key: str, path: Path, what: str) -> None:
+    if not path.is_file():
+        raise InputError(
+            f"config: {key}: there is no file {path} (seen from {Path.cwd()}); {what} is needed,"
+            " relative to where snakemake is started."
+        )
+
+
+def blocks(inferences: int, block_size: int) -> list[str]:
+    """Name the blocks of traces `0 … inferences-1`: first and last trace, zero-padded, e.g. `00000-00015`.
+
+    Blocks are cut by index, so more inferences add blocks and leave the full ones as they are.
+    """
+    firsts = range(0, inferences, block_size)
+    return [f"{first:05d}-{min(first + block_size, inferences) - 1:05d}" for first in firsts]
+
+
+def traces_of(block: str) -> range:
+    """Return the trace ids of a block named by `blocks`."""
+    first, last = block.split("-")
+    return range(int(first), int(last) + 1)
+
+
+def hookpoints(template: str, layers: Sequence[int]) -> list[str]:
+    """Fill each layer into a hookpoint template such as `layers.{layer}.mlp`, in ascending order of layers."""
+    return [template.replace("{layer}", str(layer)) for layer in sorted(layers)]
+
+
+def site(hookpoint: str, read_from: str) -> str:
+    """Name what is read: the hookpoint itself, or `hookpoint@residual_in` where the SAE is used off its site."""
+    return hookpoint if read_from == "hookpoint" else f"{hookpoint}@{read_from}"
+
+
+def parse_site(name: str) -> tuple[str, str]:
+    """Split a name made by `site` into hookpoint and read_from."""
+    hookpoint, _, read_from = name.partition("@")
+    return hookpoint, read_from or "hookpoint"
+
+
+def layer_of(hookpoint: str) -> int:
+    """Return the block a hookpoint lies in: the first whole number in its path (`layers.10.mlp`: 10)."""
+    for part in hookpoint.split("."):
+        if part.isdigit():
+            return int(part)
+    raise InputError(f"hookpoint {hookpoint!r} names no block; use a path such as 'layers.{{layer}}.mlp'.")
+
+
+def check_sites(manifest: Mapping[str, Any], template: str, layers: Sequence[int]) -> None:
+    """Check layers and hookpoints against a model's manifest. Raises InputError, one line, at the first problem."""
+    count, widths = manifest["num_layers"], manifest["widths"]
+    for layer in sorted(layers):
+        if layer >= count:
+            raise InputError(
+                f"config: layers: {layer} is out of range; {manifest['name']} has {count} layers, 0 to {count - 1}."
+            )
+    for layer, hookpoint in zip(sorted(layers), hookpoints(template, layers), strict=True):
+        if hookpoint not in widths:
+            known = sorted(
+                {re.sub(rf"\b{layer}\b", "{layer}", name) for name in widths if str(layer) in name.split(".")}
+            )
+            raise InputError(
+                f"config: sae.hookpoint is {template!r}, but {manifest['name']} has no module {hookpoint};"
+                f" those it has: {', '.join(known)}."
+            )

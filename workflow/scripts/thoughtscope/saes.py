@@ -1,0 +1,306 @@
+"""Room 4, SAEs: k-sparse autoencoders in sparsify's format, fetched or trained, and applied exactly.
+
+A k-SAE (Gao et al. 2024, "Scaling and evaluating sparse autoencoders") keeps the k largest pre-activations:
+z = TopK(ReLU(W_enc (x - b_dec) + b_enc)), x̂ = W_decᵀ z + b_dec.
+"""
+
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from torch import Tensor
+from torch.utils.data import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from . import files, sites
+from .config import layer_of
+from .errors import InputError
+from .job import every_few_seconds
+
+CHUNK_VALUES = 2**27
+"""Pre-activations held at a time while encoding: 0.5 GB of float32."""
+
+SAE_FILES = ("cfg.json", "sae.safetensors")
+"""The files of one SAE in sparsify's format."""
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """The encoder of a k-SAE, in float32: weight (latents, d_in), bias (latents,), b_dec (d_in,)."""
+
+    weight: Tensor
+    bias: Tensor
+    b_dec: Tensor
+    k: int
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the k largest activations of each row of x (tokens, d_in), descending, and their latents.
+
+        Both are (tokens, k). The arithmetic is that of sparsify's `SparseCoder.encode` in float32; the dense
+        pre-activations exist only for as many tokens at a time as CHUNK_VALUES allows.
+        """
+        values, indices = [], []
+        for chunk in x.float().split(max(1, CHUNK_VALUES // self.weight.shape[0])):
+            top = F.relu(F.linear(chunk - self.b_dec, self.weight, self.bias)).topk(self.k, dim=-1)
+            values.append(top.values)
+            indices.append(top.indices)
+        return torch.cat(values), torch.cat(indices)
+
+
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """Return the `cfg.json` of an SAE in `folder`, checked to be a TopK autoencoder."""
+    config = files.read_json(Path(folder) / "cfg.json")
+    if config.get("transcode"):
+        raise InputError(f"SAE {folder}: cfg.json says it is a transcoder; only autoencoders are read.")
+    if config.get("activation", "topk") != "topk":
+        raise InputError(f"SAE {folder}: its activation is {config['activation']!r}; only 'topk' is read.")
+    return config
+
+
+def load_encoder(folder: str | Path, device: torch.device) -> Encoder:
+    """Load the encoder of the SAE in `folder`; the decoder matrix stays on disk."""
+    config = read_config(folder)
+    with safe_open(str(Path(folder) / "sae.safetensors"), framework="pt", device=str(device)) as weights:
+        weight, bias, b_dec = (weights.get_tensor(name).float() for name in ("encoder.weight", "encoder.bias", "b_dec"))
+    return Encoder(weight, bias, b_dec, config["k"])
+
+
+def check_width(folder: str | Path, hookpoint: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Check that the SAE in `folder` is as wide as its module's output; return its config."""
+    config = read_config(folder)
+    width = manifest["widths"][hookpoint]
+    if config["d_in"] != width:
+        raise InputError(
+            f"SAE for {hookpoint} reads vectors of width {config['d_in']}, but that module of {manifest['name']} puts"
+            f" out {width}; choose an SAE trained on this model and hookpoint."
+        )
+    return config
+
+
+def fetch(
+    source: Mapping[str, Any], hookpoint: str, manifest: Mapping[str, Any], folder: str | Path, log: logging.Logger
+) -> None:
+    """Copy one hookpoint's SAE from the hub or a local folder into `folder`, with `info.json` about its origin.
+
+    The small `cfg.json` is fetched and checked before the weights.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    info: dict[str, Any] = {"source": source["source"], "name": source.get("name") or source.get("path")}
+    for name in SAE_FILES:
+        if source["source"] == "hub":
+            path = _from_hub(source, f"{hookpoint}/{name}")
+            info["revision"] = path.parent.parent.name
+        else:
+            path = Path(source["path"]) / hookpoint / name
+        with files.replacing(folder / name) as temporary:
+            shutil.copyfile(path, temporary)
+        if name == "cfg.json":
+            config = check_width(folder, hookpoint, manifest)
+    if source["source"] == "hub" and source["revision"] is None:
+        log.warning("%s isn't pinned; this run uses commit %s. To pin it: 'sae.revision: %s'",
+                    source["name"], info["revision"], info["revision"])  # fmt: skip
+    info |= {
+        "d_in": config["d_in"],
+        "num_latents": config["num_latents"] or config["d_in"] * config["expansion_factor"],
+    }
+    info |= {"k": config["k"], "sha256": files.sha256(folder / "sae.safetensors")}
+    files.write_json(info, folder / "info.json")
+    log.info("%s: %d latents, k = %d", hookpoint, info["num_latents"], info["k"])
+
+
+def _from_hub(source: Mapping[str, Any], file: str) -> Path:
+    import huggingface_hub
+
+    revision = source["revision"] or "main"
+    try:
+        return Path(huggingface_hub.hf_hub_download(source["name"], file, revision=revision))
+    except huggingface_hub.errors.RemoteEntryNotFoundError:
+        listing = huggingface_hub.HfApi().list_repo_files(source["name"], revision=revision)
+        known = sorted(name.removesuffix("/cfg.json") for name in listing if name.endswith("/cfg.json"))
+        raise InputError(
+            f"config: sae.hookpoint: {source['name']} has no SAE for {file.rpartition('/')[0]}; it has:"
+            f" {', '.join(known)}."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"config: sae.name: {source['name']!r}, {file} can't be fetched"
+            f" ({type(error).__name__}: {str(error).splitlines()[0]}). It needs the Hugging Face hub once; fetch it"
+            f" ahead with 'hf download {source['name']} {file} --revision {revision}', or use config/config.yaml, which"
+            " runs without the hub."
+        ) from None
+
+
+def training_texts(problems: pl.DataFrame, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Return texts to train on: plain text as it is, or question and solution as the conversation they would be."""
+    texts = []
+    for question, solution, text in problems.select("question", "solution", "text").iter_rows():
+        if text is not None:
+            texts.append(text)
+        elif solution is not None:
+            turns = [{"role": "user", "content": question}, {"role": "assistant", "content": solution}]
+            texts.append(
+                tokenizer.apply_chat_template(turns, tokenize=False)
+                if tokenizer.chat_template
+                else f"{question}\n{solution}\n"
+            )
+    return texts
+
+
+def pack(texts: list[str], tokenizer: PreTrainedTokenizerBase, sequences: int, context: int) -> Tensor:
+    """Tokenize texts and join them into `sequences` rows of `context` token ids each.
+
+    Raises InputError when there is too little text.
+    """
+    ids: list[int] = []
+    for text in texts:
+        ids += tokenizer(text, add_special_tokens=False)["input_ids"]
+        if len(ids) >= sequences * context:
+            break
+    if len(ids) < sequences * context:
+        raise InputError(
+            f"config: sae.text gives {len(ids)} tokens, but sae.tokens and sae.heldout_tokens ask for"
+            f" {sequences * context}; give more text (sae.text.size) or ask for fewer tokens."
+        )
+    return torch.tensor(ids[: sequences * context]).view(sequences, context)
+
+
+class _Sequences(Dataset):
+    """Rows of token ids for sparsify's Trainer, which reads them in order; reports how far it got."""
+
+    def __init__(self, ids: Tensor, log: logging.Logger) -> None:
+        self.ids, self.tick, self.started = ids, every_few_seconds(log.info), time.monotonic()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        seen = index * self.ids.shape[1]
+        rate = seen / (time.monotonic() - self.started)
+        self.tick(f"training: {seen} of {self.ids.numel()} tokens, {rate:.0f} tokens/s")
+        return {"input_ids": self.ids[index]}
+
+
+def train(
+    problems: pl.DataFrame,
+    *,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    hookpoint: str,
+    folder: str | Path,
+    k: int,
+    num_latents: int,
+    tokens: int,
+    heldout_tokens: int,
+    context: int,
+    batch_size: int,
+    optimizer: str,
+    lr: float | None,
+    seed: int,
+    log: logging.Logger,
+) -> None:
+    """Train a k-SAE on the output of `hookpoint` with sparsify's Trainer; write it to `folder`, with `info.json`.
+
+    `info.json` holds the settings and, over held-out text that training hasn't seen, what `evaluate` measures.
+    """
+    # sparsify chooses its kernels when it is imported; Triton's need a GPU.
+    if not torch.cuda.is_available():
+        os.environ["SPARSIFY_DISABLE_TRITON"] = "1"
+    from sparsify import SparseCoder, SparseCoderConfig, TrainConfig, Trainer
+
+    train_rows, heldout_rows = max(1, tokens // context), max(1, heldout_tokens // context)
+    ids = pack(training_texts(problems, tokenizer), tokenizer, train_rows + heldout_rows, context)
+    sites.cut_after(model, layer_of(hookpoint))
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    settings: dict[str, Any] = {"tokens": train_rows * context, "context": context, "batch_size": batch_size}
+    settings |= {"optimizer": optimizer, "lr": lr, "seed": seed}
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        trainer = Trainer(
+            TrainConfig(
+                SparseCoderConfig(num_latents=num_latents, k=k),
+                batch_size=batch_size,
+                hookpoints=[hookpoint],
+                optimizer=optimizer,
+                lr=lr,
+                init_seeds=[seed],
+                log_to_wandb=False,
+                save_every=2**31,  # only at the end; its optimizer state is thrown away with the scratch folder
+                save_dir=scratch,
+                run_name="sae",
+            ),
+            _Sequences(ids[:train_rows], log),
+            model,
+        )
+        started = time.monotonic()
+        trainer.fit()
+        seconds = time.monotonic() - started
+        trained = Path(scratch) / "sae" / hookpoint
+        sae = SparseCoder.load_from_disk(trained, device=str(model.device))
+        metrics = evaluate(sae, _outputs(model, hookpoint, ids[train_rows:]), context)
+        for name in SAE_FILES:
+            (trained / name).replace(folder / name)
+    files.write_json(
+        {"source": "train", "d_in": sae.d_in, "num_latents": sae.num_latents, "k": k, "train": settings}
+        | {"heldout": metrics, "sha256": files.sha256(folder / "sae.safetensors")},
+        folder / "info.json",
+    )
+    log.info(
+        "trained on %d tokens in %.0f s (%.0f tokens/s); held out: FVU %.3f, L0 %.1f, %.1f%% dead",
+        settings["tokens"], seconds, settings["tokens"] / seconds,
+        metrics["fvu"], metrics["l0"], 100 * metrics["dead_share"],
+    )  # fmt: skip
+
+
+@torch.inference_mode()
+def _outputs(model: PreTrainedModel, hookpoint: str, ids: Tensor) -> Tensor:
+    """Return the outputs of a module for rows of token ids, float32, shape (rows · context, width)."""
+    states: list[Tensor] = []
+    handle = sites.read(model, hookpoint, lambda state: states.append(state.float().flatten(0, 1)))
+    for rows in ids.split(16):
+        model.base_model(input_ids=rows.to(model.device), use_cache=False)
+    handle.remove()
+    return torch.cat(states)
+
+
+@torch.inference_mode()
+def evaluate(sae: Any, x: Tensor, context: int) -> dict[str, Any]:
+    """Measure a sparsify SparseCoder on x (rows · context, d_in).
+
+    FVU = Σ‖x - x̂‖² / Σ‖x - x̄‖², sums in float64 over all tokens, not averages of batches; L0: mean number of active
+    latents; dead_share: share of latents that fire on no token. Sinks (position 0 of each sequence, and norms over
+    sites.SINK_NORM_RATIO times the sequence's median) are left out, as they would make up most of the variance;
+    `fvu_with_sinks` counts them.
+    """
+    x_hat, fired, active = [], torch.zeros(sae.num_latents, dtype=torch.bool), []
+    for chunk in x.split(max(1, CHUNK_VALUES // sae.num_latents)):
+        top_acts, top_indices, _ = sae.encode(chunk)
+        x_hat.append(sae.decode(top_acts, top_indices))
+        active.append((top_acts > 0).sum(-1))
+        fired[top_indices[top_acts > 0].cpu()] = True
+    keep = ~torch.cat([sites.sinks(rows) for rows in x.norm(dim=-1).view(-1, context)])
+    residual = torch.cat(x_hat) - x
+    return {
+        "tokens": len(x),
+        "sink_share": 1 - keep.float().mean().item(),
+        "fvu": fvu(x[keep], residual[keep]),
+        "fvu_with_sinks": fvu(x, residual),
+        "l0": torch.cat(active)[keep].double().mean().item(),
+        "dead_share": 1 - fired.double().mean().item(),
+    }
+
+
+def fvu(x: Tensor, residual: Tensor) -> float:
+    """Return the fraction of variance unexplained: Σ‖residual‖² / Σ‖x - x̄‖², in float64."""
+    x = x.double()
+    return (residual.double().square().sum() / (x - x.mean(0)).square().sum()).item()

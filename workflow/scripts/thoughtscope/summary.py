@@ -1,0 +1,96 @@
+"""The run in a page of text: what was run, what recurs where, and where to look."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import polars as pl
+
+from .config import parse_site
+
+LISTED = 5
+"""Latents listed for each site."""
+
+
+def write(
+    *,
+    experiment: str,
+    manifest: Mapping[str, Any],
+    traces: pl.DataFrame,
+    saes: Mapping[str, Mapping[str, Any]],
+    layers: pl.DataFrame,
+    recurrence: Mapping[str, pl.DataFrame],
+    top_tokens: Mapping[str, pl.DataFrame],
+    conditions: Sequence[str],
+    top_latents: int,
+    include_sinks: bool,
+) -> str:
+    """Return the summary as Markdown that also reads well on a terminal. Counts are of generated tokens."""
+    lines = [f"# {experiment}", "", f"{manifest['name']}, {manifest['num_layers']} layers", ""]
+    for condition in conditions:
+        mine = traces.filter(pl.col("condition") == condition)
+        written = mine["generated_ids"].list.len()
+        graded = mine["correct"].drop_nulls()
+        lines.append(
+            f"- {condition}: {len(mine)} traces, {written.sum()} tokens written"
+            f" (median {written.quantile(0.5):.0f}), {(mine['finish_reason'] == 'length').sum()} truncated,"
+            f" {graded.sum()} of {len(graded)} graded answers correct"
+        )
+    sinks = "counted" if include_sinks else "left out"
+    lines += [
+        "",
+        f"Recurring latents: among the top {top_latents} of a trace by maximum activation on generated tokens",
+    ]
+    lines[-1] += f" (sinks {sinks})."
+    for site, table in recurrence.items():
+        hookpoint, read_from = parse_site(site)
+        lines += ["", f"## {site}", "", _about(saes[hookpoint], read_from), ""]
+        rows = {row["condition"]: row for row in layers.filter(site=site, scope="generated").iter_rows(named=True)}
+        for row in (rows[condition] for condition in conditions if condition in rows):
+            lines.append(
+                f"- {row['condition']}: {row['active']} latents active, {row['relevant']} a top feature of some trace,"
+                f" {row['recurring']} of two or more"
+            )
+        lines.append("")
+        lines += _leaders(table, top_tokens[site], conditions)
+    lines += [
+        "",
+        "A count alone is no evidence of thinking: a recurring latent may be a sink, or answer to one common token.",
+        "",
+        f"Look at: results/{experiment}/plots/ (pictures), results/{experiment}/tables/ (parquet),",
+        f"results/{experiment}/traces/ (what the model wrote).",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _about(info: Mapping[str, Any], read_from: str) -> str:
+    text = f"SAE: {info['num_latents']} latents, k = {info['k']}"
+    if heldout := info.get("heldout"):
+        text += f"; held out: FVU {heldout['fvu']:.3f}, L0 {heldout['l0']:.1f}, {heldout['dead_share']:.1%} dead"
+    if read_from != "hookpoint":
+        text += f"; read off its site, from the {read_from}"
+    return text
+
+
+def _leaders(table: pl.DataFrame, tokens: pl.DataFrame, conditions: Sequence[str]) -> list[str]:
+    """Return lines of a Markdown table of the latents that recur most in any condition."""
+    table, tokens = table.filter(scope="generated"), tokens.filter(scope="generated")
+    names = (
+        table.group_by("latent")
+        .agg(pl.col("traces").max(), pl.col("mean_rank").min())
+        .sort("traces", "mean_rank", "latent", descending=[True, False, False])["latent"]
+        .head(LISTED)
+    )
+    rows = [["latent", *conditions, "most active on"]]
+    for latent in names:
+        counts = dict(table.filter(latent=latent).select("condition", pl.format("{}/{}", "traces", "of")).iter_rows())
+        total = table["of"][0]
+        best = tokens.filter(latent=latent).group_by("token").agg(pl.col("max").max()).sort("max", "token")
+        words = " ".join(best["token"].tail(5).reverse()).replace("|", "\\|").replace("`", "'")
+        rows.append([str(latent), *[counts.get(condition, f"0/{total!s}") for condition in conditions], f"`{words}`"])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
+    ]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return lines

@@ -1,0 +1,228 @@
+"""Room 3, traces: what the model writes on each problem, cut into segments and graded."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import polars as pl
+import torch
+from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
+
+from . import grading
+from .config import SEGMENTS
+from .errors import InputError
+from .job import every_few_seconds
+from .sampling import TraceSampler, uniforms
+
+SCHEMA: dict[str, Any] = {
+    "trace_id": pl.UInt32,
+    "condition": pl.String,
+    "seed": pl.UInt64,
+    "prompt_ids": pl.List(pl.UInt32),
+    "generated_ids": pl.List(pl.UInt32),
+    "prompt": pl.String,
+    "text": pl.String,
+    "finish_reason": pl.Enum(["stop", "length"]),
+    "segments": pl.List(pl.Struct({"segment": pl.Enum(SEGMENTS), "start": pl.UInt32, "end": pl.UInt32})),
+    "predicted": pl.String,
+    "reference": pl.String,
+    "correct": pl.Boolean,
+}
+"""Columns of a traces file, one row a trace. Segments are half-open ranges of positions in prompt and generated ids."""
+
+
+def render(
+    prompt: Mapping[str, str], question: str, tokenizer: PreTrainedTokenizerBase, trace_id: int
+) -> tuple[str, list[int]]:
+    """Return the prompt of one problem, as text and as token ids.
+
+    `prompt` is a template of the config: `user` (and `assistant`) go through the model's chat template, `raw` doesn't.
+    A question that contains a control token's text is refused: it would be read as the token.
+    """
+    for token in tokenizer.all_special_tokens:
+        if token in question:
+            raise InputError(
+                f"problem {trace_id} contains the control token {token!r}, which the model would obey;"
+                " remove it from the question."
+            )
+    if "raw" in prompt:
+        text = prompt["raw"].replace("{question}", question)
+    else:
+        if tokenizer.chat_template is None:
+            raise InputError("the model has no chat template; write prompts with 'raw' instead of 'user'.")
+        turn = [{"role": "user", "content": prompt["user"].replace("{question}", question)}]
+        text = tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
+        text += prompt.get("assistant", "")
+    return text, tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def segments(prompt_ids: Sequence[int], generated_ids: Sequence[int], think: tuple[int, int] | None) -> list[dict]:
+    """Cut a trace into `prompt`, `think` and `answer`; returns half-open ranges of positions, empty ones left out.
+
+    `think` is the model's (open, close) marker ids. What the model computed having read the open marker is the start
+    of its thinking, and having read the close marker the start of its answer; so each marker belongs to what follows.
+    """
+    start, end = len(prompt_ids), len(prompt_ids) + len(generated_ids)
+    cuts = [("prompt", 0, start)]
+    mode = "answer"
+    if think is not None:
+        marks = [token for token in prompt_ids if token in think]
+        if marks and marks[-1] == think[0]:
+            mode = "think"
+        for position, token in enumerate(generated_ids, start):
+            following = {think[0]: "think", think[1]: "answer"}.get(token, mode)
+            if following != mode:
+                cuts.append((mode, start, position))
+                mode, start = following, position
+    cuts.append((mode, start, end))
+    return [{"segment": name, "start": low, "end": high} for name, low, high in cuts if low < high]
+
+
+def select(problems: pl.DataFrame, trace_ids: range) -> pl.DataFrame:
+    """Return the problems of a block. Raises InputError when there are too few."""
+    if trace_ids[-1] >= len(problems):
+        raise InputError(
+            f"config: inferences asks for problem {trace_ids[-1]}, but there are {len(problems)} problems, 0 to"
+            f" {len(problems) - 1}; lower inferences or give more problems."
+        )
+    return problems[trace_ids[0] : trace_ids[-1] + 1]
+
+
+def think_ids(tokenizer: PreTrainedTokenizerBase, think: Mapping[str, str] | None) -> tuple[int, int] | None:
+    """Return the token ids of the think markers in the config, or None. Raises InputError for one that is no token."""
+    if think is None:
+        return None
+    ids = []
+    for key in ("open", "close"):
+        encoded = tokenizer(think[key], add_special_tokens=False)["input_ids"]
+        if len(encoded) != 1:
+            raise InputError(
+                f"config: model.think.{key} is {think[key]!r}, which this tokenizer reads as {len(encoded)} tokens;"
+                " a think marker must be one token."
+            )
+        ids.append(encoded[0])
+    return ids[0], ids[1]
+
+
+def generate(
+    problems: pl.DataFrame,
+    *,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    card: GenerationConfig,
+    condition: str,
+    prompt: Mapping[str, str],
+    think: Mapping[str, str] | None,
+    seed: int,
+    temperature: float | None,
+    top_p: float | None,
+    max_new_tokens: int,
+    batch_size: int,
+    log: logging.Logger,
+) -> pl.DataFrame:
+    """Let the model write on each problem; returns one row a trace, in SCHEMA.
+
+    Temperature and top-p that are None are the model card's (`card`), and so are the tokens that end a turn. Raises
+    InputError for an empty generation.
+    """
+    if temperature is None:
+        temperature = card.temperature if card.temperature is not None else 1.0
+    if top_p is None:
+        top_p = card.top_p if card.top_p is not None else 1.0
+    stop = card.eos_token_id if card.eos_token_id is not None else tokenizer.eos_token_id
+    stop_ids = sorted({stop} if isinstance(stop, int) else set(stop or ()))
+    marks = think_ids(tokenizer, think)
+    rendered = [
+        render(prompt, question, tokenizer, trace_id)
+        for trace_id, question in problems.select("trace_id", "question").iter_rows()
+    ]
+    generated: list[list[int]] = []
+    started, done = time.monotonic(), 0
+    tick = every_few_seconds(log.info)
+    for first in range(0, len(rendered), batch_size):
+        batch = rendered[first : first + batch_size]
+        trace_ids = problems["trace_id"][first : first + batch_size].to_list()
+
+        def on_step(ids: torch.Tensor, first: int = first, count: int = len(batch), before: int = done) -> None:
+            ended = torch.isin(ids, torch.tensor(stop_ids, device=ids.device))  # and padded with the same ids
+            so_far = before + int((~ended).sum()) + int(ended.any(1).sum())
+            tick(
+                f"traces {first + 1}-{first + count} of {len(rendered)}: token {ids.shape[1]} of at most"
+                f" {max_new_tokens}, {so_far / (time.monotonic() - started):.0f} tokens/s"
+            )
+
+        generated += _generate_batch(
+            [ids for _, ids in batch],
+            model=model,
+            noise=uniforms(seed, condition, trace_ids, max_new_tokens),
+            temperature=temperature,
+            top_p=top_p,
+            max_new_tokens=max_new_tokens,
+            stop_ids=stop_ids,
+            on_step=on_step,
+        )
+        done = sum(map(len, generated))
+    log.info("%d traces, %d tokens, %.0f tokens/s", len(generated), done, done / (time.monotonic() - started))
+
+    table = []
+    for (trace_id, reference), (text, ids), generated_ids in zip(
+        problems.select("trace_id", "answer").iter_rows(), rendered, generated, strict=True
+    ):
+        finished = generated_ids[-1] in stop_ids
+        written = generated_ids[:-1] if finished else generated_ids
+        if not written:
+            raise InputError(
+                f"trace {trace_id} of condition {condition!r} is empty: the model ended its turn at once."
+                " Change the prompt or the seed."
+            )
+        output = tokenizer.decode(written, clean_up_tokenization_spaces=False)
+        predicted = grading.predicted_answer(output, finished)
+        table.append(
+            {
+                "trace_id": trace_id,
+                "condition": condition,
+                "seed": seed,
+                "prompt_ids": ids,
+                "generated_ids": generated_ids,
+                "prompt": text,
+                "text": output,
+                "finish_reason": "stop" if finished else "length",
+                "segments": segments(ids, generated_ids, marks),
+                "predicted": predicted,
+                "reference": reference,
+                "correct": grading.is_correct(predicted, reference, finished),
+            }
+        )
+    return pl.DataFrame(table, schema=SCHEMA)
+
+
+def _generate_batch(
+    prompts: list[list[int]],
+    *,
+    model: PreTrainedModel,
+    noise: torch.Tensor,
+    temperature: float,
+    top_p: float,
+    max_new_tokens: int,
+    stop_ids: list[int],
+    on_step: Callable[[torch.Tensor], None],
+) -> list[list[int]]:
+    """Return the ids written after each prompt, up to and including the one that ended the turn."""
+    longest = max(map(len, prompts))
+    padding = stop_ids[0] if stop_ids else 0  # any token serves: the mask hides it
+    ids = torch.tensor([[padding] * (longest - len(prompt)) + prompt for prompt in prompts], device=model.device)
+    mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=model.device)
+    sampler = TraceSampler(noise.to(model.device), temperature, top_p, longest, on_step)
+    # Greedy generation in form; the sampler has made the draw. The model card's own sampling settings must not act a
+    # second time, so its generation config is replaced, not amended.
+    model.generation_config = GenerationConfig(
+        do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=stop_ids or None, pad_token_id=padding
+    )
+    with torch.inference_mode():
+        output = model.generate(input_ids=ids, attention_mask=mask, logits_processor=LogitsProcessorList([sampler]))
+    generated = []
+    for row in output[:, longest:].tolist():
+        end = next((index + 1 for index, token in enumerate(row) if token in stop_ids), len(row))
+        generated.append(row[:end])
+    return generated

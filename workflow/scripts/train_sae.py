@@ -1,0 +1,24 @@
+"""Train one hookpoint's SAE (rule train_sae)."""
+
+from pathlib import Path
+
+from thoughtscope.job import job
+
+wildcards, params = snakemake.wildcards, snakemake.params
+with job(snakemake.log[0], f"train_sae {wildcards.hookpoint}") as log:
+    import polars as pl
+    import torch
+    from thoughtscope import files, models, saes
+
+    torch.set_num_threads(snakemake.threads)
+    manifest = files.read_json(snakemake.input.manifest)
+    settings = {name: value for name, value in params.items() if name not in ("dtype", "names")}
+    saes.train(
+        pl.read_parquet(snakemake.input.text),
+        model=models.load_model(manifest, params.dtype),
+        tokenizer=models.load_tokenizer(manifest),
+        hookpoint=wildcards.hookpoint,
+        folder=Path(snakemake.output.config).parent,
+        **settings,
+        log=log,
+    )
