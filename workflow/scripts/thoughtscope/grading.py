@@ -7,7 +7,7 @@ _NUMBER = re.compile(
     r"[-−+]?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{1,3}(?!\d))?(?:\s?/\s?\d+)?"
 )
 _LATEX_FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
-_LATEX_TEXT = re.compile(r"\\(?:text|mathrm|mathbf|textbf|mbox)\s*\{[^{}]*\}")
+_LATEX_TEXT = re.compile(r"\\(?:text|mathrm|mathbf|textbf|mbox)\s*\{([^{}]*)\}")
 
 
 def last_boxed(text: str) -> str | None:
@@ -39,7 +39,7 @@ def parse_number(text: str) -> Fraction | None:
     Text around the number is passed over; an answer with several different numbers in it has no value.
     """
     plain = _LATEX_FRACTION.sub(r"\1/\2", text)
-    plain = _LATEX_TEXT.sub(" ", plain)
+    plain = _LATEX_TEXT.sub(r" \1 ", plain)
     plain = plain.replace("\\!", "").replace("\\,", "").replace("{,}", ",").replace("\\$", "").replace("$", "")
     plain = plain.replace("£", "").replace("€", "")
     values = {_value(number) for number in numbers(plain)}

@@ -86,11 +86,21 @@ def _figure(width: float, height: float, title: str, subtitle: str) -> Figure:
     return figure
 
 
-def _log_y(axes: Axes) -> None:
-    """Make y logarithmic, with plain numbers: without math text the default labels would show their markup."""
+def _log_y(axes: Axes, low: float, high: float) -> None:
+    """Make y logarithmic from `low` to `high`, with plain numbers as labels, so many as the range has room for."""
     axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.yaxis.set_minor_formatter(lambda value, _: "")
+    axes.set_ylim(low, high)
+    decades = np.log10(high / low)
+    # Without math text the default labels would show their markup; minor ones serve where decades are few.
+    labelled = {1, 2, 3, 4, 5, 6, 7, 8} if decades < 0.6 else {1, 2, 5} if decades < 1.5 else {1}
+
+    def text(value: float, _position: float | None = None) -> str:
+        mantissa = value / 10.0 ** np.floor(np.log10(value) + 1e-9)
+        return f"{value:g}" if round(mantissa) in labelled else ""
+
+    axes.yaxis.set_major_formatter(text)
+    axes.yaxis.set_minor_formatter(text)
+    axes.tick_params(axis="y", which="minor", labelsize=7)
 
 
 def _note_empty(axes: Axes) -> None:
@@ -158,15 +168,13 @@ def recurrence(
 def _condition_panels(
     title: str, subtitle: str, conditions: Sequence[str], panel_height: float
 ) -> tuple[Figure, list[Axes]]:
-    """Return a figure with one wide panel a condition, stacked, sharing the y axis's range."""
+    """Return a figure with one wide panel a condition, stacked."""
     height = 0.75 + (panel_height + 0.6) * len(conditions)
     figure = _figure(11, height, title, subtitle)
     panels: list[Axes] = []
     for index, condition in enumerate(conditions):
         bottom = height - 0.95 - panel_height - index * (panel_height + 0.6)
-        axes = figure.add_axes(
-            (0.065, bottom / height, 0.92, panel_height / height), sharey=panels[0] if panels else None
-        )
+        axes = figure.add_axes((0.065, bottom / height, 0.92, panel_height / height))
         axes.set_title(condition, pad=4)
         panels.append(axes)
     return figure, panels
@@ -189,8 +197,7 @@ def _frequency_bars(axes: Axes, table: pl.DataFrame) -> None:
     names, counts = table["latent"].to_list(), table["tokens"].to_numpy()
     # The axis starts at a half: on a log axis a bar for 1 token would otherwise have no height.
     axes.bar(np.arange(len(names)), counts - 0.5, bottom=0.5, width=0.8, color=[latent_color(name) for name in names])
-    _log_y(axes)
-    axes.set_ylim(0.5, counts.max() * 1.3)
+    _log_y(axes, 0.5, counts.max() * 1.3)
     axes.set_xlim(-0.8, len(names) - 0.2)
     axes.set_xticks(range(len(names)), [str(name) for name in names], rotation=90, size=6.5)
     axes.grid(axis="x", visible=False)
@@ -207,7 +214,7 @@ def histogram(table: pl.DataFrame, *, site: str, conditions: Sequence[str], scop
             continue
         axes.stairs(bins["count"].to_numpy(), [*bins["lower"], bins["upper"][-1]], label=condition, linewidth=1.6,
                     color=LATENT_COLORS[(0, 2, 4, 6)[index % 4]], linestyle=CONDITION_LINES[index % 4])  # fmt: skip
-    _log_y(axes)
+    _log_y(axes, 0.5, 1.5 * table.filter(scope=scope)["count"].to_numpy().max())
     axes.set_xlim(left=0)
     axes.set_xlabel("activation")
     axes.set_ylabel("active latents, over tokens")
@@ -245,9 +252,7 @@ def _activation_strips(axes: Axes, table: pl.DataFrame, latents: int) -> None:
                  color=[colors[column] for column in marks["column"]])  # fmt: skip
     axes.text(1, 1.02, f"{len(marks)} of the {len(table)} largest; {len(names)} of their {len(order)} latents",
               ha="right", va="bottom", size=8, color="#777777", transform=axes.transAxes)  # fmt: skip
-    _log_y(axes)
-    axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}")
-    axes.tick_params(axis="y", which="minor", labelsize=6.5)
+    _log_y(axes, 0.93 * marks["activation"].to_numpy().min(), 1.1 * marks["activation"].to_numpy().max())
     axes.set_xlim(-0.8, len(names) - 0.2)
     axes.set_xticks(range(len(names)), [str(name) for name in names], rotation=90, size=6.5)
     axes.grid(axis="x", visible=False)
@@ -343,8 +348,7 @@ def trace(
         _note_empty(axes)
     else:
         axes.stairs(bins["count"].to_numpy(), [*bins["lower"], bins["upper"][-1]], fill=True, color="#717581")
-        _log_y(axes)
-        axes.set_ylim(bottom=0.5)
+        _log_y(axes, 0.5, 1.5 * bins["count"].to_numpy().max())
         axes.set_xlabel("activation")
         axes.set_ylabel("count")
     axes.set_title("all activations", pad=4)

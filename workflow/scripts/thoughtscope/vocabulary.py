@@ -48,7 +48,7 @@ def _shows(char: str) -> bool:
 def escape(char: str) -> str:
     """Return a character as an escape sequence of its code point."""
     code = ord(char)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def _bytes_label(piece: str) -> str:

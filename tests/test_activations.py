@@ -1,0 +1,112 @@
+"""Activations: every token's active latents, against the model's own states and sparsify's encode."""
+
+import logging
+
+import polars as pl
+import pytest
+import torch
+from conftest import QUESTIONS
+from test_saes import save_sae
+from thoughtscope import activations, models, saes, sites, traces
+from thoughtscope.errors import InputError
+from transformers import GenerationConfig
+
+LOG = logging.getLogger("test")
+
+
+@pytest.fixture
+def written(model, tokenizer):
+    problems = pl.DataFrame(
+        {"trace_id": range(4), "question": [q for q, _ in QUESTIONS[:4]], "answer": ["1"] * 4},
+        schema_overrides={"trace_id": pl.UInt32},
+    )
+    return traces.generate(
+        problems, model=model, tokenizer=tokenizer, card=GenerationConfig(eos_token_id=0), condition="reason",
+        prompt={"user": "{question}"}, think={"open": "<think>", "close": "</think>"}, seed=0, temperature=1.0,
+        top_p=1.0, max_new_tokens=9, batch_size=4, log=LOG,
+    )  # fmt: skip
+
+
+def states(model, ids, site):
+    """The site's states by transformers' own outputs or a hand-made hook, one trace at a time."""
+    kept = {}
+    module = model.base_model.layers[1].mlp
+    handle = module.register_forward_hook(lambda _m, _i, output: kept.update(mlp=output))
+    with torch.inference_mode():
+        out = model(torch.tensor([ids]), output_hidden_states=True)
+    handle.remove()
+    # hidden_states[L] enters block L; hidden_states[L + 1] leaves it.
+    return {"layers.1.mlp": kept["mlp"][0], "layers.1.mlp@residual_in": out.hidden_states[1][0],
+            "layers.1.mlp@residual_out": out.hidden_states[2][0]}[site]  # fmt: skip
+
+
+@pytest.mark.parametrize("site", ["layers.1.mlp", "layers.1.mlp@residual_in", "layers.1.mlp@residual_out"])
+def test_activations_are_sparsifys_on_the_sites_states(tmp_path, manifest, written, site):
+    sae = save_sae(tmp_path)
+    encoder = saes.load_encoder(tmp_path, torch.device("cpu"))
+    whole = models.load_model(manifest, "float32")
+    table = activations.encode(
+        written, model=models.load_model(manifest, "float32"), encoder=encoder, site=site, log=LOG
+    )
+    assert table.schema == pl.Schema(activations.SCHEMA)
+    for trace in written.iter_rows(named=True):
+        ids = trace["prompt_ids"] + trace["generated_ids"]
+        x = states(whole, ids, site)
+        expected = sae.encode(x)
+        norms = x.norm(dim=-1)
+        mine = table.filter(trace_id=trace["trace_id"])
+        assert mine["position"].unique().to_list() == list(range(len(ids)))
+        for position, token in enumerate(ids):
+            rows = mine.filter(position=position)
+            pairs = zip(expected.top_indices[position].tolist(), expected.top_acts[position].tolist(), strict=True)
+            reference = dict(pair for pair in pairs if pair[1] > 0)
+            assert dict(rows.select("latent", "activation").iter_rows()) == pytest.approx(reference, rel=1e-4)
+            assert rows["activation"].to_list() == sorted(rows["activation"], reverse=True)
+            assert set(rows["token_id"]) == {token}
+            segment = next(part["segment"] for part in trace["segments"] if part["start"] <= position < part["end"])
+            assert set(rows["segment"]) == {segment}
+            sink = position == 0 or bool(norms[position] > 10 * norms.median())
+            assert set(rows["sink"]) == {sink}
+
+
+def test_a_trace_is_encoded_alike_in_any_company(tmp_path, manifest, written, monkeypatch):
+    save_sae(tmp_path)
+    encoder = saes.load_encoder(tmp_path, torch.device("cpu"))
+
+    def encode(table):
+        model = models.load_model(manifest, "float32")
+        return activations.encode(table, model=model, encoder=encoder, site="layers.2.mlp", log=LOG)
+
+    together = encode(written)
+    monkeypatch.setattr(activations, "BATCH_TOKENS", 1)
+    alone = pl.concat([encode(written[i : i + 1]) for i in range(len(written))])
+    assert together.drop("activation").equals(alone.drop("activation"))
+    assert together["activation"].to_list() == pytest.approx(alone["activation"].to_list(), rel=1e-4)
+
+
+def test_a_state_that_is_not_finite_is_refused(tmp_path, model, written):
+    save_sae(tmp_path)
+    model.base_model.layers[1].mlp.down_proj.weight.data[3, 3] = torch.inf
+    with pytest.raises(InputError, match=r"trace \d has a non-finite state at layers\.1\.mlp, position 0"):
+        activations.encode(
+            written, model=model, encoder=saes.load_encoder(tmp_path, torch.device("cpu")), site="layers.1.mlp", log=LOG
+        )
+
+
+def test_sinks_are_position_0_and_tenfold_norms():
+    norms = torch.tensor([1.0, 1.0, 10.0, 10.1, 1.0, 1.0])
+    assert sites.sinks(norms).tolist() == [True, False, False, True, False, False]
+
+
+def test_batches_hold_every_row_once_within_the_limit():
+    lengths = [5, 300, 12, 80, 80, 7, 1000]
+    grouped = activations.batches(lengths, 400)
+    assert sorted(row for batch in grouped for row in batch) == list(range(7))
+    for batch in grouped:
+        assert len(batch) == 1 or max(lengths[row] for row in batch) * len(batch) <= 400
+
+
+def test_models_are_cut_after_the_block(model):
+    sites.cut_after(model, 1)
+    assert len(model.base_model.layers) == 2
+    assert model(torch.tensor([[1, 2, 3]])).logits.shape[-1] == 32  # the head is gone

@@ -1,0 +1,217 @@
+"""Features and tables, against plain Python on random activations with ties."""
+
+import random
+from collections import Counter, defaultdict
+
+import numpy as np
+import polars as pl
+import pytest
+from thoughtscope import activations, evidence, features
+
+VOCABULARY = pl.LazyFrame(
+    {"token_id": range(9), "token": [f"t{i}" for i in range(9)]}, schema_overrides={"token_id": pl.UInt32}
+)
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """Random activations of three traces in each of two conditions; values repeat, so there are ties."""
+    chance = random.Random(0)
+    found = []
+    for condition in ("reason", "direct"):
+        for trace_id in range(3):
+            for position in range(30):
+                segment = "prompt" if position < 8 else "think" if position < 20 else "answer"
+                sink = position == 0 or (position == 9 and trace_id == 1)
+                token = chance.randrange(9)
+                for latent in chance.sample(range(15), 4):
+                    value = float(np.float32(chance.choice([0.5, 1.25, 3.0, chance.random() * 4 + 0.01])))
+                    found.append((trace_id, condition, position, token, segment, sink, latent, value))
+    return found
+
+
+@pytest.fixture(scope="module")
+def table(rows):
+    return pl.DataFrame(rows, schema=activations.SCHEMA, orient="row").sort(
+        "condition", "trace_id", "position", "activation", descending=[False, False, False, True]
+    )
+
+
+@pytest.fixture(scope="module")
+def summary(table):
+    return pl.concat([features.summarize(part) for _, part in table.group_by("condition", maintain_order=True)])
+
+
+def counted(rows, scope, sinks):
+    return [row for row in rows if (sinks or not row[5]) and (scope == "all" or row[4] != "prompt")]
+
+
+CASES = [(scope, sinks) for scope in evidence.SCOPES for sinks in (False, True)]
+
+
+def test_features(rows, summary):
+    groups = defaultdict(list)
+    for trace_id, condition, position, token, segment, sink, latent, value in rows:
+        groups[trace_id, condition, segment, sink, latent].append((position, token, value))
+    assert len(summary) == len(groups)
+    for row in summary.iter_rows(named=True):
+        group = groups[row["trace_id"], row["condition"], row["segment"], row["sink"], row["latent"]]
+        peak = max(value for *_, value in group)
+        first = min((position, token) for position, token, value in group if value == peak)
+        assert row["tokens"] == len(group)
+        assert row["sum"] == pytest.approx(sum(value for *_, value in group), rel=1e-12)
+        assert (row["max"], row["max_position"], row["max_token_id"]) == (peak, *first)
+
+
+@pytest.mark.parametrize(("scope", "sinks"), CASES)
+def test_top_activations(rows, table, scope, sinks):
+    per_trace = evidence.trace_top_activations(table.lazy(), VOCABULARY, most=17, include_sinks=sinks)
+    for condition in ("reason", "direct"):
+        mine = [row for row in counted(rows, scope, sinks) if row[1] == condition]
+        for trace_id in range(3):
+            trace = sorted((-row[7], row[2], row[6], row[3]) for row in mine if row[0] == trace_id)[:17]
+            found = per_trace.filter(trace_id=trace_id, condition=condition, scope=scope)
+            columns = found.select(-pl.col("activation"), "position", "latent", "token_id").rows()
+            assert columns == trace
+            assert found["rank"].to_list() == list(range(1, 18))
+            assert found["token"].to_list() == [f"t{token}" for *_, token in trace]
+        pooled = evidence.top_activations(per_trace.lazy(), most=17).filter(condition=condition, scope=scope)
+        expected = sorted((-row[7], row[0], row[2], row[6]) for row in mine)[:17]
+        assert pooled.select(-pl.col("activation"), "trace_id", "position", "latent").rows() == expected
+
+
+@pytest.mark.parametrize(("scope", "sinks"), CASES)
+def test_frequencies(rows, summary, scope, sinks):
+    per_trace = evidence.trace_frequencies(summary.lazy(), include_sinks=sinks).filter(scope=scope)
+    expected = Counter((row[1], row[0], row[6]) for row in counted(rows, scope, sinks))
+    assert {row[:3]: row[3] for row in per_trace.select("condition", "trace_id", "latent", "tokens").rows()} == expected
+    pooled = evidence.frequencies(summary.lazy(), include_sinks=sinks).filter(scope=scope)
+    together = Counter((row[1], row[6]) for row in counted(rows, scope, sinks))
+    assert {row[:2]: row[2] for row in pooled.select("condition", "latent", "tokens").rows()} == together
+    for row in pooled.iter_rows(named=True):
+        values = [r[7] for r in counted(rows, scope, sinks) if (r[1], r[6]) == (row["condition"], row["latent"])]
+        assert row["mean"] == pytest.approx(sum(values) / len(values), rel=1e-9)
+        assert row["max"] == max(values)
+        traces = {r[0] for r in counted(rows, scope, sinks) if (r[1], r[6]) == (row["condition"], row["latent"])}
+        assert row["traces"] == len(traces)
+    order = pooled.filter(condition="reason").select(-pl.col("tokens").cast(pl.Int64), "latent").rows()
+    assert order == sorted(order)
+
+
+def relevant_by_hand(rows, scope, sinks, count):
+    """Per condition and trace, the latents with the largest maxima: (latent, maximum, position), in order."""
+    found = {}
+    for condition in ("reason", "direct"):
+        for trace_id in range(3):
+            best = {}
+            for row in counted(rows, scope, sinks):
+                if (row[1], row[0]) == (condition, trace_id):
+                    candidate = (-row[7], row[2])
+                    best[row[6]] = min(best.get(row[6], candidate), candidate)
+            order = sorted((value, latent, position) for latent, (value, position) in best.items())
+            found[condition, trace_id] = [(latent, -value, position) for value, latent, position in order[:count]]
+    return found
+
+
+@pytest.mark.parametrize(("scope", "sinks"), CASES)
+def test_relevant_latents_and_recurrence(rows, summary, scope, sinks):
+    relevant = evidence.relevant_latents(summary.lazy(), VOCABULARY, most=4, include_sinks=sinks)
+    expected = relevant_by_hand(rows, scope, sinks, 4)
+    for (condition, trace_id), latents in expected.items():
+        mine = relevant.filter(condition=condition, trace_id=trace_id, scope=scope)
+        assert mine.select("latent", "max", "position").rows() == latents
+        assert mine["rank"].to_list() == [1, 2, 3, 4]
+    recurring = evidence.recurrence(relevant.lazy(), inferences=3).filter(scope=scope)
+    counts = Counter((condition, latent) for (condition, _), mine in expected.items() for latent, *_ in mine)
+    assert {row[:2]: row[2] for row in recurring.select("condition", "latent", "traces").rows()} == counts
+    for row in recurring.iter_rows(named=True):
+        ranks = [
+            [latent for latent, *_ in mine].index(row["latent"]) + 1
+            for (condition, _), mine in expected.items()
+            if condition == row["condition"] and row["latent"] in [latent for latent, *_ in mine]
+        ]
+        assert (row["best_rank"], row["of"]) == (min(ranks), 3)
+        assert row["mean_rank"] == pytest.approx(sum(ranks) / len(ranks))
+        assert row["share"] == pytest.approx(len(ranks) / 3)
+
+
+@pytest.mark.parametrize(("scope", "sinks"), CASES)
+def test_top_tokens(rows, table, summary, scope, sinks):
+    relevant = evidence.relevant_latents(summary.lazy(), VOCABULARY, most=4, include_sinks=sinks)
+    found = evidence.trace_top_tokens(table.lazy(), relevant.lazy(), VOCABULARY, most=3, include_sinks=sinks)
+    by_hand = relevant_by_hand(rows, scope, sinks, 4)
+    for (condition, trace_id), latents in by_hand.items():
+        here = found.filter(condition=condition, trace_id=trace_id, scope=scope)
+        assert set(here["latent"]) == {latent for latent, *_ in latents}
+        for latent, *_ in latents:
+            values = defaultdict(list)
+            for row in counted(rows, scope, sinks):
+                if (row[1], row[0], row[6]) == (condition, trace_id, latent):
+                    values[row[3]].append(row[7])
+            expected = sorted((-max(group), token, len(group)) for token, group in values.items())[:3]
+            assert here.filter(latent=latent).select(-pl.col("max"), "token_id", "tokens").rows() == expected
+
+    recurring = evidence.recurrence(relevant.lazy(), inferences=3)
+    pooled = evidence.top_tokens(table.lazy(), recurring.lazy(), VOCABULARY, most=3, include_sinks=sinks)
+    for condition in ("reason", "direct"):
+        latents = {latent for (named, _), mine in by_hand.items() if named == condition for latent, *_ in mine}
+        here = pooled.filter(condition=condition, scope=scope)
+        assert set(here["latent"]) == latents
+        for latent in latents:
+            values, traces = defaultdict(list), defaultdict(set)
+            for row in counted(rows, scope, sinks):
+                if (row[1], row[6]) == (condition, latent):
+                    values[row[3]].append(row[7])
+                    traces[row[3]].add(row[0])
+            expected = sorted((-max(g), token, len(g), len(traces[token])) for token, g in values.items())[:3]
+            mine = here.filter(latent=latent).select(-pl.col("max"), "token_id", "tokens", "traces").rows()
+            assert mine == expected
+
+
+@pytest.mark.parametrize(("scope", "sinks"), CASES)
+def test_histograms(rows, table, scope, sinks):
+    per_trace = evidence.trace_histograms(table.lazy(), bins=7, include_sinks=sinks)
+    for condition in ("reason", "direct"):
+        for trace_id in range(3):
+            values = [r[7] for r in counted(rows, scope, sinks) if (r[1], r[0]) == (condition, trace_id)]
+            mine = per_trace.filter(condition=condition, trace_id=trace_id, scope=scope)
+            low, high = min(values), max(values)
+            width = (high - low) / 7
+            expected = Counter(min(int((value - low) / width), 6) for value in values)
+            assert mine["count"].to_list() == [expected[index] for index in range(7)]
+            assert mine["lower"][0] == pytest.approx(low)
+            assert mine["upper"][6] == pytest.approx(high)
+    pooled = evidence.histogram(table.lazy(), bins=7, include_sinks=sinks).filter(scope=scope)
+    width = max(row[7] for row in counted(rows, scope, sinks)) / 7
+    for condition in ("reason", "direct"):
+        values = [row[7] for row in counted(rows, scope, sinks) if row[1] == condition]
+        expected = Counter(min(int(value / width), 6) for value in values)
+        mine = pooled.filter(condition=condition)
+        assert mine["count"].to_list() == [expected[index] for index in range(7)]
+        assert mine["upper"].to_list() == pytest.approx([width * (index + 1) for index in range(7)])
+
+
+def test_tables_do_not_depend_on_how_blocks_are_cut(table, summary):
+    parts = [part for _, part in table.group_by("condition", "trace_id")]
+    again = pl.concat([features.summarize(part) for part in reversed(parts)])
+    for make in (
+        lambda f: evidence.frequencies(f.lazy(), include_sinks=False).drop("mean"),
+        lambda f: evidence.relevant_latents(f.lazy(), VOCABULARY, most=4, include_sinks=False),
+    ):
+        assert make(summary).equals(make(again))
+
+
+def test_layers(summary):
+    recurring = evidence.recurrence(
+        evidence.relevant_latents(summary.lazy(), VOCABULARY, most=4, include_sinks=False).lazy(), inferences=3
+    )
+    active = evidence.frequencies(summary.lazy(), include_sinks=False)
+    table = evidence.layers(
+        active.lazy().with_columns(site=pl.lit("layers.1.mlp")), recurring.lazy().with_columns(site=pl.lit("layers.1.mlp"))
+    )
+    assert len(table) == 4
+    row = table.filter(condition="reason", scope="generated").row(0, named=True)
+    mine = recurring.filter(condition="reason", scope="generated")
+    assert row["active"] == len(active.filter(condition="reason", scope="generated"))
+    assert (row["relevant"], row["recurring"]) == (len(mine), (mine["traces"] >= 2).sum())
+    assert row["top_traces"] == mine["traces"].max()

@@ -1,0 +1,59 @@
+"""Files and jobs: nothing half-written looks finished, errors are one line."""
+
+import subprocess
+import sys
+
+import polars as pl
+import pytest
+from conftest import REPO
+from thoughtscope import files
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path):
+    path = tmp_path / "table.parquet"
+    files.write_parquet(pl.DataFrame({"a": [1]}), path, {"experiment": "x"})
+    with pytest.raises(RuntimeError), files.replacing(path) as temporary:  # noqa: PT012
+        temporary.write_bytes(b"half")
+        raise RuntimeError
+    assert [p.name for p in tmp_path.iterdir()] == ["table.parquet"]
+    assert pl.read_parquet(path)["a"].to_list() == [1]
+
+
+def test_parquet_says_what_made_it(tmp_path):
+    frame = pl.DataFrame({"a": [1], "e": ["x"]}, schema={"a": pl.UInt32, "e": pl.Enum(["x", "y"])})
+    files.write_parquet(frame, tmp_path / "t.parquet", {"experiment": "x", "include_sinks": "False"})
+    found = files.read_metadata(tmp_path / "t.parquet")
+    assert found["thoughtscope.experiment"] == "x"
+    assert found["thoughtscope.include_sinks"] == "False"
+    assert found["thoughtscope.schema"] == files.SCHEMA_VERSION
+    assert found["version.torch"].startswith("2.")
+    assert pl.read_parquet(tmp_path / "t.parquet").schema == frame.schema
+
+
+def run_job(tmp_path, body):
+    code = f"from thoughtscope.job import job\nwith job({str(tmp_path / 'a.log')!r}, 'work x') as log:\n    {body}\n"
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(REPO / "workflow/scripts")},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_job_output_goes_to_the_log_and_its_own_lines_to_both(tmp_path):
+    done = run_job(tmp_path, "print('library chatter'); log.info('half way')")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "[work x] half way\n")
+    log = (tmp_path / "a.log").read_text()
+    assert "library chatter" in log
+    assert "[work x] half way" in log
+
+
+def test_input_errors_are_one_line(tmp_path):
+    done = run_job(tmp_path, "from thoughtscope.errors import InputError; raise InputError('layer 9 is not there')")
+    assert (done.returncode, done.stderr) == (1, "[work x] error: layer 9 is not there\n")
+
+
+def test_other_errors_are_one_line_and_a_traceback_in_the_log(tmp_path):
+    done = run_job(tmp_path, "1 / 0")
+    assert done.returncode == 1
+    assert done.stderr.startswith("[work x] error: ZeroDivisionError: division by zero (traceback in ")
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" in (tmp_path / "a.log").read_text()

@@ -1,0 +1,63 @@
+"""Sampling: the noise belongs to the trace, and the draw is the distribution's."""
+
+import numpy as np
+import pytest
+import torch
+from thoughtscope.sampling import draw, nucleus, uniforms
+from transformers.generation.logits_process import TopPLogitsWarper
+
+
+def test_noise_depends_on_seed_condition_trace_and_step_alone():
+    together = uniforms(3, "reason", [0, 1, 2, 7], 20)
+    alone = uniforms(3, "reason", [7], 50)
+    assert torch.equal(together[3], alone[0, :20])
+    assert torch.equal(uniforms(3, "reason", [2, 0], 20), together[[2, 0]])
+    assert not torch.equal(uniforms(4, "reason", [0], 20), together[:1])
+    assert not torch.equal(uniforms(3, "direct", [0], 20), together[:1])
+    assert len(together.unique()) == 80
+
+
+def test_noise_is_uniform():
+    noise = uniforms(0, "reason", range(200), 100).flatten().numpy()
+    counts, _ = np.histogram(noise, bins=10, range=(0, 1))
+    assert abs(counts - 2000).max() < 5 * np.sqrt(2000)
+
+
+@pytest.mark.parametrize("top_p", [0.01, 0.3, 0.9, 0.999])
+@pytest.mark.parametrize("scale", [0.05, 3.0])  # nearly flat (the nucleus is wider than the guess) and peaked
+def test_nucleus_is_that_of_transformers(top_p, scale):
+    torch.manual_seed(0)
+    logits = scale * torch.randn(6, 2000)
+    kept = nucleus(logits.softmax(-1), top_p) > 0
+    expected = TopPLogitsWarper(top_p)(torch.zeros(6, 1, dtype=torch.long), logits).isfinite()
+    assert torch.equal(kept, expected)
+
+
+def test_nucleus_keeps_ties_and_does_not_depend_on_the_batch():
+    probabilities = torch.tensor([[0.4, 0.2, 0.2, 0.1, 0.1], [0.96, 0.01, 0.01, 0.01, 0.01]])
+    kept = nucleus(probabilities, 0.5)
+    assert (kept[0] > 0).tolist() == [True, True, True, False, False]
+    assert (kept[1] > 0).tolist() == [True, False, False, False, False]
+    assert torch.equal(nucleus(probabilities[:1], 0.5)[0], kept[0])
+
+
+def test_draw_inverts_the_cumulative_distribution():
+    torch.manual_seed(1)
+    logits = torch.randn(1, 5)
+    probabilities = torch.softmax(logits[0] / 0.7, -1).double().numpy()
+    noise = torch.linspace(0, 1, 4001, dtype=torch.float64)[:-1]
+    tokens = draw(logits.expand(len(noise), -1), noise, temperature=0.7, top_p=1.0)
+    shares = np.bincount(tokens.numpy(), minlength=5) / len(noise)
+    assert np.allclose(shares, probabilities, atol=1e-3)
+    expected = np.searchsorted(np.cumsum(probabilities) / probabilities.sum(), noise.numpy(), side="right")
+    assert (tokens.numpy() == expected).mean() > 0.999  # all but where rounding decides
+
+
+def test_draw_never_leaves_the_nucleus():
+    logits = torch.log(torch.tensor([[0.05, 0.6, 0.05, 0.3]])).expand(3, -1)
+    noise = torch.tensor([0.0, 0.5, 1 - 1e-16], dtype=torch.float64)
+    assert draw(logits, noise, temperature=1.0, top_p=0.8).tolist() == [1, 1, 3]
+
+
+def test_temperature_zero_takes_the_likeliest():
+    assert draw(torch.tensor([[1.0, 3.0, 2.0]]), torch.tensor([0.99]), temperature=0, top_p=1).tolist() == [1]
