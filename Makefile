@@ -49,4 +49,4 @@ lock:
 	rm -rf $(VENV)-lock
 
 clean:
-	rm -rf $(VENV) .snakemake
+	rm -rf $(VENV)

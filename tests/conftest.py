@@ -177,7 +177,7 @@ class Study:
 
 
 def tiny_config(folder: Path, model: Path) -> dict[str, Any]:
-    """A study of the tiny model: two conditions, one block of two traces each, one layer, an SAE trained on the spot."""
+    """A study of the tiny model: two conditions, one block of two traces each, one layer, an SAE trained here."""
     return {
         "experiment": "tiny",
         "problems": {"source": "jsonl", "path": "problems.jsonl"},
@@ -187,7 +187,7 @@ def tiny_config(folder: Path, model: Path) -> dict[str, Any]:
         "conditions": ["reason", "bypass"],
         "prompts": {"reason": {"user": "{question} Think."}, "bypass": {"user": "{question}", "assistant": "</think>"}},
         "layers": [1],
-        "generation": {"temperature": 1.0, "max_new_tokens": 12},
+        "generation": {"seed": 5, "temperature": 1.0, "max_new_tokens": 12},
         "sae": {
             "source": "train",
             "k": 4,

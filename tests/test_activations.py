@@ -7,9 +7,10 @@ import pytest
 import torch
 from conftest import QUESTIONS
 from test_saes import save_sae
+from transformers import GenerationConfig
+
 from thoughtscope import activations, models, saes, sites, traces
 from thoughtscope.errors import InputError
-from transformers import GenerationConfig
 
 LOG = logging.getLogger("test")
 

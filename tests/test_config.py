@@ -5,11 +5,13 @@ import re
 import pytest
 import yaml
 from conftest import REPO
+
 from thoughtscope import config, docs
 from thoughtscope.errors import InputError
 
 MANIFEST = {
     "name": "tiny",
+    "hidden_size": 8,
     "num_layers": 3,
     "widths": {"embed": 8} | {f"layers.{i}{part}": 8 for i in range(3) for part in ("", ".mlp", ".self_attn.o_proj")},
 }
@@ -32,14 +34,22 @@ def test_sites():
 
 
 def test_check_sites():
-    config.check_sites(MANIFEST, "layers.{layer}.mlp", [0, 2])
+    config.check_sites(MANIFEST, "layers.{layer}.mlp", [0, 2], "hookpoint")
     with pytest.raises(InputError, match=r"layers: 3 is out of range; tiny has 3 layers, 0 to 2"):
-        config.check_sites(MANIFEST, "layers.{layer}.mlp", [0, 3])
+        config.check_sites(MANIFEST, "layers.{layer}.mlp", [0, 3], "hookpoint")
     with pytest.raises(InputError) as error:
-        config.check_sites(MANIFEST, "layers.{layer}.mpl", [1])
-    assert "no module layers.1.mpl; those it has: layers.{layer}, layers.{layer}.mlp, layers.{layer}.self_attn.o_proj" in (
-        str(error.value)
+        config.check_sites(MANIFEST, "layers.{layer}.mpl", [1], "hookpoint")
+    assert (
+        "no module layers.1.mpl; those it has: layers.{layer}, layers.{layer}.mlp, layers.{layer}.self_attn.o_proj"
+        in (str(error.value))
     )
+
+
+def test_a_sae_for_another_width_cannot_read_the_residual_stream():
+    manifest = MANIFEST | {"hidden_size": 4}
+    config.check_sites(manifest, "layers.{layer}.mlp", [1], "hookpoint")
+    with pytest.raises(InputError, match=r"'residual_in', where vectors are 4 wide, but those of layers\.1\.mlp are 8"):
+        config.check_sites(manifest, "layers.{layer}.mlp", [1], "residual_in")
 
 
 def test_the_page_is_the_schemas():

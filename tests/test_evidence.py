@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 import numpy as np
 import polars as pl
 import pytest
+
 from thoughtscope import activations, evidence, features
 
 VOCABULARY = pl.LazyFrame(
@@ -191,6 +192,19 @@ def test_histograms(rows, table, scope, sinks):
         assert mine["upper"].to_list() == pytest.approx([width * (index + 1) for index in range(7)])
 
 
+def test_ranks_go_on_where_small_integers_end():
+    """One trace of 2,500 tokens with k = 32 has 80,000 activations, more than 16 bits can rank."""
+    rows = 80_000
+    table = pl.DataFrame(
+        {"trace_id": [0] * rows, "condition": ["reason"] * rows, "position": np.arange(rows) // 32,
+         "token_id": [1] * rows, "segment": ["answer"] * rows, "sink": [False] * rows,
+         "latent": np.arange(rows) % 32, "activation": np.linspace(1, 2, rows)},
+        schema=activations.SCHEMA,
+    )  # fmt: skip
+    top = evidence.trace_top_activations(table.lazy(), VOCABULARY, most=5, include_sinks=False)
+    assert top.filter(scope="generated")["position"].to_list() == [2499] * 5
+
+
 def test_tables_do_not_depend_on_how_blocks_are_cut(table, summary):
     parts = [part for _, part in table.group_by("condition", "trace_id")]
     again = pl.concat([features.summarize(part) for part in reversed(parts)])
@@ -207,7 +221,8 @@ def test_layers(summary):
     )
     active = evidence.frequencies(summary.lazy(), include_sinks=False)
     table = evidence.layers(
-        active.lazy().with_columns(site=pl.lit("layers.1.mlp")), recurring.lazy().with_columns(site=pl.lit("layers.1.mlp"))
+        active.lazy().with_columns(site=pl.lit("layers.1.mlp")),
+        recurring.lazy().with_columns(site=pl.lit("layers.1.mlp")),
     )
     assert len(table) == 4
     row = table.filter(condition="reason", scope="generated").row(0, named=True)

@@ -4,25 +4,39 @@ import subprocess
 import sys
 
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 from conftest import REPO
+
 from thoughtscope import files
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path):
     path = tmp_path / "table.parquet"
     files.write_parquet(pl.DataFrame({"a": [1]}), path, {"experiment": "x"})
-    with pytest.raises(RuntimeError), files.replacing(path) as temporary:  # noqa: PT012
+    with pytest.raises(RuntimeError), files.replacing(path) as temporary:
         temporary.write_bytes(b"half")
         raise RuntimeError
     assert [p.name for p in tmp_path.iterdir()] == ["table.parquet"]
     assert pl.read_parquet(path)["a"].to_list() == [1]
 
 
+def test_a_folder_is_there_whole_or_not_at_all(tmp_path):
+    with pytest.raises(RuntimeError), files.replacing(tmp_path / "pictures") as folder:
+        folder.mkdir()
+        (folder / "one.png").touch()
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+    with files.replacing(tmp_path / "pictures") as folder:
+        folder.mkdir()
+        (folder / "one.png").touch()
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.png")] == ["pictures/one.png"]
+
+
 def test_parquet_says_what_made_it(tmp_path):
     frame = pl.DataFrame({"a": [1], "e": ["x"]}, schema={"a": pl.UInt32, "e": pl.Enum(["x", "y"])})
     files.write_parquet(frame, tmp_path / "t.parquet", {"experiment": "x", "include_sinks": "False"})
-    found = files.read_metadata(tmp_path / "t.parquet")
+    found = {key.decode(): value.decode() for key, value in pq.read_schema(tmp_path / "t.parquet").metadata.items()}
     assert found["thoughtscope.experiment"] == "x"
     assert found["thoughtscope.include_sinks"] == "False"
     assert found["thoughtscope.schema"] == files.SCHEMA_VERSION

@@ -8,6 +8,7 @@ import zipfile
 import pytest
 import torch
 from conftest import build_model
+
 from thoughtscope import files, models, vocabulary
 from thoughtscope.errors import InputError
 
@@ -76,7 +77,9 @@ def test_a_wheel_out_of_reach_says_what_to_do(tmp_path, monkeypatch):
 
 
 def test_a_hub_model_out_of_reach_says_what_to_do(tmp_path):
-    with pytest.raises(InputError, match=r"'deepseek-ai/x' can't be fetched .*hf download deepseek-ai/x --revision abc"):
+    with pytest.raises(
+        InputError, match=r"'deepseek-ai/x' can't be fetched .*hf download deepseek-ai/x --revision abc"
+    ):
         models.prepare({"source": "hub", "name": "deepseek-ai/x", "revision": "abc"}, tmp_path / "model", LOG)
 
 
@@ -95,8 +98,9 @@ def test_other_weights_are_another_manifest(tmp_path):
 
 
 def test_vocabulary(tokenizer):
-    table = vocabulary.table(tokenizer)
-    assert table["token_id"].to_list() == list(range(len(tokenizer)))
+    table = vocabulary.table(tokenizer, 450)
+    assert table["token_id"].to_list() == list(range(450))  # the model has more ids than the tokenizer
+    assert table["token"][449] == "[449]"
     labels = dict(table.select("piece", "token").iter_rows())
     assert labels["Ġ"] == "␣"
     assert labels["Ċ"] == "↵"

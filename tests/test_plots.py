@@ -4,6 +4,7 @@ import warnings
 
 import polars as pl
 import pytest
+
 from thoughtscope import evidence, plots
 
 CONDITIONS = ["reason", "direct"]
@@ -81,7 +82,7 @@ def test_leading_latents_are_those_of_the_most_traces():
         {"scope": ["generated"] * 4, "condition": ["a", "b", "a", "a"], "latent": [1, 1, 2, 3],
          "traces": [2, 5, 5, 9], "mean_rank": [1.0, 4.0, 2.0, 8.0]}
     )  # fmt: skip
-    assert plots.leading(table, "generated", 2) == [3, 1]
+    assert evidence.leading_latents(table, "generated", 2) == [3, 1]
 
 
 def test_an_empty_trace_gives_a_picture(tmp_path):

@@ -10,6 +10,7 @@ import torch
 from conftest import QUESTIONS
 from safetensors.torch import load_file
 from sparsify import SparseCoder, SparseCoderConfig
+
 from thoughtscope import saes
 from thoughtscope.errors import InputError
 

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from thoughtscope.sampling import draw, nucleus, uniforms
 from transformers.generation.logits_process import TopPLogitsWarper
+
+from thoughtscope.sampling import draw, nucleus, uniforms
 
 
 def test_noise_depends_on_seed_condition_trace_and_step_alone():

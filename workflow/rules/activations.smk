@@ -11,7 +11,6 @@ rule encode:
         manifest="results/{experiment}/model.json",
         sae_config=sae_of_site("cfg.json"),
         sae_weights=sae_of_site("sae.safetensors"),
-        sites=ancient("results/{experiment}/sites.json"),
     output:
         "results/{experiment}/activations/{site}/{condition}/{block}.parquet",
     log:

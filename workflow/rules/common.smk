@@ -3,12 +3,14 @@
 Standard library only: this runs each time the workflow is parsed.
 """
 
+import json
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
 
 from thoughtscope.config import (
+    MODEL_FILES,
     blocks,
     check,
     check_sites,
@@ -33,6 +35,7 @@ EXPERIMENT = config["experiment"]
 CONDITIONS = config["conditions"]
 BLOCKS = blocks(config["inferences"], config["block_size"])
 HOOKPOINTS = hookpoints(config["sae"]["hookpoint"], config["layers"])
+MODEL_KEYS = ["source", "name", "revision", "version", "sha256", "path"]
 SITES = [site(hookpoint, config["sae"]["read_from"]) for hookpoint in HOOKPOINTS]
 
 
@@ -44,21 +47,27 @@ wildcard_constraints:
     site=r"[A-Za-z0-9_.]+(@residual_(in|out))?",
 
 
-# Layers and hookpoints can be checked before any job once the model's manifest is there; before that, rule check_sites
-# does it as the first job after the model's.
-if Path(f"results/{EXPERIMENT}/model.json").exists():
-    import json
+def check_against_manifest():
+    """Check layers and hookpoints before any job, if the model's manifest is there and that of this config's model.
 
-    try:
+    In a first run, or with another model, rule model does it as soon as it knows.
+    """
+    path = Path(f"results/{EXPERIMENT}/model.json")
+    if not path.exists():
+        return
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    newer = [
+        file
+        for file in model_files()
+        if Path(file).stat().st_mtime > path.stat().st_mtime
+    ]
+    if manifest.get("requested") == section_keys("model", *MODEL_KEYS) and not newer:
         check_sites(
-            json.loads(
-                Path(f"results/{EXPERIMENT}/model.json").read_text(encoding="utf-8")
-            ),
+            manifest,
             config["sae"]["hookpoint"],
             config["layers"],
+            config["sae"]["read_from"],
         )
-    except InputError as error:
-        raise WorkflowError(str(error)) from None
 
 
 def literal(value):
@@ -68,6 +77,18 @@ def literal(value):
         return value
 
     return text if isinstance(value, str) else value
+
+
+def untracked(value):
+    """Return a config value as a param whose edit reruns nothing: how the work is done, not what comes out.
+
+    Snakemake takes a param that is a function of the job's input for a consequence of it, and doesn't compare it.
+    """
+
+    def given(wildcards, input):
+        return value
+
+    return given
 
 
 def tracked(**leaves):
@@ -81,26 +102,26 @@ def tracked(**leaves):
     return {name: literal(value) for name, value in named.items()}
 
 
-def settings(section, *names):
-    """Return the named keys of a config section as tracked params, None where one isn't set."""
-    return tracked(**{name: section.get(name) for name in names})
+def section_keys(section, *names):
+    """Return the named keys of a config section, None where one isn't set."""
+    return {name: config[section].get(name) for name in names}
 
 
 def source_file(section):
-    """Return the local file a problems section reads, as a list for `input`; empty for other sources."""
-    return [section["path"]] if section["source"] == "jsonl" else []
+    """Return an input function: the local file a problems section reads; none for other sources."""
+
+    def path(wildcards):
+        return [section["path"]] if section["source"] == "jsonl" else []
+
+    return path
 
 
-def model_files(wildcards):
-    """Return the weights and configs of a model given as a path, so that its change is seen; empty for others."""
+def model_files(wildcards=None):
+    """Return the files of a model given as a path, so that their change is seen; none for other sources."""
     if config["model"]["source"] != "path":
         return []
     folder = Path(config["model"]["path"])
-    return sorted(
-        str(path)
-        for pattern in ("*.json", "*.safetensors")
-        for path in folder.glob(pattern)
-    )
+    return sorted(str(path) for pattern in MODEL_FILES for path in folder.glob(pattern))
 
 
 def sae_files(wildcards):
@@ -134,6 +155,11 @@ def prompt_part(name):
     return part
 
 
+def prompt_names(wildcards):
+    """Return the parts a condition's prompt template has; with them a text that moves to another part is seen."""
+    return " ".join(sorted(config["prompts"][wildcards.condition]))
+
+
 def per_block(pattern):
     """Return a pattern's files for all conditions and blocks; its other wildcards stay open."""
     return expand(pattern, condition=CONDITIONS, block=BLOCKS, allow_missing=True)
@@ -153,3 +179,9 @@ def show_summary():
     summary = Path(f"results/{EXPERIMENT}/summary.md")
     if summary.exists():
         print(summary.read_text(encoding="utf-8"))
+
+
+try:
+    check_against_manifest()
+except InputError as error:
+    raise WorkflowError(str(error)) from None

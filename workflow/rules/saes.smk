@@ -30,7 +30,6 @@ if config["sae"]["source"] == "train":
         input:
             text="results/{experiment}/sae_text.parquet",
             manifest="results/{experiment}/model.json",
-            sites=ancient("results/{experiment}/sites.json"),
         output:
             config="results/{experiment}/saes/{hookpoint}/cfg.json",
             weights="results/{experiment}/saes/{hookpoint}/sae.safetensors",
@@ -47,17 +46,19 @@ if config["sae"]["source"] == "train":
             runtime=240,
             mem_mb=gigabytes(16),
         params:
-            **settings(
-                config["sae"],
-                "k",
-                "num_latents",
-                "tokens",
-                "heldout_tokens",
-                "context",
-                "batch_size",
-                "optimizer",
-                "lr",
-                "seed",
+            **tracked(
+                **section_keys(
+                    "sae",
+                    "k",
+                    "num_latents",
+                    "tokens",
+                    "heldout_tokens",
+                    "context",
+                    "batch_size",
+                    "optimizer",
+                    "lr",
+                    "seed",
+                )
             ),
             dtype=config["model"]["dtype"],
         script:
@@ -72,7 +73,6 @@ else:
         input:
             files=sae_files,
             manifest="results/{experiment}/model.json",
-            sites=ancient("results/{experiment}/sites.json"),
         output:
             config="results/{experiment}/saes/{hookpoint}/cfg.json",
             weights="results/{experiment}/saes/{hookpoint}/sae.safetensors",
@@ -85,6 +85,6 @@ else:
         conda:
             "../../envs/gpu.yaml"
         params:
-            **settings(config["sae"], "source", "name", "revision", "path"),
+            **tracked(**section_keys("sae", "source", "name", "revision", "path")),
         script:
             "../scripts/fetch_sae.py"

@@ -8,7 +8,6 @@ rule generate:
     input:
         problems="results/{experiment}/problems.parquet",
         manifest="results/{experiment}/model.json",
-        sites=ancient("results/{experiment}/sites.json"),
     output:
         "results/{experiment}/traces/{condition}/{block}.parquet",
     log:
@@ -22,8 +21,6 @@ rule generate:
         gpu=1,
         runtime=120,
         mem_mb=gigabytes(8),
-        # How the work is done and not what comes out, so no param: editing it reruns nothing.
-        batch_size=config["generation"]["batch_size"],
     params:
         **tracked(
             dtype=config["model"]["dtype"],
@@ -37,5 +34,7 @@ rule generate:
         user=prompt_part("user"),
         assistant=prompt_part("assistant"),
         raw=prompt_part("raw"),
+        parts=prompt_names,
+        batch_size=untracked(config["generation"]["batch_size"]),
     script:
         "../scripts/generate.py"

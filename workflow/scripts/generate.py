@@ -23,7 +23,7 @@ with job(snakemake.log[0], f"generate {wildcards.condition}/{wildcards.block}") 
         temperature=params.temperature,
         top_p=params.top_p,
         max_new_tokens=params.max_new_tokens,
-        batch_size=snakemake.resources.batch_size,
+        batch_size=params.batch_size,
         log=log,
     )
     files.write_parquet(table, snakemake.output[0], {"experiment": wildcards.experiment})

@@ -3,10 +3,15 @@
 from thoughtscope.job import job
 
 with job(snakemake.log[0], snakemake.rule, network=True) as log:
-    from thoughtscope import files, models, vocabulary
+    from thoughtscope import config, files, models, vocabulary
 
-    source = {name: value for name, value in snakemake.params.items() if name != "names"}
+    source = {
+        name: value
+        for name, value in snakemake.params.items()
+        if name not in ("hookpoint", "layers", "read_from", "names")
+    }
     manifest = models.prepare(source, snakemake.output.folder, log)
-    table = vocabulary.table(models.load_tokenizer(manifest))
+    config.check_sites(manifest, snakemake.params.hookpoint, snakemake.params.layers, snakemake.params.read_from)
+    table = vocabulary.table(models.load_tokenizer(manifest), manifest["vocab_size"])
     files.write_parquet(table, snakemake.output.vocabulary, {"experiment": snakemake.wildcards.experiment})
     files.write_json(manifest, snakemake.output.manifest)

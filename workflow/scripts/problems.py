@@ -6,5 +6,5 @@ with job(snakemake.log[0], snakemake.rule, network=True) as log:
     from thoughtscope import files, problems
 
     source = {name: value for name, value in snakemake.params.items() if name not in ("key", "names")}
-    table = problems.load(source, snakemake.params.key, log)
-    files.write_parquet(table, snakemake.output[0], {"experiment": snakemake.wildcards.experiment})
+    table, origin = problems.load(source, snakemake.params.key, log)
+    files.write_parquet(table, snakemake.output[0], {"experiment": snakemake.wildcards.experiment, "source": origin})

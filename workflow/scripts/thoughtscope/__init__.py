@@ -1,6 +1,6 @@
 """thoughtscope: does a k-sparse autoencoder reveal thinking patterns in a reasoning model?
 
 The library behind the workflow, one module a room, in the order data walks through them: `problems`, `models`,
-`traces` (with `sampling` and `grading`), `saes`, `activations`, `features`, `evidence`, `plots`. `config`, `errors`,
-`files`, `job` and `vocabulary` are the hall. Nothing here imports snakemake.
+`traces` (with `sampling` and `grading`), `saes` and `activations` (with `sites`), `features`, `evidence`, `plots` (with
+`summary`). `config`, `errors`, `files`, `job`, `vocabulary` and `docs` are the hall. Nothing here imports snakemake.
 """

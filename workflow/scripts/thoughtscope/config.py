@@ -5,6 +5,7 @@ Snakemake reads this while it parses the workflow, so nothing heavy may be impor
 
 import difflib
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,28 @@ from .errors import InputError
 
 SEGMENTS = ("prompt", "think", "answer")
 """Parts of a trace, in order."""
+
+
+MODEL_FILES = (
+    "config.json",
+    "generation_config.json",
+    "*.safetensors",
+    "model.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+)
+"""The files of a model repository that are used: no pickled weights, no code."""
+
+
+def is_commit(revision: str | None) -> bool:
+    """Return whether a hub revision is pinned: a whole commit hash, not a branch or tag, which may move."""
+    return revision is not None and re.fullmatch(r"[0-9a-f]{40}", revision) is not None
 
 
 def describe_violation(violation: Any) -> str:
@@ -52,6 +75,9 @@ def describe_violation(violation: Any) -> str:
             return f"config: {key} is {value!r}; it must not be empty."
         case "pattern":
             return f"config: {key} is {value!r}; it must match {allowed}."
+        case "anyOf":  # a section or null: what is wrong with the section
+            inner = [error for error in violation.context if error.validator_value != "null"]
+            return describe_violation(inner[0])
         case _:
             return f"config: {key}: {violation.message}"
 
@@ -61,6 +87,7 @@ def check(config: Mapping[str, Any]) -> None:
 
     Raises InputError, one line, at the first problem. Touches no network and loads no model.
     """
+    _check_numbers(config, "")
     _check_prompts(config["conditions"], config["prompts"])
     _check_problems("problems", config["problems"], config["inferences"])
     if config["problems"]["text"] is not None:
@@ -80,11 +107,25 @@ def check(config: Mapping[str, Any]) -> None:
         _check_problems("sae.text", sae["text"], 0)
 
 
+def _check_numbers(section: Mapping[str, Any], parent: str) -> None:
+    """Refuse what JSON schema lets through: NaN and infinity, and 16.0 for an integer."""
+    for key, value in section.items():
+        if isinstance(value, Mapping):
+            _check_numbers(value, f"{parent}{key}.")
+        for number in value if isinstance(value, list) else [value]:
+            if not isinstance(number, float):
+                continue
+            if not math.isfinite(number):
+                raise InputError(f"config: {parent}{key} is {number!r}; it must be finite.")
+            if key not in ("temperature", "top_p", "lr"):
+                raise InputError(f"config: {parent}{key} is {number!r}; write it as a whole number, without a point.")
+
+
 def _check_prompts(conditions: Sequence[str], prompts: Mapping[str, Mapping[str, str]]) -> None:
     for condition in conditions:
         if condition not in prompts:
             raise InputError(
-                f"config: conditions: unknown condition {condition!r}; prompts has: {', '.join(prompts)}."
+                f"config: conditions: unknown condition {condition!r}; prompts has: {', '.join(map(str, prompts))}."
                 " Add a template there or correct the name."
             )
         prompt = prompts[condition]
@@ -107,25 +148,33 @@ def _check_problems(key: str, source: Mapping[str, Any], inferences: int) -> Non
         return
     path = Path(source["path"])
     _need_file(f"{key}.path", path, "a file with one JSON object a line")
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:  # whether every line can be read is for rule problems to see
         try:
-            first = json.loads(next(lines, "null"))
+            first = json.loads(next(lines, b"null"))
         except ValueError:
             first = None
         if not isinstance(first, dict):
             raise InputError(f"config: {key}.path: the first line of {path} is no JSON object; one a line is needed.")
-        wanted = ("text",) if source["text"] is not None else ("question", "answer", "solution")
-        for column in wanted:
-            if source[column] is not None and source[column] not in first:
-                raise InputError(
-                    f"config: {key}.{column} is {source[column]!r}, but {path} has the columns: {', '.join(first)}."
-                )
+        check_columns(key, source, list(first), str(path))
         count = 1 + sum(1 for line in lines if line.strip())
     if count < inferences:
         raise InputError(
             f"config: inferences is {inferences}, more than the {count} problems in {path};"
             " lower inferences or give more problems."
         )
+
+
+def columns(source: Mapping[str, Any]) -> dict[str, str]:
+    """Return the columns a problems section reads, by their keys in the config: plain text, or a problem's parts."""
+    keys = ("text",) if source["text"] is not None else ("question", "answer", "solution")
+    return {key: source[key] for key in keys if source[key] is not None}
+
+
+def check_columns(key: str, source: Mapping[str, Any], present: Sequence[str], name: str) -> None:
+    """Check that a dataset has the columns a problems section names. Raises InputError with those it has."""
+    for part, column in columns(source).items():
+        if column not in present:
+            raise InputError(f"config: {key}.{part} is {column!r}, but {name} has the columns: {', '.join(present)}.")
 
 
 def _need_file(key: str, path: Path, what: str) -> None:
@@ -175,7 +224,7 @@ def layer_of(hookpoint: str) -> int:
     raise InputError(f"hookpoint {hookpoint!r} names no block; use a path such as 'layers.{{layer}}.mlp'.")
 
 
-def check_sites(manifest: Mapping[str, Any], template: str, layers: Sequence[int]) -> None:
+def check_sites(manifest: Mapping[str, Any], template: str, layers: Sequence[int], read_from: str) -> None:
     """Check layers and hookpoints against a model's manifest. Raises InputError, one line, at the first problem."""
     count, widths = manifest["num_layers"], manifest["widths"]
     for layer in sorted(layers):
@@ -191,4 +240,9 @@ def check_sites(manifest: Mapping[str, Any], template: str, layers: Sequence[int
             raise InputError(
                 f"config: sae.hookpoint is {template!r}, but {manifest['name']} has no module {hookpoint};"
                 f" those it has: {', '.join(known)}."
+            )
+        if read_from != "hookpoint" and widths[hookpoint] != manifest["hidden_size"]:
+            raise InputError(
+                f"config: sae.read_from is {read_from!r}, where vectors are {manifest['hidden_size']} wide, but those"
+                f" of {hookpoint} are {widths[hookpoint]} wide; an SAE for one can't read the other."
             )

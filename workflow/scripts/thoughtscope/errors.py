@@ -1,5 +1,11 @@
-"""The one exception a user is meant to read."""
+"""The one exception a user is meant to read, and other exceptions in a line."""
 
 
 class InputError(Exception):
     """Input that cannot be used: one line that quotes it, says what is allowed and what to do next."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return an exception's type and the first line of its message, which may be empty."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

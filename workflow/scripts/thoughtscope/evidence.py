@@ -26,7 +26,7 @@ def _top(frame: pl.LazyFrame, most: int, by: str, within: Sequence[str], ties: S
     """Return the `most` rows with the largest `by` of each group, ranked from 1, groups in ascending order."""
     return (
         frame.sort(*within, by, *ties, descending=[False] * len(within) + [True] + [False] * len(ties))
-        .with_columns(rank=pl.int_range(1, pl.len() + 1, dtype=pl.UInt16).over(*within))
+        .with_columns(rank=pl.int_range(1, pl.len() + 1, dtype=pl.UInt32).over(*within))
         .filter(pl.col("rank") <= most)
     )
 
@@ -131,6 +131,28 @@ def recurrence(relevant: pl.LazyFrame, *, inferences: int) -> pl.DataFrame:
         )
         .sort("condition", "scope", "traces", "mean_rank", "latent", descending=[False, False, True, False, False])
         .collect()
+    )
+
+
+def leading_latents(recurrence: pl.DataFrame, scope: str, most: int) -> list[int]:
+    """Return the leading latents: relevant in the most traces of any condition, ties by mean rank."""
+    return (
+        recurrence.filter(pl.col("scope") == scope)
+        .group_by("latent")
+        .agg(pl.col("traces").max(), pl.col("mean_rank").min())
+        .sort("traces", "mean_rank", "latent", descending=[True, False, False])
+        .head(most)["latent"]
+        .to_list()
+    )
+
+
+def leading_tokens(top_tokens: pl.DataFrame, scope: str) -> pl.DataFrame:
+    """Return each latent's token types by maximum activation over all conditions: latent, token_id, token, max."""
+    return (
+        top_tokens.filter(pl.col("scope") == scope)
+        .group_by("latent", "token_id", "token")
+        .agg(pl.col("max").max())
+        .sort("latent", "max", "token_id", descending=[False, True, False])
     )
 
 

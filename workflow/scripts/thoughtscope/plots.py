@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from . import files
+from .evidence import leading_latents, leading_tokens
 from .vocabulary import escape, label
 
 LATENT_COLORS = (
@@ -108,23 +109,11 @@ def _note_empty(axes: Axes) -> None:
     axes.text(0.5, 0.5, "nothing active here", ha="center", va="center", color="#888888", transform=axes.transAxes)
 
 
-def leading(recurrence: pl.DataFrame, scope: str, count: int) -> list[int]:
-    """Return the `count` leading latents: relevant in the most traces of any condition, ties by mean rank."""
-    return (
-        recurrence.filter(pl.col("scope") == scope)
-        .group_by("latent")
-        .agg(pl.col("traces").max(), pl.col("mean_rank").min())
-        .sort("traces", "mean_rank", "latent", descending=[True, False, False])
-        .head(count)["latent"]
-        .to_list()
-    )
-
-
 def recurrence(
     table: pl.DataFrame, top_tokens: pl.DataFrame, *, site: str, conditions: Sequence[str], scope: str, latents: int
 ) -> Figure:
     """Draw in how many traces each leading latent is a relevant one, by condition, with its top tokens beside it."""
-    rows = leading(table, scope, latents)
+    rows = leading_latents(table, scope, latents)
     total = int(table["of"].max() or 0)  # type: ignore[arg-type]
     height = 1.3 + 0.26 * len(rows)
     figure = _figure(
@@ -132,7 +121,7 @@ def recurrence(
         f"in how many of {total} traces a latent is among the top by maximum activation ({SCOPE_NAMES[scope]})",
     )  # fmt: skip
     axes = figure.add_axes((0.09, 0.55 / height, 0.47, (height - 1.3) / height))
-    table = table.filter(pl.col("scope") == scope)
+    table, tokens = table.filter(scope=scope), leading_tokens(top_tokens, scope)
     # Conditions side by side within a row, so that equal counts don't hide each other.
     offsets = np.linspace(-0.15, 0.15, len(conditions)) if len(conditions) > 1 else [0.0]
     for row, latent in enumerate(rows):
@@ -144,9 +133,8 @@ def recurrence(
             face = color if index == 0 else "white"
             axes.plot(value, row + offsets[index], CONDITION_MARKERS[index % 8], color=color, markerfacecolor=face,
                       markersize=6, markeredgewidth=1.5, zorder=3, clip_on=False)  # fmt: skip
-        best = top_tokens.filter((pl.col("scope") == scope) & (pl.col("latent") == latent))
-        words = best.group_by("token").agg(pl.col("max").max()).sort("max", "token", descending=[True, False])
-        axes.text(1.04, row, "  ".join(shown(token, 12) for token in words["token"].head(5)), va="center", size=8.5,
+        words = tokens.filter(latent=latent)["token"].head(5)
+        axes.text(1.04, row, "  ".join(shown(token, 12) for token in words), va="center", size=8.5,
                   transform=axes.get_yaxis_transform())  # fmt: skip
     axes.text(1.04, -0.9, "tokens it is most active on", va="center", size=8, color="#777777",
               transform=axes.get_yaxis_transform())  # fmt: skip
@@ -263,7 +251,7 @@ def top_tokens(
     table: pl.DataFrame, recurrence: pl.DataFrame, *, site: str, scope: str, latents: int, tokens: int
 ) -> Figure:
     """Draw the top token types of each leading latent by maximum activation over all traces and conditions."""
-    names = leading(recurrence, scope, latents)
+    names = leading_latents(recurrence, scope, latents)
     columns = 5
     rows = max(1, -(-len(names) // columns))
     panel = 0.55 + 0.17 * tokens
@@ -272,12 +260,7 @@ def top_tokens(
         12, height, f"Top tokens of the leading latents at {site}",
         f"maximum activation by token type ({SCOPE_NAMES[scope]}), all traces; ␣ blank, ↵ newline, \\x.. bytes",
     )  # fmt: skip
-    best = (
-        table.filter(scope=scope)
-        .group_by("latent", "token_id", "token")
-        .agg(pl.col("max").max())
-        .sort("latent", "max", "token_id", descending=[False, True, False])
-    )
+    best = leading_tokens(table, scope)
     for index, latent in enumerate(names):
         row, column = divmod(index, columns)
         axes = figure.add_axes(

@@ -1,13 +1,15 @@
 """Room 1, problems: a dataset's whole split as a table of questions and reference answers."""
 
+import json
 import logging
-import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from .errors import InputError
+from .config import check_columns, columns, is_commit
+from .errors import InputError, first_line
 
 SCHEMA = {
     "trace_id": pl.UInt32,
@@ -19,29 +21,35 @@ SCHEMA = {
 """Columns of problems.parquet: index in the chosen order, question, reference answer, worked solution, plain text."""
 
 
-def load(source: Mapping[str, Any], key: str, log: logging.Logger) -> pl.DataFrame:
-    """Return the problems a `problems` (or `sae.text`) section of the config names, in SCHEMA.
+def load(source: Mapping[str, Any], key: str, log: logging.Logger) -> tuple[pl.DataFrame, str]:
+    """Return the problems a `problems` (or `sae.text`) section of the config names, in SCHEMA, and where they are from.
 
     `key` is that section's name, for messages. Raises InputError for a source that can't be reached, lacks a column,
     or holds an empty question or answer.
     """
     match source["source"]:
         case "reasoning_gym":
-            frame = _reasoning_gym(source, key)
+            frame, origin = _reasoning_gym(source, key), f"reasoning_gym {source['name']}"
         case "jsonl":
-            frame = _columns(_jsonl(source, key), source, key, source["path"])
+            frame, origin = _check(_jsonl(source, key), source, key, source["path"]), source["path"]
         case "hub":
-            frame = _columns(_hub(source, key, log), source, key, source["name"])
+            table, commit = _hub(source, key, log)
+            frame, origin = _check(table, source, key, source["name"]), f"{source['name']} at {commit}"
     if source["source"] != "reasoning_gym" and source["seed"] is not None:
         frame = frame.sample(fraction=1.0, shuffle=True, seed=source["seed"])
+    if key == "sae.text" and frame["solution"].null_count() == frame["text"].null_count() == len(frame):
+        raise InputError(
+            f"config: {key}: {origin} has no worked solutions to train on; name their column in {key}.solution, or one"
+            f" of plain text in {key}.text."
+        )
     frame = frame.with_row_index("trace_id").select(*SCHEMA).cast(SCHEMA)  # type: ignore[arg-type]
-    log.info("%d problems from %s %s", len(frame), source["source"], source.get("name") or source.get("path"))
-    return frame
+    log.info("%d problems from %s", len(frame), origin)
+    return frame, origin
 
 
 def reference_answer(answer: str) -> str:
     """Return the reference answer in a dataset's answer: what follows the last `####` (GSM8K's mark), or all of it."""
-    return re.split(r"####", answer)[-1].strip()
+    return answer.rsplit("####", maxsplit=1)[-1].strip()
 
 
 def _reasoning_gym(source: Mapping[str, Any], key: str) -> pl.DataFrame:
@@ -64,73 +72,82 @@ def _reasoning_gym(source: Mapping[str, Any], key: str) -> pl.DataFrame:
 
 
 def _jsonl(source: Mapping[str, Any], key: str) -> pl.DataFrame:
-    try:
-        return pl.read_ndjson(source["path"], infer_schema_length=None)
-    except pl.exceptions.PolarsError as error:
-        raise InputError(f"config: {key}.path: {source['path']} can't be read as JSON lines: {error}") from None
+    """Read the columns wanted as text, so that an answer stays as it is written: 18, not 18.0."""
+    wanted = list(columns(source).values())
+    found: dict[str, list[str | None]] = {column: [] for column in wanted}
+    with open(source["path"], "rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+                values = [row.get(column) for column in wanted]
+            except (ValueError, AttributeError):
+                raise InputError(f"config: {key}.path: {source['path']}, line {number} is no JSON object.") from None
+            for column, value in zip(wanted, values, strict=True):
+                if isinstance(value, (dict, list)):
+                    raise InputError(
+                        f"config: {key}: {source['path']}, line {number}: {column!r} is a {type(value).__name__};"
+                        " text or a number is needed."
+                    )
+                found[column].append(None if value is None else str(value))
+    return pl.DataFrame(found, schema=dict.fromkeys(wanted, pl.String))
 
 
-def _hub(source: Mapping[str, Any], key: str, log: logging.Logger) -> pl.DataFrame:
+def _hub(source: Mapping[str, Any], key: str, log: logging.Logger) -> tuple[pl.DataFrame, str]:
+    """Return a split of a hub dataset, and the commit it is at.
+
+    Online, `datasets` fetches what the split needs. Without the hub only a snapshot of that very revision in the
+    Hugging Face cache will do: `datasets` by itself would take any revision it has prepared before.
+    """
     import datasets
+    import huggingface_hub
 
-    if source["revision"] is None:
-        import huggingface_hub
-
-        revision = _reach(
-            lambda: huggingface_hub.HfApi().dataset_info(source["name"]).sha, f"{key}.name", source["name"]
-        )
-        log.warning("%s isn't pinned; this run uses commit %s. To pin it: '%s.revision: %s'",
-                    source["name"], revision, key, revision)  # fmt: skip
-    else:
-        revision = source["revision"]
-    dataset = _reach(
-        lambda: datasets.load_dataset(source["name"], source["config"], split=source["split"], revision=revision),
-        f"{key}.name",
-        source["name"],
-    )
-    return pl.DataFrame(dataset.data.table)
-
-
-def _reach(fetch, key: str, name: str):  # type: ignore[no-untyped-def]
-    """Call `fetch`; if the hub or the cache can't answer, say which data is needed and what runs without it."""
+    name, revision = source["name"], source["revision"]
     try:
-        return fetch()
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"config: {key}: dataset {name!r} can't be loaded ({type(error).__name__}: {str(error).splitlines()[0]})."
-            f" It needs the Hugging Face hub once; fetch it ahead with 'hf download --repo-type dataset {name}', or"
-            " use config/config.yaml, which runs without the hub."
-        ) from None
-
-
-def _columns(table: pl.DataFrame, source: Mapping[str, Any], key: str, name: str) -> pl.DataFrame:
-    """Pick and check the columns named in the config."""
-    plain_text = source["text"] is not None
-    for column in ("text",) if plain_text else ("question", "answer", "solution"):
-        if source[column] is not None and source[column] not in table.columns:
-            raise InputError(
-                f"config: {key}.{column} is {source[column]!r}, but {name} has the columns: {', '.join(table.columns)}."
+        try:
+            commit = str(huggingface_hub.HfApi().dataset_info(name, revision=revision).sha)
+            dataset = datasets.load_dataset(name, source["config"], split=source["split"], revision=commit)
+        except Exception as unreachable:  # the hub's client raises its own errors, its transport's and the system's
+            log.info("hub not used (%s); looking into the cache", first_line(unreachable))
+            snapshot = huggingface_hub.snapshot_download(
+                name, repo_type="dataset", revision=revision or "main", local_files_only=True
             )
-    null = pl.lit(None, dtype=pl.String)
-    if plain_text:
-        frame = table.select(question=null, answer=null, solution=null, text=pl.col(source["text"]).cast(pl.String))
-        wanted = ["text"]
-    else:
-        answer = pl.col(source["answer"]).cast(pl.String)
-        solution = (
-            pl.col(source["solution"]).cast(pl.String)
-            if source["solution"] is not None
-            else pl.when(answer.str.contains("####", literal=True)).then(answer)
-        )
-        frame = table.select(
-            question=pl.col(source["question"]).cast(pl.String), answer=answer, solution=solution, text=null
-        ).with_columns(pl.col("answer").map_elements(reference_answer, return_dtype=pl.String))
-        wanted = ["question", "answer"]
-    for column in wanted:
-        empty = frame.with_row_index("row").filter(pl.col(column).fill_null("").str.strip_chars() == "")
+            commit = Path(snapshot).name
+            dataset = datasets.load_dataset(snapshot, source["config"], split=source["split"])
+    except Exception as error:
+        at = f" --revision {revision}" if revision else ""
+        raise InputError(
+            f"config: {key}.name: dataset {name!r} can't be loaded ({first_line(error)}). It needs the Hugging Face hub"
+            f" once; fetch it ahead with 'hf download --repo-type dataset {name}{at}', or use config/config.yaml, which"
+            " runs without the hub."
+        ) from None
+    if not is_commit(revision):
+        log.warning("%s isn't pinned; this run uses commit %s. To pin it: '%s.revision: %s'", name, commit, key, commit)
+    return pl.DataFrame(dataset.data.table), commit
+
+
+def _check(table: pl.DataFrame, source: Mapping[str, Any], key: str, name: str) -> pl.DataFrame:
+    """Pick the columns named in the config, and refuse missing ones, nested ones and empty questions and answers."""
+    check_columns(key, source, table.columns, name)
+    wanted = columns(source)
+    for column in wanted.values():
+        if table.schema[column].is_nested():
+            raise InputError(
+                f"config: {key}: {column!r} of {name} is {table.schema[column]}; text or a number is needed."
+            )
+    frame = table.select(
+        **{part: pl.col(column).cast(pl.String) for part, column in wanted.items()},
+        **{part: pl.lit(None, pl.String) for part in ("question", "answer", "solution", "text") if part not in wanted},
+    )
+    if source["text"] is None and source["solution"] is None:
+        frame = frame.with_columns(solution=pl.when(pl.col("answer").str.contains("####", literal=True)).then("answer"))
+    frame = frame.with_columns(pl.col("answer").map_elements(reference_answer, return_dtype=pl.String))
+    for part in set(wanted) - {"solution"}:
+        empty = frame.with_row_index("row").filter(pl.col(part).fill_null("").str.strip_chars() == "")
         if len(empty):
             raise InputError(
-                f"config: {key}: row {empty['row'][0]} of {name} has an empty {column} ({source[column]!r});"
+                f"config: {key}: row {empty['row'][0]} of {name} has an empty {part} ({wanted[part]!r});"
                 " remove the row or name another column."
             )
     return frame

@@ -23,8 +23,8 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from . import files, sites
-from .config import layer_of
-from .errors import InputError
+from .config import is_commit, layer_of
+from .errors import InputError, first_line
 from .job import every_few_seconds
 
 CHUNK_VALUES = 2**27
@@ -107,7 +107,14 @@ def fetch(
             shutil.copyfile(path, temporary)
         if name == "cfg.json":
             config = check_width(folder, hookpoint, manifest)
-    if source["source"] == "hub" and source["revision"] is None:
+    if source["source"] == "hub" and not is_commit(source["revision"]):
+        for sibling in folder.parent.glob("*/info.json"):
+            other = files.read_json(sibling)
+            if other.get("name") == info["name"] and other["revision"] != info["revision"]:
+                raise InputError(
+                    f"config: sae.revision: {source['name']} has moved from {other['revision']} to {info['revision']}"
+                    f" since {sibling.parent.name} was fetched; pin one of the two."
+                )
         log.warning("%s isn't pinned; this run uses commit %s. To pin it: 'sae.revision: %s'",
                     source["name"], info["revision"], info["revision"])  # fmt: skip
     info |= {
@@ -132,12 +139,11 @@ def _from_hub(source: Mapping[str, Any], file: str) -> Path:
             f"config: sae.hookpoint: {source['name']} has no SAE for {file.rpartition('/')[0]}; it has:"
             f" {', '.join(known)}."
         ) from None
-    except (OSError, ValueError) as error:
+    except Exception as error:  # the hub's client raises its own, its transport's and the system's
         raise InputError(
-            f"config: sae.name: {source['name']!r}, {file} can't be fetched"
-            f" ({type(error).__name__}: {str(error).splitlines()[0]}). It needs the Hugging Face hub once; fetch it"
-            f" ahead with 'hf download {source['name']} {file} --revision {revision}', or use config/config.yaml, which"
-            " runs without the hub."
+            f"config: sae.name: {source['name']!r}, {file} can't be fetched ({first_line(error)}). It needs the"
+            f" Hugging Face hub once; fetch it ahead with 'hf download {source['name']} {file} --revision {revision}',"
+            " or use config/config.yaml, which runs without the hub."
         ) from None
 
 
@@ -246,6 +252,8 @@ def train(
         trainer.fit()
         seconds = time.monotonic() - started
         trained = Path(scratch) / "sae" / hookpoint
+        # fit() allows TF32 for the whole process; what is measured is float32.
+        torch.set_float32_matmul_precision("highest")
         sae = SparseCoder.load_from_disk(trained, device=str(model.device))
         metrics = evaluate(sae, _outputs(model, hookpoint, ids[train_rows:]), context)
         for name in SAE_FILES:

@@ -6,6 +6,7 @@ from typing import Any
 import polars as pl
 
 from .config import parse_site
+from .evidence import leading_latents, leading_tokens
 
 LISTED = 5
 """Latents listed for each site."""
@@ -74,19 +75,13 @@ def _about(info: Mapping[str, Any], read_from: str) -> str:
 
 def _leaders(table: pl.DataFrame, tokens: pl.DataFrame, conditions: Sequence[str]) -> list[str]:
     """Return lines of a Markdown table of the latents that recur most in any condition."""
-    table, tokens = table.filter(scope="generated"), tokens.filter(scope="generated")
-    names = (
-        table.group_by("latent")
-        .agg(pl.col("traces").max(), pl.col("mean_rank").min())
-        .sort("traces", "mean_rank", "latent", descending=[True, False, False])["latent"]
-        .head(LISTED)
-    )
+    names = leading_latents(table, "generated", LISTED)
+    table, tokens = table.filter(scope="generated"), leading_tokens(tokens, "generated")
     rows = [["latent", *conditions, "most active on"]]
     for latent in names:
         counts = dict(table.filter(latent=latent).select("condition", pl.format("{}/{}", "traces", "of")).iter_rows())
         total = table["of"][0]
-        best = tokens.filter(latent=latent).group_by("token").agg(pl.col("max").max()).sort("max", "token")
-        words = " ".join(best["token"].tail(5).reverse()).replace("|", "\\|").replace("`", "'")
+        words = " ".join(tokens.filter(latent=latent)["token"].head(5)).replace("|", "\\|").replace("`", "'")
         rows.append([str(latent), *[counts.get(condition, f"0/{total!s}") for condition in conditions], f"`{words}`"])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [

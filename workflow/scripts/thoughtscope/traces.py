@@ -40,10 +40,11 @@ def render(
     `prompt` is a template of the config: `user` (and `assistant`) go through the model's chat template, `raw` doesn't.
     A question that contains a control token's text is refused: it would be read as the token.
     """
-    for token in tokenizer.all_special_tokens:
-        if token in question:
+    added = {token_id: token for token, token_id in tokenizer.get_added_vocab().items() if token.strip()}
+    for token_id in tokenizer(question, add_special_tokens=False)["input_ids"]:
+        if token_id in added:
             raise InputError(
-                f"problem {trace_id} contains the control token {token!r}, which the model would obey;"
+                f"problem {trace_id} contains the control token {added[token_id]!r}, which the model would obey;"
                 " remove it from the question."
             )
     if "raw" in prompt:
@@ -177,7 +178,7 @@ def generate(
                 " Change the prompt or the seed."
             )
         output = tokenizer.decode(written, clean_up_tokenization_spaces=False)
-        predicted = grading.predicted_answer(output, finished)
+        predicted, correct = grading.grade(output, finished, reference)
         table.append(
             {
                 "trace_id": trace_id,
@@ -191,7 +192,7 @@ def generate(
                 "segments": segments(ids, generated_ids, marks),
                 "predicted": predicted,
                 "reference": reference,
-                "correct": grading.is_correct(predicted, reference, finished),
+                "correct": correct,
             }
         )
     return pl.DataFrame(table, schema=SCHEMA)

@@ -13,12 +13,12 @@ _VISIBLE = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍"}
 """Marks for the white space that tokens are full of."""
 
 
-def table(tokenizer: "PreTrainedTokenizerBase") -> pl.DataFrame:
-    """Return one row per token id: `token_id`, `piece` (as in the vocabulary), `text` (decoded), `token` (a label).
+def table(tokenizer: "PreTrainedTokenizerBase", vocab_size: int) -> pl.DataFrame:
+    """Return one row per id the model can write: `token_id`, `piece` (as in the vocabulary), `text`, `token` (a label).
 
     A token that is part of a character has no text of its own; its label shows its bytes, e.g. `\\xe2\\x80`.
     """
-    ids = list(range(len(tokenizer)))
+    ids = list(range(max(len(tokenizer), vocab_size)))
     pieces = tokenizer.convert_ids_to_tokens(ids)
     rows = []
     for token_id, piece in zip(ids, pieces, strict=True):

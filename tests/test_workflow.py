@@ -1,0 +1,316 @@
+"""The workflow, run by Snakemake on a tiny model as a user would: results, reruns, faults, report."""
+
+import base64
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+from conftest import Study, new_study
+
+from thoughtscope import files
+
+PER_TRACE = ["trace_top_activations", "trace_frequencies", "trace_histograms", "relevant_latents", "trace_top_tokens"]
+POOLED = ["top_activations", "frequencies", "histogram", "recurrence", "top_tokens"]
+CONDITIONS = ["reason", "bypass"]
+FIRST, SECOND = "00000-00001", "00002-00003"
+ACROSS = {"layers", "plot_layers", "summary"}  # what compares layers
+
+
+def of_site(site: str) -> set[str]:
+    return {f"{rule} {site}" for rule in [*POOLED, *[f"plot_{name}" for name in POOLED]]}
+
+
+def of_blocks(rules: list[str], site: str, blocks: list[str]) -> set[str]:
+    return {f"{rule} {site} {condition} {block}" for rule in rules for condition in CONDITIONS for block in blocks}
+
+
+def of_generation(blocks: list[str]) -> set[str]:
+    return {f"generate {condition} {block}" for condition in CONDITIONS for block in blocks}
+
+
+def read(site: str, blocks: list[str]) -> set[str]:
+    """Jobs from encoding a site's blocks to their pictures."""
+    return of_blocks(["encode", "features", *PER_TRACE, "plot_traces"], site, blocks)
+
+
+SITE = "layers.1.mlp"
+EVERYTHING = (
+    {"problems", "model", "sae_text", f"train_sae {SITE}"}
+    | of_generation([FIRST])
+    | read(SITE, [FIRST])
+    | of_site(SITE)
+    | ACROSS
+)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Study:
+    """A complete run of the tiny study; tests that change files copy it, or put back what they changed."""
+    study = new_study(tmp_path_factory.mktemp("workflow") / "study", tiny_model)
+    run = study.run()
+    assert run.jobs == EVERYTHING
+    assert "# tiny" in run.output  # the summary ends the run
+    assert "results/tiny/plots/" in run.output
+    return study
+
+
+def snapshot(study: Study) -> dict[str, str]:
+    """Content of every table and picture, by path."""
+    return {
+        str(path.relative_to(study.results)): files.sha256(path)
+        for folder in ("traces", "activations", "features", "tables", "plots")
+        for path in sorted((study.results / folder).rglob("*"))
+        if path.is_file() and not path.name.startswith(".")
+    }
+
+
+def test_results_are_where_the_design_says(done):
+    names = {path for path in snapshot(done) if "bypass" not in path}
+    tables = ["frequencies", "histograms", "relevant_latents", "top_activations", "top_tokens"]
+    assert names == {
+        f"traces/reason/{FIRST}.parquet", f"activations/{SITE}/reason/{FIRST}.parquet",
+        f"features/{SITE}/reason/{FIRST}.parquet", "tables/layers.parquet", "plots/layers.png",
+        *[f"tables/{SITE}/traces/reason/{FIRST}/{name}.parquet" for name in tables],
+        *[f"tables/{SITE}/{name}.parquet" for name in POOLED], *[f"plots/{SITE}/{name}.png" for name in POOLED],
+        *[f"plots/{SITE}/traces/reason/{FIRST}/0000{trace}.png" for trace in (0, 1)],
+    }  # fmt: skip
+    assert {path.name for path in (done.results / "saes" / SITE).iterdir()} == {
+        "cfg.json", "info.json", "sae.safetensors",
+    }  # fmt: skip
+    assert not list(done.results.rglob("*.tmp"))
+
+
+def test_the_tables_follow_from_the_activations(done):
+    """Through files and rules: the recurrence table, from the activation files by hand."""
+    recurrence = pl.read_parquet(done.results / "tables" / SITE / "recurrence.parquet")
+    found = {}
+    for condition in CONDITIONS:
+        rows = pl.read_parquet(done.results / "activations" / SITE / condition / f"{FIRST}.parquet")
+        assert set(rows["condition"]) == {condition}
+        for trace in (0, 1):
+            best = {}
+            for row in rows.filter(trace_id=trace).iter_rows(named=True):
+                if row["segment"] != "prompt" and not row["sink"]:
+                    best[row["latent"]] = max(row["activation"], best.get(row["latent"], 0))
+            for latent in sorted(best, key=lambda latent: (-best[latent], latent))[:3]:
+                found[condition, latent] = found.get((condition, latent), 0) + 1
+    table = recurrence.filter(scope="generated")
+    assert {row[:2]: row[2] for row in table.select("condition", "latent", "traces").rows()} == found
+
+
+def test_activations_are_sparsifys_through_the_whole_workflow(done, tiny_model):
+    from sparsify import SparseCoder
+    from transformers import AutoModelForCausalLM
+
+    # The tiny study leaves model.dtype at auto: where that is bfloat16, so is this pass.
+    from thoughtscope.models import resolve_dtype
+
+    sae = SparseCoder.load_from_disk(done.results / "saes" / SITE)
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=resolve_dtype("auto"))
+    trace = pl.read_parquet(done.results / "traces" / "reason" / f"{FIRST}.parquet").row(0, named=True)
+    kept = []
+    model.model.layers[1].mlp.register_forward_hook(lambda _m, _i, output: kept.append(output[0].float()))
+    ids = trace["prompt_ids"] + trace["generated_ids"]
+    with torch.inference_mode():
+        model(torch.tensor([ids]))
+        expected = sae.encode(kept[0])
+    rows = pl.read_parquet(done.results / "activations" / SITE / "reason" / f"{FIRST}.parquet").filter(trace_id=0)
+    dense = torch.zeros(len(ids), sae.num_latents)
+    dense[rows["position"].to_torch().long(), rows["latent"].to_torch().long()] = rows["activation"].to_torch()
+    reference = torch.zeros(len(ids), sae.num_latents).scatter(-1, expected.top_indices, expected.top_acts)
+    # bfloat16 states move with the shape of the batch; what the encoder does with them is tested to 1e-5 elsewhere.
+    assert torch.nn.functional.cosine_similarity(dense, reference).min() > 0.99
+
+
+def test_nothing_to_do_is_said_quickly(done):
+    started = time.monotonic()
+    run = done.run("--dry-run")
+    assert "Nothing to be done" in run.output
+    assert time.monotonic() - started < 5
+
+
+def test_reruns_are_exactly_what_an_edit_affects(done):
+    """The rerun table: each edit is made, run and undone; after each, both plan and results are checked."""
+    before = snapshot(done)
+
+    # A layer is added: its SAE, encodings, tables, pictures, and what compares layers.
+    other = "layers.2.mlp"
+    added = done.edit(layers=[1, 2])
+    expected = {f"train_sae {other}"} | read(other, [FIRST]) | of_site(other) | ACROSS
+    assert added.plan() == expected
+    assert added.run().jobs == expected
+    assert added.plan() == set()
+    assert added.edit(layers=[2, 1]).plan() == set()  # the order is no edit
+    # It is removed: what compares layers.
+    assert done.plan() == ACROSS
+    assert done.run().jobs == ACROSS
+    assert snapshot(done).items() >= before.items()
+
+    # One block more: its traces and encodings, and what counts them; the first block's pictures stay.
+    grown = done.edit(inferences=4)
+    expected = of_generation([SECOND]) | read(SITE, [SECOND]) | of_site(SITE) | ACROSS
+    assert grown.plan() == expected
+    assert grown.run().jobs == expected
+    assert grown.plan() == set()
+    table = pl.read_parquet(grown.results / "tables" / SITE / "recurrence.parquet")
+    assert set(table["of"]) == {4}
+    old = {path: digest for path, digest in before.items() if FIRST in path}
+    assert snapshot(grown).items() >= old.items()
+    expected = of_site(SITE) | ACROSS
+    assert done.plan() == expected
+    assert done.run().jobs == expected
+    assert snapshot(done).items() >= before.items()
+
+    # A plot setting: the pictures that show it.
+    sharper = done.edit(plots={"dpi": 80})
+    pictures = {f"plot_{name} {SITE}" for name in POOLED} | of_blocks(["plot_traces"], SITE, [FIRST]) | {"plot_layers"}
+    assert sharper.plan() == pictures
+    assert done.edit(plots={"latents": 5}).plan() == {f"plot_recurrence {SITE}", f"plot_top_tokens {SITE}"}
+    assert done.edit(plots={"tokens": 3}).plan() == {f"plot_top_tokens {SITE}"} | of_blocks(
+        ["plot_traces"], SITE, [FIRST]
+    )
+    assert sharper.run().jobs == pictures
+    assert done.run().jobs == pictures
+    assert snapshot(done).items() >= before.items()
+
+    # An analysis setting: its tables and what is made from them.
+    assert done.edit(analysis__top_activations=10).plan() == (
+        of_blocks(["trace_top_activations", "plot_traces"], SITE, [FIRST])
+        | {f"top_activations {SITE}", f"plot_top_activations {SITE}"}
+    )
+    fewer = done.edit(analysis__top_tokens=2)
+    expected = (
+        of_blocks(["trace_top_tokens", "plot_traces"], SITE, [FIRST])
+        | {f"{rule} {SITE}" for rule in ("top_tokens", "plot_recurrence", "plot_top_tokens")}
+        | {"summary"}
+    )
+    assert fewer.plan() == expected
+    assert fewer.run().jobs == expected
+    assert done.run().jobs == expected
+    assert snapshot(done).items() >= before.items()
+
+    # Temperature: traces and all that follows; not problems, model or SAE.
+    hotter = done.edit(generation__temperature=0.5)
+    expected = of_generation([FIRST]) | read(SITE, [FIRST]) | of_site(SITE) | ACROSS
+    assert hotter.plan() == expected
+    hotter.run("--until", "generate")
+    traces = f"traces/reason/{FIRST}.parquet"
+    assert snapshot(hotter)[traces] != before[traces]
+    assert done.run().jobs == expected
+    assert snapshot(done).items() >= before.items()
+    assert done.plan() == set()
+
+    # Two settings that swap their values are an edit too, though Snakemake compares values without names.
+    assert done.edit(generation__seed=12, generation__max_new_tokens=5).plan() == expected
+
+    # How the work is done is no edit; a prompt is one for its condition alone.
+    assert done.edit(generation__batch_size=1).plan() == set()
+    planned = done.edit(prompts__bypass__user="{question} Now.").plan()
+    assert f"generate bypass {FIRST}" in planned
+    assert not {job for job in planned if "reason" in job}
+    # The same text as a raw prompt goes without the chat template.
+    raw = {"reason": {"raw": "{question} Think."}, "bypass": done.config["prompts"]["bypass"]}
+    assert f"generate reason {FIRST}" in done.edit(prompts=raw).plan()
+    # What an SAE is trained with is an edit for it and what follows, not for the traces.
+    planned = done.edit(sae__k=5).plan()
+    assert planned == {f"train_sae {SITE}"} | read(SITE, [FIRST]) | of_site(SITE) | ACROSS
+
+
+def test_reading_off_the_site_stands_beside_the_site(done):
+    off = done.edit(sae__read_from="residual_in")
+    expected = read(f"{SITE}@residual_in", [FIRST]) | of_site(f"{SITE}@residual_in") | ACROSS
+    assert off.plan() == expected
+    off.run(f"results/tiny/activations/{SITE}@residual_in/reason/{FIRST}.parquet")
+    true, other = (
+        pl.read_parquet(done.results / "activations" / site / "reason" / f"{FIRST}.parquet")
+        for site in (SITE, f"{SITE}@residual_in")
+    )
+    assert true.select("position").n_unique() == other.select("position").n_unique()
+    assert not true.equals(other)
+
+
+def test_changed_problems_are_seen(done):
+    path = done.folder / "problems.jsonl"
+    text = path.read_text()
+    try:
+        path.write_text(text.replace("48 clips", "50 clips"))
+        planned = done.plan()
+    finally:
+        path.write_text(text)
+    assert "problems" in planned
+    assert of_generation([FIRST]) <= planned
+    assert not {job for job in planned if job.startswith(("model", "train_sae", "sae_text"))}
+
+
+def test_a_lost_file_is_made_again_and_nothing_else(done):
+    lost = done.results / "features" / SITE / "reason" / f"{FIRST}.parquet"
+    before = files.sha256(lost)
+    lost.unlink()
+    (done.results / "plots" / SITE / "histogram.png").unlink()
+    assert done.run().jobs == {f"plot_histogram {SITE}"}  # all that the features gave is still there
+    done.run(str(lost.relative_to(done.folder)))
+    assert files.sha256(lost) == before
+
+
+def test_report_works_offline_with_pictures_and_captions(done):
+    report = done.folder / "report.html"
+    done.run("--report", str(report), http_proxy="http://127.0.0.1:9", https_proxy="http://127.0.0.1:9")
+    page = report.read_text()
+    pictures = re.findall(r"data:image/png[^,]*;base64,([A-Za-z0-9+/=]+)", page)
+    held = {base64.b64decode(picture) for picture in pictures}
+    for path in (done.results / "plots").rglob("*.png"):
+        if "layers.2" not in str(path) and SECOND not in str(path) and "@" not in str(path):
+            assert path.read_bytes() in held, path
+    assert f"In how many traces each leading latent of {SITE} is among the top" in page
+    assert "Trace by trace" in page
+
+
+def test_a_killed_job_leaves_nothing_that_looks_finished(tmp_path, tiny_model):
+    """SIGKILL to snakemake and its jobs in mid-generation; the next run makes up for it, and keeps the rest."""
+    study = new_study(tmp_path / "killed", tiny_model).edit(
+        generation__max_new_tokens=900, generation__temperature=5.0, conditions=["reason"], inferences=4
+    )
+    process = subprocess.Popen(
+        study.command(), cwd=study.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    finished = study.results / "traces" / "reason" / f"{FIRST}.parquet"
+    log = study.results / "logs" / "traces" / "reason" / f"{SECOND}.log"
+    deadline = time.monotonic() + 120
+    while not (finished.exists() and log.exists()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+        if process.poll() is not None:
+            pytest.fail(process.stdout.read())
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert finished.exists()
+    digest, stamp = files.sha256(finished), finished.stat().st_mtime_ns
+    assert not (study.results / "traces" / "reason" / f"{SECOND}.parquet").exists()
+
+    quick = study.edit()
+    assert quick.snakemake("--unlock").code == 0
+    run = quick.run("--until", "generate")
+    assert run.jobs - {"problems", "model"} == {f"generate reason {SECOND}"}
+    assert (files.sha256(finished), finished.stat().st_mtime_ns) == (digest, stamp)
+    assert len(pl.read_parquet(study.results / "traces" / "reason" / f"{SECOND}.parquet")) == 2
+
+
+def test_a_sae_from_a_path(tmp_path, done):
+    """The SAEs one study has trained serve another as a path, with the same activations."""
+    study = Study(tmp_path, done.config).edit(
+        experiment="other", problems__path=str(done.folder / "problems.jsonl"),
+        sae={"source": "path", "path": str(done.results / "saes")},
+    )  # fmt: skip
+    target = f"activations/{SITE}/reason/{FIRST}.parquet"
+    run = study.run(f"results/other/{target}")
+    assert f"fetch_sae {SITE}" in run.jobs
+    assert pl.read_parquet(study.results / target).equals(pl.read_parquet(done.results / target))
+    info = json.loads((study.results / "saes" / SITE / "info.json").read_text())
+    assert info["source"] == "path"
