@@ -128,11 +128,6 @@ def test_a_sae_of_another_width(bad):
     assert not (bad.results / "saes" / "layers.1.mlp" / "sae.safetensors").exists()
 
 
-def test_a_path_with_braces_is_a_path(bad):
-    (bad.folder / "problems.jsonl").rename(bad.folder / "pro{b}lems.jsonl")
-    bad.edit(problems__path="pro{b}lems.jsonl").run("--until", "problems")
-
-
 def test_hostile_text_is_data(bad):
     """A question that would be markup, a path, a shell word or a format string goes through as text."""
     hostile = "<script>alert(1)</script> $(touch owned) {x} {question} ../../etc \u202e $\\frac{1}{2}$ 100%"

@@ -31,5 +31,5 @@ def test_the_shipped_config_on_the_real_model(tmp_path):
     assert any(token.startswith("␣") for token in tokens)
     for condition in ("reason", "direct"):
         pictures = study.results / "plots" / "layers.10.mlp" / "traces" / condition / "00000-00001"
-        assert sorted(path.name for path in pictures.iterdir()) == ["00000.png", "00001.png"]
+        assert sorted(path.name for path in pictures.glob("*.png")) == ["00000.png", "00001.png"]
     assert study.plan() == set()

@@ -178,6 +178,8 @@ def check_columns(key: str, source: Mapping[str, Any], present: Sequence[str], n
 
 
 def _need_file(key: str, path: Path, what: str) -> None:
+    if "{" in str(path) or "}" in str(path):
+        raise InputError(f"config: {key}: {path} has braces in it, which Snakemake takes for wildcards; rename it.")
     if not path.is_file():
         raise InputError(
             f"config: {key}: there is no file {path} (seen from {Path.cwd()}); {what} is needed,"
