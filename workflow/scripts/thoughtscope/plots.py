@@ -36,6 +36,7 @@ STYLE = {
     "axes.titlesize": 10,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
+    "axes.titley": 1.0,  # fixed: finding a place takes a fifth of the drawing time
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.edgecolor": "#888888",
@@ -258,7 +259,7 @@ def top_tokens(
     height = 0.75 + rows * panel + 0.05
     figure = _figure(
         12, height, f"Top tokens of the leading latents at {site}",
-        f"maximum activation by token type ({SCOPE_NAMES[scope]}), all traces; ␣ blank, ↵ newline, \\x.. bytes",
+        f"maximum activation by token type ({SCOPE_NAMES[scope]}), all traces, logarithmic; ␣ blank, ↵ newline, \\x.. bytes",
     )  # fmt: skip
     best = leading_tokens(table, scope)
     for index, latent in enumerate(names):
@@ -342,7 +343,7 @@ def trace(
         row, column = divmod(index, columns)
         axes = place(0.085 + column * 0.185, 4.95 + row * panel, 0.095, panel - 0.45)
         _token_bars(axes, latent, tokens_of.filter(latent=latent).head(tokens), tokens)
-    figure.text(0.2 / 12, (height - 4.72) / height, "top tokens of its relevant latents, by maximum activation",
+    figure.text(0.2 / 12, (height - 4.72) / height, "top tokens of its relevant latents, by maximum activation (logarithmic)",
                 size=10, weight="bold", va="bottom")  # fmt: skip
     return figure
 
