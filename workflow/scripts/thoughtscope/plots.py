@@ -259,7 +259,7 @@ def top_tokens(
     height = 0.75 + rows * panel + 0.05
     figure = _figure(
         12, height, f"Top tokens of the leading latents at {site}",
-        f"maximum activation by token type ({SCOPE_NAMES[scope]}), all traces, logarithmic; ␣ blank, ↵ newline, \\x.. bytes",
+        f"maximum activation by token type ({SCOPE_NAMES[scope]}), log scale; ␣ blank, ↵ newline, \\x.. bytes",
     )  # fmt: skip
     best = leading_tokens(table, scope)
     for index, latent in enumerate(names):
@@ -343,7 +343,7 @@ def trace(
         row, column = divmod(index, columns)
         axes = place(0.085 + column * 0.185, 4.95 + row * panel, 0.095, panel - 0.45)
         _token_bars(axes, latent, tokens_of.filter(latent=latent).head(tokens), tokens)
-    figure.text(0.2 / 12, (height - 4.72) / height, "top tokens of its relevant latents, by maximum activation (logarithmic)",
+    figure.text(0.2 / 12, (height - 4.72) / height, "top tokens of its relevant latents (maximum, logarithmic)",
                 size=10, weight="bold", va="bottom")  # fmt: skip
     return figure
 
