@@ -18,6 +18,15 @@ import yaml
 
 REPO = Path(__file__).parents[1]
 
+SLOW_FIRST = ["test_workflow.py", "test_slurm.py", "test_bad_input.py", "test_embedded.py"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the longest files first, so that the two workers end together."""
+    order = {name: index for index, name in enumerate(SLOW_FIRST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
+
 QUESTIONS = [
     ("Natalia sold 48 clips in April and half as many in May. How many in all?", "She sold 48+24 = 72.\n#### 72"),
     ("Weng earns $12 an hour. She worked 50 minutes. How much did she earn?", "12/60*50 = 10.\n#### 10"),

@@ -26,7 +26,7 @@ def rows():
                 sink = position == 0 or (position == 9 and trace_id == 1)
                 token = chance.randrange(9)
                 for latent in chance.sample(range(15), 4):
-                    value = float(np.float32(chance.choice([0.5, 1.25, 3.0, chance.random() * 4 + 0.01])))
+                    value = float(np.float32(chance.choice([0.5, 1.25, 5.0, chance.random() * 4 + 0.01])))
                     found.append((trace_id, condition, position, token, segment, sink, latent, value))
     return found
 

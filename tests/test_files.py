@@ -71,3 +71,27 @@ def test_other_errors_are_one_line_and_a_traceback_in_the_log(tmp_path):
     assert done.stderr.startswith("[work x] error: ZeroDivisionError: division by zero (traceback in ")
     assert done.stderr.count("\n") == 1
     assert "Traceback" in (tmp_path / "a.log").read_text()
+
+
+def test_the_analysis_rooms_need_no_model_libraries(tmp_path):
+    """envs/analysis.yaml has no torch: what runs there must neither import it nor ask for its version."""
+    code = f"""
+import sys, importlib.metadata
+for name in ("torch", "transformers", "datasets", "sparsify"):
+    sys.modules[name] = None
+found = importlib.metadata.version
+def version(name):
+    if name in ("torch", "transformers", "datasets", "eai-sparsify"):
+        raise importlib.metadata.PackageNotFoundError(name)
+    return found(name)
+importlib.metadata.version = version
+from thoughtscope import evidence, features, files, job, plots, summary
+import polars as pl
+files.write_parquet(pl.DataFrame({{"a": [1]}}), {str(tmp_path / "a.parquet")!r}, {{}})
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={"PYTHONPATH": str(REPO / "workflow/scripts")}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert b"version.torch" not in pq.read_schema(tmp_path / "a.parquet").metadata

@@ -114,7 +114,6 @@ def test_the_shipped_profile_runs_a_study(cluster, tmp_path, tiny_model):
     study = new_study(tmp_path / "study", tiny_model).edit(conditions=["reason"])
     profile = yaml.safe_load((REPO / "profiles" / "slurm" / "config.yaml").read_text()) | SITE
     profile["default-resources"] = profile["default-resources"] | {"slurm_partition": "main", "mem_mb": 1000}
-    del profile["cores"]
     (tmp_path / "profile").mkdir()
     (tmp_path / "profile" / "config.yaml").write_text(yaml.safe_dump(profile))
     run = study.snakemake("--profile", str(tmp_path / "profile"), timeout=400)

@@ -5,8 +5,8 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from importlib.metadata import version
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,9 @@ def write_parquet(frame: pl.DataFrame, path: str | Path, metadata: Mapping[str, 
     table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
     footer = {"thoughtscope.schema": SCHEMA_VERSION}
     footer |= {f"thoughtscope.{key}": value for key, value in metadata.items()}
-    footer |= {f"version.{name}": version(name) for name in _LIBRARIES}
+    for name in _LIBRARIES:
+        with suppress(PackageNotFoundError):  # the analysis environment has no torch
+            footer[f"version.{name}"] = version(name)
     table = table.replace_schema_metadata(footer)
     with replacing(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
