@@ -111,6 +111,24 @@ def tokenizer(tiny_model: Path):
     return models.load_tokenizer({"folder": str(tiny_model), "files": {}})
 
 
+@pytest.fixture
+def hub_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Make empty snapshots in a Hugging Face cache of the test's own, laid out as `hf download` does."""
+    import huggingface_hub
+
+    cache = tmp_path / "hub"
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
+
+    def make(repository: str, commit: str) -> Path:
+        (cache / repository / "refs").mkdir(parents=True, exist_ok=True)
+        (cache / repository / "refs" / "main").write_text(commit)
+        snapshot = cache / repository / "snapshots" / commit
+        snapshot.mkdir(parents=True)
+        return snapshot
+
+    return make
+
+
 def write_jsonl(path: Path, times: int = 1) -> Path:
     import json
 

@@ -72,6 +72,9 @@ def refused(study: Study, *arguments: str) -> str:
         ({"problems": {"source": "reasoning_gym", "name": "gsm_symbolic", "size": 1}}, r"more than the 1 problems"),
         ({"problems": {"source": "web"}}, r"problems.source is 'web'; allowed: hub, reasoning_gym, jsonl"),
         ({"sae": {"source": "path", "path": "gone"}}, r"sae.path: there is no file gone/layers.1.mlp/cfg.json"),
+        ({"model__sha256": "0" * 64}, r"model.sha256 isn't read with source 'path', only with wheel; remove it"),
+        ({"problems__size": 9}, r"problems.size isn't read with source 'jsonl', only with reasoning_gym"),
+        ({"sae__text__split": "train"}, r"sae.text.split isn't read with source 'jsonl', only with hub"),
         ({"sae": {"source": "train"}}, r"key 'sae.text' is missing; it is needed with source 'train'"),
     ],
 )
@@ -111,6 +114,13 @@ def test_a_hookpoint_that_is_not_there(bad):
     run = bad.edit(sae__hookpoint="layers.{layer}.mpl").snakemake()
     assert run.jobs == set()
     assert "no module layers.1.mpl; those it has: layers.{layer}, layers.{layer}.input_layernorm" in run.output
+
+
+def test_a_hookpoint_without_a_sae(bad):
+    save_sae(bad.folder / "saes" / "layers.2.mlp")
+    line = refused(bad.edit(sae={"source": "path", "path": "saes"}), "--dry-run")
+    assert "no file saes/layers.1.mlp/cfg.json" in line
+    assert "(there: layers.2.mlp)" in line
 
 
 def test_another_model_is_not_judged_by_the_first_ones_manifest(bad, tmp_path):

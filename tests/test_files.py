@@ -90,8 +90,8 @@ import polars as pl
 files.write_parquet(pl.DataFrame({{"a": [1]}}), {str(tmp_path / "a.parquet")!r}, {{}})
 """
     done = subprocess.run(
-        [sys.executable, "-c", code], env={"PYTHONPATH": str(REPO / "workflow/scripts")}, capture_output=True, text=True,
-        check=False,
+        [sys.executable, "-c", code], env={"PYTHONPATH": str(REPO / "workflow/scripts")},
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert b"version.torch" not in pq.read_schema(tmp_path / "a.parquet").metadata

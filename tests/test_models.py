@@ -83,6 +83,20 @@ def test_a_hub_model_out_of_reach_says_what_to_do(tmp_path):
         models.prepare({"source": "hub", "name": "deepseek-ai/x", "revision": "abc"}, tmp_path / "model", LOG)
 
 
+@pytest.mark.parametrize("revision", ["a" * 40, "main", None])
+def test_a_hub_model_from_the_cache(tmp_path, tiny_model, hub_snapshot, revision, caplog):
+    """Its files are linked, pickles and code are not, and a revision that may move is warned about."""
+    snapshot = hub_snapshot("models--someone--tiny", "a" * 40)
+    shutil.copytree(tiny_model, snapshot, dirs_exist_ok=True)
+    (snapshot / "modeling_evil.py").write_text("raise SystemExit")
+    source = {"source": "hub", "name": "someone/tiny", "revision": revision}
+    manifest = models.prepare(source, tmp_path / "model", LOG)
+    assert manifest["revision"] == "a" * 40
+    assert not (tmp_path / "model" / "modeling_evil.py").exists()
+    assert models.load_model(manifest, "float32").config.num_hidden_layers == 4
+    assert ("model.revision: " + "a" * 40 in caplog.text) == (revision != "a" * 40)
+
+
 def test_missing_files_are_named(manifest, tmp_path):
     with pytest.raises(InputError, match=r"model files are gone: .*/gone\.safetensors\. Delete model\.json"):
         models.load_model(manifest | {"files": {"gone.safetensors": ""}}, "float32")

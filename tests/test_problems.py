@@ -116,19 +116,12 @@ COMMIT = "e53f048856ff4f594e959d75785d2c2d37b678ee"
 
 
 @pytest.fixture
-def hub_cache(tmp_path, monkeypatch):
-    """A Hugging Face cache with one dataset snapshot, as `hf download` lays it out."""
-    import huggingface_hub
-
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    repository = tmp_path / "hub" / "datasets--someone--sums"
-    data = repository / "snapshots" / COMMIT / "main"
-    data.mkdir(parents=True)
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text(COMMIT)
+def hub_cache(hub_snapshot):
+    """A Hugging Face cache with one dataset."""
+    data = hub_snapshot("datasets--someone--sums", COMMIT) / "main"
+    data.mkdir()
     rows = {"question": ["a", "b"], "answer": ["x\n#### 1", "y\n#### 2"]}
     datasets.Dataset.from_dict(rows).to_parquet(str(data / "train-00000-of-00001.parquet"))
-    return huggingface_hub.constants.HF_HUB_CACHE
 
 
 @pytest.mark.parametrize("revision", [COMMIT, None])

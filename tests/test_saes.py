@@ -76,6 +76,27 @@ def test_fetch_copies_and_checks_the_width(tmp_path):
     assert not (tmp_path / "wrong" / "sae.safetensors").exists()
 
 
+def test_fetch_from_the_hub(tmp_path, hub_snapshot, caplog):
+    """From the cache, at the commit of main, with a warning; a main that has moved since another layer is refused."""
+    source = {"source": "hub", "name": "someone/sae", "revision": None}
+    manifest = {"name": "tiny", "widths": {"layers.1.mlp": 32, "layers.2.mlp": 32}}
+    save_sae(hub_snapshot("models--someone--sae", "a" * 40) / "layers.1.mlp")
+    saes.fetch(source, "layers.1.mlp", manifest, tmp_path / "saes" / "layers.1.mlp", LOG)
+    info = json.loads((tmp_path / "saes" / "layers.1.mlp" / "info.json").read_text())
+    assert (info["revision"], info["num_latents"]) == ("a" * 40, 96)
+    assert "sae.revision: " + "a" * 40 in caplog.text
+
+    save_sae(hub_snapshot("models--someone--sae", "b" * 40) / "layers.2.mlp")
+    with pytest.raises(InputError, match=r"has moved from a{40} to b{40} since layers\.1\.mlp was fetched; pin one"):
+        saes.fetch(source, "layers.2.mlp", manifest, tmp_path / "saes" / "layers.2.mlp", LOG)
+    saes.fetch(source | {"revision": "a" * 40}, "layers.1.mlp", manifest, tmp_path / "other" / "layers.1.mlp", LOG)
+
+    with pytest.raises(
+        InputError, match=r"layers\.3\.mlp/cfg\.json can't be fetched .*hf download someone/sae layers\.3"
+    ):
+        saes.fetch(source, "layers.3.mlp", manifest | {"widths": {"layers.3.mlp": 32}}, tmp_path / "third", LOG)
+
+
 def test_fvu_is_summed_over_all_tokens():
     x = torch.randn(50, 4, dtype=torch.float64)
     residual = torch.randn(50, 4, dtype=torch.float64)

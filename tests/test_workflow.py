@@ -185,6 +185,18 @@ def test_reruns_are_exactly_what_an_edit_affects(done):
         of_blocks(["trace_top_activations", "plot_traces"], SITE, [FIRST])
         | {f"top_activations {SITE}", f"plot_top_activations {SITE}"}
     )
+    assert done.edit(analysis__histogram_bins=9).plan() == (
+        of_blocks(["trace_histograms", "plot_traces"], SITE, [FIRST]) | {f"histogram {SITE}", f"plot_histogram {SITE}"}
+    )
+    assert done.edit(analysis__top_latents=2).plan() == (
+        of_blocks(["relevant_latents", "trace_top_tokens", "plot_traces"], SITE, [FIRST])
+        | {f"{rule} {SITE}" for rule in ("recurrence", "top_tokens", "plot_recurrence", "plot_top_tokens")}
+        | ACROSS
+    )
+    assert done.edit(analysis__include_sinks=True).plan() == (
+        of_blocks([*PER_TRACE, "plot_traces"], SITE, [FIRST]) | of_site(SITE) | ACROSS
+    )
+    assert done.edit(plots={"scope": "all"}).plan() == pictures
     fewer = done.edit(analysis__top_tokens=2)
     expected = (
         of_blocks(["trace_top_tokens", "plot_traces"], SITE, [FIRST])

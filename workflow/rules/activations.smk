@@ -12,14 +12,14 @@ rule encode:
         sae_config=sae_of_site("cfg.json"),
         sae_weights=sae_of_site("sae.safetensors"),
     output:
-        "results/{experiment}/activations/{site}/{condition}/{block}.parquet",
+        activations="results/{experiment}/activations/{site}/{condition}/{block}.parquet",
     log:
         "results/{experiment}/logs/activations/{site}/{condition}/{block}.log",
     benchmark:
         "results/{experiment}/benchmarks/activations/{site}/{condition}/{block}.jsonl"
     conda:
         "../../envs/gpu.yaml"
-    threads: 8
+    threads: half_the_cores
     resources:
         gpu=1,
         runtime=60,

@@ -3,6 +3,7 @@
 Standard library only: this runs each time the workflow is parsed.
 """
 
+import copy
 import json
 import sys
 from pathlib import Path
@@ -18,12 +19,14 @@ from thoughtscope.config import (
     hookpoints,
     parse_site,
     site,
+    source_settings,
 )
 from thoughtscope.errors import InputError
 
+given = copy.deepcopy(config)
 try:
     validate(config, "../schemas/config.schema.yaml")
-    check(config)
+    check(config, given)
 except WorkflowError as error:
     if not hasattr(error.__context__, "absolute_path"):
         raise
@@ -35,7 +38,6 @@ EXPERIMENT = config["experiment"]
 CONDITIONS = config["conditions"]
 BLOCKS = blocks(config["inferences"], config["block_size"])
 HOOKPOINTS = hookpoints(config["sae"]["hookpoint"], config["layers"])
-MODEL_KEYS = ["source", "name", "revision", "version", "sha256", "path"]
 SITES = [site(hookpoint, config["sae"]["read_from"]) for hookpoint in HOOKPOINTS]
 
 
@@ -61,7 +63,10 @@ def check_against_manifest():
         for file in model_files()
         if Path(file).stat().st_mtime > path.stat().st_mtime
     ]
-    if manifest.get("requested") == section_keys("model", *MODEL_KEYS) and not newer:
+    if (
+        manifest.get("requested") == source_settings("model", config["model"])
+        and not newer
+    ):
         check_sites(
             manifest,
             config["sae"]["hookpoint"],
@@ -100,11 +105,6 @@ def tracked(**leaves):
         "names": " ".join(f"{name}={value!r}" for name, value in leaves.items())
     }
     return {name: literal(value) for name, value in named.items()}
-
-
-def section_keys(section, *names):
-    """Return the named keys of a config section, None where one isn't set."""
-    return {name: config[section].get(name) for name in names}
 
 
 def source_file(section):
@@ -163,6 +163,11 @@ def prompt_names(wildcards):
 def per_block(pattern):
     """Return a pattern's files for all conditions and blocks; its other wildcards stay open."""
     return expand(pattern, condition=CONDITIONS, block=BLOCKS, allow_missing=True)
+
+
+def half_the_cores(wildcards):
+    """Return half the cores, 8 at most: loading takes longer than encoding, and tables can be made meanwhile."""
+    return max(1, min(8, (workflow.cores or 16) // 2))
 
 
 def gigabytes(size):

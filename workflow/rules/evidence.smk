@@ -11,11 +11,11 @@ rule trace_top_activations:
         activations="results/{experiment}/activations/{site}/{condition}/{block}.parquet",
         vocabulary="results/{experiment}/vocabulary.parquet",
     output:
-        "results/{experiment}/tables/{site}/traces/{condition}/{block}/top_activations.parquet",
+        table="results/{experiment}/tables/{site}/traces/{condition}/{block}/top_activations.parquet",
     log:
-        "results/{experiment}/logs/tables/{site}/{condition}/{block}/trace_top_activations.log",
+        "results/{experiment}/logs/tables/{site}/traces/{condition}/{block}/top_activations.log",
     benchmark:
-        "results/{experiment}/benchmarks/tables/{site}/{condition}/{block}/trace_top_activations.jsonl"
+        "results/{experiment}/benchmarks/tables/{site}/traces/{condition}/{block}/top_activations.jsonl"
     conda:
         "../../envs/analysis.yaml"
     resources:
@@ -32,11 +32,11 @@ rule trace_frequencies:
     input:
         features="results/{experiment}/features/{site}/{condition}/{block}.parquet",
     output:
-        "results/{experiment}/tables/{site}/traces/{condition}/{block}/frequencies.parquet",
+        table="results/{experiment}/tables/{site}/traces/{condition}/{block}/frequencies.parquet",
     log:
-        "results/{experiment}/logs/tables/{site}/{condition}/{block}/trace_frequencies.log",
+        "results/{experiment}/logs/tables/{site}/traces/{condition}/{block}/frequencies.log",
     benchmark:
-        "results/{experiment}/benchmarks/tables/{site}/{condition}/{block}/trace_frequencies.jsonl"
+        "results/{experiment}/benchmarks/tables/{site}/traces/{condition}/{block}/frequencies.jsonl"
     conda:
         "../../envs/analysis.yaml"
     resources:
@@ -52,11 +52,11 @@ rule trace_histograms:
     input:
         activations="results/{experiment}/activations/{site}/{condition}/{block}.parquet",
     output:
-        "results/{experiment}/tables/{site}/traces/{condition}/{block}/histograms.parquet",
+        table="results/{experiment}/tables/{site}/traces/{condition}/{block}/histograms.parquet",
     log:
-        "results/{experiment}/logs/tables/{site}/{condition}/{block}/trace_histograms.log",
+        "results/{experiment}/logs/tables/{site}/traces/{condition}/{block}/histograms.log",
     benchmark:
-        "results/{experiment}/benchmarks/tables/{site}/{condition}/{block}/trace_histograms.jsonl"
+        "results/{experiment}/benchmarks/tables/{site}/traces/{condition}/{block}/histograms.jsonl"
     conda:
         "../../envs/analysis.yaml"
     resources:
@@ -74,11 +74,11 @@ rule relevant_latents:
         features="results/{experiment}/features/{site}/{condition}/{block}.parquet",
         vocabulary="results/{experiment}/vocabulary.parquet",
     output:
-        "results/{experiment}/tables/{site}/traces/{condition}/{block}/relevant_latents.parquet",
+        table="results/{experiment}/tables/{site}/traces/{condition}/{block}/relevant_latents.parquet",
     log:
-        "results/{experiment}/logs/tables/{site}/{condition}/{block}/relevant_latents.log",
+        "results/{experiment}/logs/tables/{site}/traces/{condition}/{block}/relevant_latents.log",
     benchmark:
-        "results/{experiment}/benchmarks/tables/{site}/{condition}/{block}/relevant_latents.jsonl"
+        "results/{experiment}/benchmarks/tables/{site}/traces/{condition}/{block}/relevant_latents.jsonl"
     conda:
         "../../envs/analysis.yaml"
     resources:
@@ -97,11 +97,11 @@ rule trace_top_tokens:
         relevant="results/{experiment}/tables/{site}/traces/{condition}/{block}/relevant_latents.parquet",
         vocabulary="results/{experiment}/vocabulary.parquet",
     output:
-        "results/{experiment}/tables/{site}/traces/{condition}/{block}/top_tokens.parquet",
+        table="results/{experiment}/tables/{site}/traces/{condition}/{block}/top_tokens.parquet",
     log:
-        "results/{experiment}/logs/tables/{site}/{condition}/{block}/trace_top_tokens.log",
+        "results/{experiment}/logs/tables/{site}/traces/{condition}/{block}/top_tokens.log",
     benchmark:
-        "results/{experiment}/benchmarks/tables/{site}/{condition}/{block}/trace_top_tokens.jsonl"
+        "results/{experiment}/benchmarks/tables/{site}/traces/{condition}/{block}/top_tokens.jsonl"
     conda:
         "../../envs/analysis.yaml"
     resources:
@@ -120,7 +120,7 @@ rule top_activations:
             "results/{experiment}/tables/{site}/traces/{condition}/{block}/top_activations.parquet"
         ),
     output:
-        "results/{experiment}/tables/{site}/top_activations.parquet",
+        table="results/{experiment}/tables/{site}/top_activations.parquet",
     log:
         "results/{experiment}/logs/tables/{site}/top_activations.log",
     benchmark:
@@ -142,7 +142,7 @@ rule frequencies:
             "results/{experiment}/features/{site}/{condition}/{block}.parquet"
         ),
     output:
-        "results/{experiment}/tables/{site}/frequencies.parquet",
+        table="results/{experiment}/tables/{site}/frequencies.parquet",
     log:
         "results/{experiment}/logs/tables/{site}/frequencies.log",
     benchmark:
@@ -164,7 +164,7 @@ rule histogram:
             "results/{experiment}/activations/{site}/{condition}/{block}.parquet"
         ),
     output:
-        "results/{experiment}/tables/{site}/histogram.parquet",
+        table="results/{experiment}/tables/{site}/histogram.parquet",
     log:
         "results/{experiment}/logs/tables/{site}/histogram.log",
     benchmark:
@@ -187,7 +187,7 @@ rule recurrence:
             "results/{experiment}/tables/{site}/traces/{condition}/{block}/relevant_latents.parquet"
         ),
     output:
-        "results/{experiment}/tables/{site}/recurrence.parquet",
+        table="results/{experiment}/tables/{site}/recurrence.parquet",
     log:
         "results/{experiment}/logs/tables/{site}/recurrence.log",
     benchmark:
@@ -211,7 +211,7 @@ rule top_tokens:
         recurrence="results/{experiment}/tables/{site}/recurrence.parquet",
         vocabulary="results/{experiment}/vocabulary.parquet",
     output:
-        "results/{experiment}/tables/{site}/top_tokens.parquet",
+        table="results/{experiment}/tables/{site}/top_tokens.parquet",
     log:
         "results/{experiment}/logs/tables/{site}/top_tokens.log",
     benchmark:
@@ -242,7 +242,7 @@ rule layers:
             "results/{{experiment}}/tables/{site}/recurrence.parquet", site=SITES
         ),
     output:
-        "results/{experiment}/tables/layers.parquet",
+        table="results/{experiment}/tables/layers.parquet",
     log:
         "results/{experiment}/logs/tables/layers.log",
     benchmark:
@@ -269,8 +269,14 @@ rule summary:
         top_tokens=expand(
             "results/{{experiment}}/tables/{site}/top_tokens.parquet", site=SITES
         ),
+        relevant=expand(
+            "results/{{experiment}}/tables/{site}/traces/{condition}/{block}/relevant_latents.parquet",
+            site=SITES,
+            condition=CONDITIONS,
+            block=BLOCKS,
+        ),
     output:
-        "results/{experiment}/summary.md",
+        page="results/{experiment}/summary.md",
     log:
         "results/{experiment}/logs/summary.log",
     benchmark:

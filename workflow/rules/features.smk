@@ -6,9 +6,9 @@ Takes activations; gives results/{experiment}/features/{site}/{condition}/{block
 
 rule features:
     input:
-        "results/{experiment}/activations/{site}/{condition}/{block}.parquet",
+        activations="results/{experiment}/activations/{site}/{condition}/{block}.parquet",
     output:
-        "results/{experiment}/features/{site}/{condition}/{block}.parquet",
+        features="results/{experiment}/features/{site}/{condition}/{block}.parquet",
     log:
         "results/{experiment}/logs/features/{site}/{condition}/{block}.log",
     benchmark:

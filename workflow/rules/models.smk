@@ -24,7 +24,7 @@ rule model:
     conda:
         "../../envs/gpu.yaml"
     params:
-        **tracked(**section_keys("model", *MODEL_KEYS)),
+        **tracked(**source_settings("model", config["model"])),
         # Checked as soon as the manifest is known; other layers don't make another model.
         hookpoint=untracked(config["sae"]["hookpoint"]),
         layers=untracked(config["layers"]),

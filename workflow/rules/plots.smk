@@ -10,7 +10,7 @@ rule plot_recurrence:
         table="results/{experiment}/tables/{site}/recurrence.parquet",
         top_tokens="results/{experiment}/tables/{site}/top_tokens.parquet",
     output:
-        report(
+        picture=report(
             "results/{experiment}/plots/{site}/recurrence.png",
             caption="../report/recurrence.rst",
             category="Over all traces",
@@ -39,7 +39,7 @@ rule plot_frequencies:
     input:
         table="results/{experiment}/tables/{site}/frequencies.parquet",
     output:
-        report(
+        picture=report(
             "results/{experiment}/plots/{site}/frequencies.png",
             caption="../report/frequencies.rst",
             category="Over all traces",
@@ -69,7 +69,7 @@ rule plot_histogram:
     input:
         table="results/{experiment}/tables/{site}/histogram.parquet",
     output:
-        report(
+        picture=report(
             "results/{experiment}/plots/{site}/histogram.png",
             caption="../report/histogram.rst",
             category="Over all traces",
@@ -97,7 +97,7 @@ rule plot_top_activations:
     input:
         table="results/{experiment}/tables/{site}/top_activations.parquet",
     output:
-        report(
+        picture=report(
             "results/{experiment}/plots/{site}/top_activations.png",
             caption="../report/top_activations.rst",
             category="Over all traces",
@@ -128,7 +128,7 @@ rule plot_top_tokens:
         table="results/{experiment}/tables/{site}/top_tokens.parquet",
         recurrence="results/{experiment}/tables/{site}/recurrence.parquet",
     output:
-        report(
+        picture=report(
             "results/{experiment}/plots/{site}/top_tokens.png",
             caption="../report/top_tokens.rst",
             category="Over all traces",
@@ -161,7 +161,7 @@ rule plot_traces:
         relevant=trace_table("relevant_latents"),
         tokens_of=trace_table("top_tokens"),
     output:
-        report(
+        pictures=report(
             directory("results/{experiment}/plots/{site}/traces/{condition}/{block}"),
             patterns=["{trace}.png"],
             caption="../report/trace.rst",
@@ -199,7 +199,7 @@ rule plot_layers:
             "results/{{experiment}}/tables/{site}/recurrence.parquet", site=SITES
         ),
     output:
-        report(
+        picture=report(
             "results/{experiment}/plots/layers.png",
             caption="../report/layers.rst",
             category="Across sites",

@@ -12,7 +12,7 @@ rule problems:
     input:
         file=source_file(config["problems"]),
     output:
-        "results/{experiment}/problems.parquet",
+        problems="results/{experiment}/problems.parquet",
     log:
         "results/{experiment}/logs/problems.log",
     benchmark:
@@ -21,7 +21,7 @@ rule problems:
     conda:
         "../../envs/gpu.yaml"
     params:
-        **tracked(**config["problems"]),
+        **tracked(**source_settings("problems", config["problems"])),
         key="problems",
     script:
         "../scripts/problems.py"

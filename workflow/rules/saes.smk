@@ -13,7 +13,7 @@ if config["sae"]["source"] == "train":
         input:
             file=source_file(config["sae"]["text"]),
         output:
-            "results/{experiment}/sae_text.parquet",
+            text="results/{experiment}/sae_text.parquet",
         log:
             "results/{experiment}/logs/sae_text.log",
         benchmark:
@@ -21,7 +21,7 @@ if config["sae"]["source"] == "train":
         conda:
             "../../envs/gpu.yaml"
         params:
-            **tracked(**config["sae"]["text"]),
+            **tracked(**source_settings("sae.text", config["sae"]["text"])),
             key="sae.text",
         script:
             "../scripts/problems.py"
@@ -46,20 +46,7 @@ if config["sae"]["source"] == "train":
             runtime=240,
             mem_mb=gigabytes(16),
         params:
-            **tracked(
-                **section_keys(
-                    "sae",
-                    "k",
-                    "num_latents",
-                    "tokens",
-                    "heldout_tokens",
-                    "context",
-                    "batch_size",
-                    "optimizer",
-                    "lr",
-                    "seed",
-                )
-            ),
+            **tracked(**source_settings("sae", config["sae"])),
             dtype=config["model"]["dtype"],
         script:
             "../scripts/train_sae.py"
@@ -85,6 +72,6 @@ else:
         conda:
             "../../envs/gpu.yaml"
         params:
-            **tracked(**section_keys("sae", "source", "name", "revision", "path")),
+            **tracked(**source_settings("sae", config["sae"])),
         script:
             "../scripts/fetch_sae.py"

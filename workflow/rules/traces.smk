@@ -9,7 +9,7 @@ rule generate:
         problems="results/{experiment}/problems.parquet",
         manifest="results/{experiment}/model.json",
     output:
-        "results/{experiment}/traces/{condition}/{block}.parquet",
+        traces="results/{experiment}/traces/{condition}/{block}.parquet",
     log:
         "results/{experiment}/logs/traces/{condition}/{block}.log",
     benchmark:

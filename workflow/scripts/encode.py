@@ -12,11 +12,14 @@ with job(snakemake.log[0], f"encode {wildcards.site} {wildcards.condition}/{wild
 
     torch.set_num_threads(snakemake.threads)
     manifest = files.read_json(snakemake.input.manifest)
+    model = models.load_model(manifest, snakemake.params.dtype)
     table = activations.encode(
         pl.read_parquet(snakemake.input.traces),
-        model=models.load_model(manifest, snakemake.params.dtype),
+        model=model,
         encoder=saes.load_encoder(Path(snakemake.input.sae_config).parent, models.device()),
         site=wildcards.site,
         log=log,
     )
-    files.write_parquet(table, snakemake.output[0], {"experiment": wildcards.experiment, "site": wildcards.site})
+    about = {"experiment": wildcards.experiment, "site": wildcards.site}
+    about |= {"dtype": str(model.dtype), "device": str(model.device)}
+    files.write_parquet(table, snakemake.output[0], about)

@@ -11,9 +11,10 @@ with job(snakemake.log[0], f"generate {wildcards.condition}/{wildcards.block}") 
     torch.set_num_threads(snakemake.threads)
     manifest = files.read_json(snakemake.input.manifest)
     problems = traces.select(pl.read_parquet(snakemake.input.problems), config.traces_of(wildcards.block))
+    model = models.load_model(manifest, params.dtype)
     table = traces.generate(
         problems,
-        model=models.load_model(manifest, params.dtype),
+        model=model,
         tokenizer=models.load_tokenizer(manifest),
         card=models.generation_config(manifest),
         condition=wildcards.condition,
@@ -26,4 +27,6 @@ with job(snakemake.log[0], f"generate {wildcards.condition}/{wildcards.block}") 
         batch_size=params.batch_size,
         log=log,
     )
-    files.write_parquet(table, snakemake.output[0], {"experiment": wildcards.experiment})
+    about = {"experiment": wildcards.experiment}
+    about |= {"dtype": str(model.dtype), "device": str(model.device)}
+    files.write_parquet(table, snakemake.output[0], about)

@@ -12,7 +12,7 @@ with job(snakemake.log[0], f"train_sae {wildcards.hookpoint}") as log:
 
     torch.set_num_threads(snakemake.threads)
     manifest = files.read_json(snakemake.input.manifest)
-    settings = {name: value for name, value in params.items() if name not in ("dtype", "names")}
+    settings = {name: value for name, value in params.items() if name not in ("dtype", "source", "names")}
     saes.train(
         pl.read_parquet(snakemake.input.text),
         model=models.load_model(manifest, params.dtype),

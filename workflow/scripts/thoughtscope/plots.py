@@ -325,7 +325,7 @@ def trace(
         return figure.add_axes((left, (height - top - tall) / height, width, tall / height))
 
     axes = place(0.06, 0.85, 0.6, 1.45)
-    _activation_strips(axes, activations, latents=50)
+    _activation_strips(axes, activations, latents)
     axes.set_title("largest activations", pad=4)
     axes = place(0.72, 0.85, 0.265, 1.45)
     if bins.is_empty():

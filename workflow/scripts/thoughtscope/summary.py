@@ -21,6 +21,7 @@ def write(
     layers: pl.DataFrame,
     recurrence: Mapping[str, pl.DataFrame],
     top_tokens: Mapping[str, pl.DataFrame],
+    relevant: Mapping[str, pl.DataFrame],
     conditions: Sequence[str],
     top_latents: int,
     include_sinks: bool,
@@ -48,14 +49,24 @@ def write(
         rows = {row["condition"]: row for row in layers.filter(site=site, scope="generated").iter_rows(named=True)}
         for row in (rows[condition] for condition in conditions if condition in rows):
             lines.append(
-                f"- {row['condition']}: {row['active']} latents active, {row['relevant']} a top feature of some trace,"
+                f"- {row['condition']}: {row['active']} latents active, {row['relevant']} among the top of some trace,"
                 f" {row['recurring']} of two or more"
             )
+        peaks = (
+            relevant[site]
+            .filter(scope="generated")
+            .group_by("condition", "trace_id")
+            .agg(pl.col("position").n_unique())
+        )
+        lines.append(
+            f"- a trace's top {top_latents} peak on {peaks['position'].to_numpy().mean():.1f} different tokens (mean)"
+        )
         lines.append("")
         lines += _leaders(table, top_tokens[site], conditions)
     lines += [
         "",
-        "A count alone is no evidence of thinking: a recurring latent may be a sink, or answer to one common token.",
+        "A count alone is no evidence of thinking: a recurring latent may answer to one common token, or to a few of",
+        "large norm (then the top latents of a trace peak on few different tokens).",
         "",
         f"Look at: results/{experiment}/plots/ (pictures), results/{experiment}/tables/ (parquet),",
         f"results/{experiment}/traces/ (what the model wrote).",
