@@ -19,7 +19,7 @@ rule encode:
         "results/{experiment}/benchmarks/activations/{site}/{condition}/{block}.jsonl"
     conda:
         "../../envs/gpu.yaml"
-    threads: half_the_cores
+    threads: 8
     resources:
         gpu=1,
         runtime=60,

@@ -165,11 +165,6 @@ def per_block(pattern):
     return expand(pattern, condition=CONDITIONS, block=BLOCKS, allow_missing=True)
 
 
-def half_the_cores(wildcards):
-    """Return half the cores, 8 at most: loading takes longer than encoding, and tables can be made meanwhile."""
-    return max(1, min(8, (workflow.cores or 16) // 2))
-
-
 def gigabytes(size):
     """Return a resource function: `size` GB of memory in MB, as much again with each further attempt."""
 
