@@ -215,14 +215,12 @@ def test_tables_do_not_depend_on_how_blocks_are_cut(table, summary):
         assert make(summary).equals(make(again))
 
 
-def test_layers(summary):
-    recurring = evidence.recurrence(
-        evidence.relevant_latents(summary.lazy(), VOCABULARY, most=4, include_sinks=False).lazy(), inferences=3
-    )
+def test_layers(rows, summary):
+    relevant = evidence.relevant_latents(summary.lazy(), VOCABULARY, most=4, include_sinks=False)
+    recurring = evidence.recurrence(relevant.lazy(), inferences=3)
     active = evidence.frequencies(summary.lazy(), include_sinks=False)
     table = evidence.layers(
-        active.lazy().with_columns(site=pl.lit("layers.1.mlp")),
-        recurring.lazy().with_columns(site=pl.lit("layers.1.mlp")),
+        *(frame.lazy().with_columns(site=pl.lit("layers.1.mlp")) for frame in (active, recurring, relevant))
     )
     assert len(table) == 4
     row = table.filter(condition="reason", scope="generated").row(0, named=True)
@@ -230,3 +228,6 @@ def test_layers(summary):
     assert row["active"] == len(active.filter(condition="reason", scope="generated"))
     assert (row["relevant"], row["recurring"]) == (len(mine), (mine["traces"] >= 2).sum())
     assert row["top_traces"] == mine["traces"].max()
+    by_hand = relevant_by_hand(rows, "generated", False, 4)
+    peaks = [len({position for *_, position in by_hand["reason", trace_id]}) for trace_id in range(3)]
+    assert row["peaks"] == pytest.approx(sum(peaks) / 3)

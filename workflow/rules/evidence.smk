@@ -241,6 +241,12 @@ rule layers:
         recurrence=expand(
             "results/{{experiment}}/tables/{site}/recurrence.parquet", site=SITES
         ),
+        relevant=expand(
+            "results/{{experiment}}/tables/{site}/traces/{condition}/{block}/relevant_latents.parquet",
+            site=SITES,
+            condition=CONDITIONS,
+            block=BLOCKS,
+        ),
     output:
         table="results/{experiment}/tables/layers.parquet",
     log:
@@ -268,12 +274,6 @@ rule summary:
         ),
         top_tokens=expand(
             "results/{{experiment}}/tables/{site}/top_tokens.parquet", site=SITES
-        ),
-        relevant=expand(
-            "results/{{experiment}}/tables/{site}/traces/{condition}/{block}/relevant_latents.parquet",
-            site=SITES,
-            condition=CONDITIONS,
-            block=BLOCKS,
         ),
     output:
         page="results/{experiment}/summary.md",

@@ -6,11 +6,12 @@ with job(snakemake.log[0], snakemake.rule):
     import polars as pl
     from thoughtscope import evidence, files
 
-    tables = {
-        name: pl.concat(
-            pl.scan_parquet(path).with_columns(site=pl.lit(site))
-            for site, path in zip(snakemake.params.sites, snakemake.input.get(name), strict=True)
+    def of_all_sites(paths):
+        """Scan a table of every site, with a column that names the site."""
+        return pl.concat(
+            pl.scan_parquet([path for path in paths if f"/tables/{site}/" in path]).with_columns(site=pl.lit(site))
+            for site in snakemake.params.sites
         )
-        for name in ("frequencies", "recurrence")
-    }
-    files.write_parquet(evidence.layers(**tables), snakemake.output[0], {"experiment": snakemake.wildcards.experiment})
+
+    table = evidence.layers(**{name: of_all_sites(paths) for name, paths in snakemake.input.items()})
+    files.write_parquet(table, snakemake.output[0], {"experiment": snakemake.wildcards.experiment})

@@ -16,10 +16,6 @@ with job(snakemake.log[0], snakemake.rule):
         layers=pl.read_parquet(source.layers),
         recurrence=dict(zip(params.sites, map(pl.read_parquet, source.recurrence), strict=True)),
         top_tokens=dict(zip(params.sites, map(pl.read_parquet, source.top_tokens), strict=True)),
-        relevant={
-            site: pl.read_parquet([path for path in source.relevant if f"/tables/{site}/" in path])
-            for site in params.sites
-        },
         conditions=params.conditions,
         top_latents=params.top_latents,
         include_sinks=params.include_sinks,

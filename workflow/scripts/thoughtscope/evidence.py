@@ -253,15 +253,16 @@ def histogram(activations: pl.LazyFrame, *, bins: int, include_sinks: bool) -> p
     )
 
 
-def layers(frequencies: pl.LazyFrame, recurrence: pl.LazyFrame) -> pl.DataFrame:
-    """Compare sites. Both frames have a `site` column beside their own, one row a site, condition and scope comes out.
+def layers(frequencies: pl.LazyFrame, recurrence: pl.LazyFrame, relevant: pl.LazyFrame) -> pl.DataFrame:
+    """Compare sites. The frames have a `site` column beside their own, one row a site, condition and scope comes out.
 
     Columns: site, condition, scope, active (latents active at all), relevant (latents relevant in any trace),
-    recurring (in two or more), top_latent and top_traces (the most recurrent and its count), of (traces there are).
+    recurring (in two or more), top_latent and top_traces (the most recurrent and its count), of (traces there are),
+    peaks (different positions at which a trace's relevant latents have their maxima, mean over traces).
     """
     keys = ["site", "condition", "scope"]
     active = frequencies.group_by(keys).agg(active=pl.len())
-    relevant = (
+    recurring = (
         recurrence.sort("traces", "mean_rank", "latent", descending=[True, False, False])
         .group_by(keys, maintain_order=True)
         .agg(
@@ -272,4 +273,10 @@ def layers(frequencies: pl.LazyFrame, recurrence: pl.LazyFrame) -> pl.DataFrame:
             of=pl.col("of").first(),
         )
     )
-    return active.join(relevant, on=keys, how="left").sort(keys).collect()
+    peaks = (
+        relevant.group_by(*keys, "trace_id")
+        .agg(pl.col("position").n_unique())
+        .group_by(keys)
+        .agg(peaks=pl.col("position").mean())
+    )
+    return active.join(recurring, on=keys, how="left").join(peaks, on=keys, how="left").sort(keys).collect()

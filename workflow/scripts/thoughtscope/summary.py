@@ -21,7 +21,6 @@ def write(
     layers: pl.DataFrame,
     recurrence: Mapping[str, pl.DataFrame],
     top_tokens: Mapping[str, pl.DataFrame],
-    relevant: Mapping[str, pl.DataFrame],
     conditions: Sequence[str],
     top_latents: int,
     include_sinks: bool,
@@ -31,18 +30,18 @@ def write(
     for condition in conditions:
         mine = traces.filter(pl.col("condition") == condition)
         written = mine["generated_ids"].list.len()
+        median = written.quantile(0.5, interpolation="linear")
         graded = mine["correct"].drop_nulls()
         lines.append(
-            f"- {condition}: {len(mine)} traces, {written.sum()} tokens written"
-            f" (median {written.quantile(0.5):.0f}), {(mine['finish_reason'] == 'length').sum()} truncated,"
+            f"- {condition}: {len(mine)} traces, {written.sum()} tokens written (median {median:.0f}),"
+            f" {(mine['finish_reason'] == 'length').sum()} truncated,"
             f" {graded.sum()} of {len(graded)} graded answers correct"
         )
-    sinks = "counted" if include_sinks else "left out"
     lines += [
         "",
-        f"Recurring latents: among the top {top_latents} of a trace by maximum activation on generated tokens",
+        f"Recurring latents: among the top {top_latents} of a trace by maximum activation on generated tokens"
+        f" (sinks {'counted' if include_sinks else 'left out'}).",
     ]
-    lines[-1] += f" (sinks {sinks})."
     for site, table in recurrence.items():
         hookpoint, read_from = parse_site(site)
         lines += ["", f"## {site}", "", _about(saes[hookpoint], read_from), ""]
@@ -50,23 +49,14 @@ def write(
         for row in (rows[condition] for condition in conditions if condition in rows):
             lines.append(
                 f"- {row['condition']}: {row['active']} latents active, {row['relevant']} among the top of some trace,"
-                f" {row['recurring']} of two or more"
+                f" {row['recurring']} of two or more; a trace's top peak on {row['peaks']:.1f} tokens"
             )
-        peaks = (
-            relevant[site]
-            .filter(scope="generated")
-            .group_by("condition", "trace_id")
-            .agg(pl.col("position").n_unique())
-        )
-        lines.append(
-            f"- a trace's top {top_latents} peak on {peaks['position'].to_numpy().mean():.1f} different tokens (mean)"
-        )
         lines.append("")
         lines += _leaders(table, top_tokens[site], conditions)
     lines += [
         "",
         "A count alone is no evidence of thinking: a recurring latent may answer to one common token, or to a few of",
-        "large norm (then the top latents of a trace peak on few different tokens).",
+        "large norm (then a trace's top latents peak on few tokens).",
         "",
         f"Look at: results/{experiment}/plots/ (pictures), results/{experiment}/tables/ (parquet),",
         f"results/{experiment}/traces/ (what the model wrote).",

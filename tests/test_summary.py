@@ -1,0 +1,43 @@
+"""The summary, against numbers worked out by hand."""
+
+import polars as pl
+
+from thoughtscope import summary, traces
+
+
+def trace(trace_id, condition, written, finish, correct):
+    row = dict.fromkeys(traces.SCHEMA)
+    return row | {"trace_id": trace_id, "condition": condition, "generated_ids": list(range(written)),
+                  "finish_reason": finish, "correct": correct}  # fmt: skip
+
+
+def test_summary():
+    written = [(10, "stop", True), (20, "stop", False), (30, "length", None), (60, "length", True)]
+    rows = [trace(index, "reason", *row) for index, row in enumerate(written)]
+    rows += [trace(index, "direct", 2, "stop", False) for index in range(4)]
+    recurrence = pl.DataFrame(
+        {"scope": ["generated"] * 3, "condition": ["reason", "direct", "reason"], "latent": [7, 7, 9],
+         "traces": [3, 1, 2], "of": [4] * 3, "mean_rank": [1.0, 2.0, 1.5]}
+    )  # fmt: skip
+    tokens = pl.DataFrame(
+        {"scope": ["generated"] * 3, "condition": ["reason"] * 3, "latent": [7, 7, 9], "token_id": [1, 2, 3],
+         "token": ["␣wait", "|`", "so"], "max": [2.0, 1.0, 3.0]}
+    )  # fmt: skip
+    layers = pl.DataFrame(
+        {"site": ["layers.1.mlp"] * 2, "condition": ["direct", "reason"], "scope": ["generated"] * 2,
+         "active": [11, 12], "relevant": [3, 4], "recurring": [1, 2], "peaks": [1.25, 3.5]}
+    )  # fmt: skip
+    text = summary.write(
+        experiment="x", manifest={"name": "tiny", "num_layers": 4}, traces=pl.DataFrame(rows, schema=traces.SCHEMA),
+        saes={"layers.1.mlp": {"num_latents": 48, "k": 4}}, layers=layers, recurrence={"layers.1.mlp": recurrence},
+        top_tokens={"layers.1.mlp": tokens}, conditions=["reason", "direct"], top_latents=10, include_sinks=False,
+    )  # fmt: skip
+    lines = text.splitlines()
+    assert "- reason: 4 traces, 120 tokens written (median 25), 2 truncated, 2 of 3 graded answers correct" in lines
+    assert "- direct: 4 traces, 8 tokens written (median 2), 0 truncated, 0 of 4 graded answers correct" in lines
+    of_site = [line for line in lines if "latents active" in line]
+    assert of_site[0].startswith("- reason: 12 latents active, 4 among the top of some trace, 2 of two or more")
+    assert of_site[0].endswith("peak on 3.5 tokens")
+    assert of_site[1].startswith("- direct: 11")
+    assert any("3/4" in line and "1/4" in line and "`␣wait \\|'`" in line for line in lines)
+    assert any("2/4" in line and "0/4" in line and "`so`" in line for line in lines)
