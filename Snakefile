@@ -34,6 +34,7 @@ rule all:
     default_target: True
     input:
         summary=f"results/{EXPERIMENT}/summary.md",
+        gate=f"results/{EXPERIMENT}/plots/site_gate.png",
         layers=f"results/{EXPERIMENT}/plots/layers.png",
         sites=expand(
             "results/{experiment}/plots/{site}/{picture}.png",

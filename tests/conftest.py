@@ -111,6 +111,31 @@ def tokenizer(tiny_model: Path):
     return models.load_tokenizer({"folder": str(tiny_model), "files": {}})
 
 
+def generate_four(model, tokenizer):
+    """Four traces of the tiny model, sampled in one batch."""
+    import logging
+
+    import polars as pl
+    from transformers import GenerationConfig
+
+    from thoughtscope import traces
+
+    problems = pl.DataFrame(
+        {"trace_id": range(4), "question": [q for q, _ in QUESTIONS[:4]], "answer": ["1"] * 4},
+        schema_overrides={"trace_id": pl.UInt32},
+    )
+    return traces.generate(
+        problems, model=model, tokenizer=tokenizer, card=GenerationConfig(eos_token_id=0), condition="reason",
+        prompt={"user": "{question}"}, think={"open": "<think>", "close": "</think>"}, seed=0, temperature=1.0,
+        top_p=1.0, max_new_tokens=9, batch_size=4, log=logging.getLogger("test"),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def written(model, tokenizer):
+    return generate_four(model, tokenizer)
+
+
 @pytest.fixture
 def hub_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Make empty snapshots in a Hugging Face cache of the test's own, laid out as `hf download` does."""

@@ -5,27 +5,12 @@ import logging
 import polars as pl
 import pytest
 import torch
-from conftest import QUESTIONS
 from test_saes import save_sae
-from transformers import GenerationConfig
 
-from thoughtscope import activations, models, saes, sites, traces
+from thoughtscope import activations, models, saes, sites
 from thoughtscope.errors import InputError
 
 LOG = logging.getLogger("test")
-
-
-@pytest.fixture
-def written(model, tokenizer):
-    problems = pl.DataFrame(
-        {"trace_id": range(4), "question": [q for q, _ in QUESTIONS[:4]], "answer": ["1"] * 4},
-        schema_overrides={"trace_id": pl.UInt32},
-    )
-    return traces.generate(
-        problems, model=model, tokenizer=tokenizer, card=GenerationConfig(eos_token_id=0), condition="reason",
-        prompt={"user": "{question}"}, think={"open": "<think>", "close": "</think>"}, seed=0, temperature=1.0,
-        top_p=1.0, max_new_tokens=9, batch_size=4, log=LOG,
-    )  # fmt: skip
 
 
 def states(model, ids, site):
@@ -51,7 +36,7 @@ def test_activations_are_sparsifys_on_the_sites_states(tmp_path, manifest, writt
     )
     assert table.schema == pl.Schema(activations.SCHEMA)
     for trace in written.iter_rows(named=True):
-        ids = trace["prompt_ids"] + trace["generated_ids"]
+        ids = trace["prompt_ids"] + trace["generated_ids"][:-1]  # the last was written, but never read
         x = states(whole, ids, site)
         expected = sae.encode(x)
         norms = x.norm(dim=-1)
@@ -99,12 +84,25 @@ def test_sinks_are_position_0_and_tenfold_norms():
     assert sites.sinks(norms).tolist() == [True, False, False, True, False, False]
 
 
-def test_batches_hold_every_row_once_within_the_limit():
-    lengths = [5, 300, 12, 80, 80, 7, 1000]
-    grouped = activations.batches(lengths, 400)
-    assert sorted(row for batch in grouped for row in batch) == list(range(7))
-    for batch in grouped:
-        assert len(batch) == 1 or max(lengths[row] for row in batch) * len(batch) <= 400
+def test_batches_hold_every_row_once_within_the_limit(model, written, monkeypatch):
+    """As many padded tokens as BATCH_TOKENS allows go through the model at once, whatever their traces' lengths."""
+    monkeypatch.setattr(activations, "BATCH_TOKENS", 80)
+    shapes = []
+    model.base_model.register_forward_pre_hook(
+        lambda _m, _a, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    found = [
+        (trace["trace_id"], len(states["layers.1.mlp"]))
+        for trace, states in activations.read_states(written, model=model, names=["layers.1.mlp"], log=LOG)
+    ]
+    lengths = [
+        (trace["trace_id"], len(trace["prompt_ids"]) + len(trace["generated_ids"]) - 1)
+        for trace in written.iter_rows(named=True)
+    ]
+    assert sorted(found) == lengths
+    assert sum(rows for rows, _ in shapes) == 4
+    assert all(rows == 1 or rows * longest <= 80 for rows, longest in shapes)
+    assert max(rows for rows, _ in shapes) > 1
 
 
 def test_models_are_cut_after_the_block(model):

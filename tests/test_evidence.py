@@ -66,19 +66,37 @@ def test_features(rows, summary):
 
 @pytest.mark.parametrize(("scope", "sinks"), CASES)
 def test_top_activations(rows, table, scope, sinks):
+    """Ranked among those that count, and among all: the table says which of the largest are on sinks, either way."""
     per_trace = evidence.trace_top_activations(table.lazy(), VOCABULARY, most=17, include_sinks=sinks)
-    for condition in ("reason", "direct"):
-        mine = [row for row in counted(rows, scope, sinks) if row[1] == condition]
-        for trace_id in range(3):
-            trace = sorted((-row[7], row[2], row[6], row[3]) for row in mine if row[0] == trace_id)[:17]
-            found = per_trace.filter(trace_id=trace_id, condition=condition, scope=scope)
-            columns = found.select(-pl.col("activation"), "position", "latent", "token_id").rows()
-            assert columns == trace
-            assert found["rank"].to_list() == list(range(1, 18))
-            assert found["token"].to_list() == [f"t{token}" for *_, token in trace]
-        pooled = evidence.top_activations(per_trace.lazy(), most=17).filter(condition=condition, scope=scope)
-        expected = sorted((-row[7], row[0], row[2], row[6]) for row in mine)[:17]
-        assert pooled.select(-pl.col("activation"), "trace_id", "position", "latent").rows() == expected
+    assert per_trace.filter(pl.col("rank").is_null(), pl.col("rank_with_sinks").is_null()).is_empty()
+    pooled = evidence.top_activations(per_trace.lazy(), most=17)
+    assert pooled.columns == per_trace.columns
+    for rank, included in (("rank", sinks), ("rank_with_sinks", True)):
+        is_ranked = pl.col(rank).is_not_null()
+        for condition in ("reason", "direct"):
+            mine = [row for row in counted(rows, scope, included) if row[1] == condition]
+            for trace_id in range(3):
+                trace = sorted((-row[7], row[2], row[6], row[3], row[5]) for row in mine if row[0] == trace_id)[:17]
+                found = per_trace.filter(is_ranked, trace_id=trace_id, condition=condition, scope=scope)
+                columns = found.select(-pl.col("activation"), "position", "latent", "token_id", "sink").rows()
+                assert columns == trace
+                assert found[rank].to_list() == list(range(1, 18))
+                assert found["token"].to_list() == [f"t{token}" for *_, token, _ in trace]
+            ranked = pooled.filter(is_ranked, condition=condition, scope=scope)
+            expected = sorted((-row[7], row[0], row[2], row[6]) for row in mine)[:17]
+            assert ranked.select(-pl.col("activation"), "trace_id", "position", "latent").rows() == expected
+            assert ranked[rank].to_list() == list(range(1, 18))
+
+
+def test_sinks(rows, table):
+    found = evidence.sinks(table.lazy(), VOCABULARY)
+    expected = defaultdict(list)
+    for trace_id, condition, position, token, segment, sink, _, value in rows:
+        if sink:
+            expected[condition, trace_id, position, segment, token, f"t{token}"].append(value)
+    assert len(expected) == 8  # position 0 of each trace, and one more in each condition
+    columns = found.select("condition", "trace_id", "position", "segment", "token_id", "token", "active", "largest")
+    assert columns.rows() == sorted((*key, len(values), max(values)) for key, values in expected.items())
 
 
 @pytest.mark.parametrize(("scope", "sinks"), CASES)
@@ -215,15 +233,18 @@ def test_tables_do_not_depend_on_how_blocks_are_cut(table, summary):
         assert make(summary).equals(make(again))
 
 
-def test_layers(rows, summary):
+def test_layers(rows, table, summary):
     relevant = evidence.relevant_latents(summary.lazy(), VOCABULARY, most=4, include_sinks=False)
     recurring = evidence.recurrence(relevant.lazy(), inferences=3)
     active = evidence.frequencies(summary.lazy(), include_sinks=False)
-    table = evidence.layers(
-        *(frame.lazy().with_columns(site=pl.lit("layers.1.mlp")) for frame in (active, recurring, relevant))
+    sinks = evidence.sinks(table.lazy(), VOCABULARY)
+    per_trace = evidence.trace_top_activations(table.lazy(), VOCABULARY, most=90, include_sinks=False)
+    top = evidence.top_activations(per_trace.lazy(), most=90)
+    compared = evidence.layers(
+        *(frame.lazy().with_columns(site=pl.lit("layers.1.mlp")) for frame in (active, recurring, relevant, sinks, top))
     )
-    assert len(table) == 4
-    row = table.filter(condition="reason", scope="generated").row(0, named=True)
+    assert len(compared) == 4
+    row = compared.filter(condition="reason", scope="generated").row(0, named=True)
     mine = recurring.filter(condition="reason", scope="generated")
     assert row["active"] == len(active.filter(condition="reason", scope="generated"))
     assert (row["relevant"], row["recurring"]) == (len(mine), (mine["traces"] >= 2).sum())
@@ -231,3 +252,13 @@ def test_layers(rows, summary):
     by_hand = relevant_by_hand(rows, "generated", False, 4)
     peaks = [len({position for *_, position in by_hand["reason", trace_id]}) for trace_id in range(3)]
     assert row["peaks"] == pytest.approx(sum(peaks) / 3)
+    assert row["sinks"] == 1  # position 9 of trace 1; position 0 is in the prompt
+    assert compared.filter(condition="reason", scope="all")["sinks"].to_list() == [4]
+    for scope in evidence.SCOPES:
+        row = compared.filter(condition="reason", scope=scope).row(0, named=True)
+        mine = [r for r in counted(rows, scope, True) if r[1] == "reason"]
+        largest = sorted((-r[7], r[0], r[2], r[6], r[5]) for r in mine)[:90]
+        assert row["listed"] == 90
+        assert row["sinks_on_top"] == sum(sink for *_, sink in largest)
+        assert row["largest_on_sinks"] == max(-value for value, *_, sink in largest if sink)
+        assert row["largest_elsewhere"] == max(r[7] for r in mine if not r[5])

@@ -91,7 +91,8 @@ def test_an_empty_trace_gives_a_picture(tmp_path):
              "reference": "3", "correct": None}  # fmt: skip
     none = relevant().clear()
     figure = plots.trace(
-        about, site="s", scope="generated", activations=none.rename({"max": "activation"}),
+        about, site="s", scope="generated",
+        activations=none.rename({"max": "activation"}).with_columns(sink=False, rank_with_sinks=1),
         frequent=none.with_columns(tokens=pl.lit(0)), bins=none.with_columns(count=0, lower=0.0, upper=0.0),
         relevant=none, tokens_of=none, latents=70, tokens=8,
     )  # fmt: skip

@@ -42,6 +42,15 @@ def test_encode_is_sparsifys(tmp_path, monkeypatch, latents, k, chunk):
     assert active.sum() == (dense > 0).sum()
 
 
+def test_decode_is_sparsifys(tmp_path):
+    theirs = save_sae(tmp_path)
+    decoder = saes.load_decoder(tmp_path, torch.device("cpu"))
+    x = 2 * torch.randn(37, 32)
+    activations, latents = saes.load_encoder(tmp_path, torch.device("cpu")).encode(x)
+    assert torch.allclose(decoder.decode(activations, latents), theirs(x).sae_out, rtol=1e-4, atol=1e-5)
+    assert decoder.decode(activations[:0], latents[:0]).shape == (0, 32)
+
+
 def test_weights_of_another_precision_are_applied_in_float32(tmp_path):
     theirs = save_sae(tmp_path).bfloat16()
     theirs.save_to_disk(tmp_path)
@@ -52,7 +61,12 @@ def test_weights_of_another_precision_are_applied_in_float32(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"), [({"transcode": True}, "transcoder"), ({"activation": "groupmax"}, "'groupmax'")]
+    ("changes", "words"),
+    [
+        ({"transcode": True}, "transcoder"),
+        ({"activation": "groupmax"}, "'groupmax'"),
+        ({"skip_connection": True}, "skip connection"),
+    ],
 )
 def test_what_is_no_topk_autoencoder_is_refused(tmp_path, changes, words):
     save_sae(tmp_path, **changes)

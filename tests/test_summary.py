@@ -25,19 +25,29 @@ def test_summary():
     )  # fmt: skip
     layers = pl.DataFrame(
         {"site": ["layers.1.mlp"] * 2, "condition": ["direct", "reason"], "scope": ["generated"] * 2,
-         "active": [11, 12], "relevant": [3, 4], "recurring": [1, 2], "peaks": [1.25, 3.5]}
+         "active": [11, 12], "relevant": [3, 4], "recurring": [1, 2], "peaks": [1.25, 3.5], "sinks": [0, 2]}
+    )  # fmt: skip
+    gate = pl.DataFrame(
+        {"hookpoint": ["layers.1.mlp"] * 3, "condition": [None, None, "reason"], "place": ["site", "below", "site"],
+         "site": ["layers.1.mlp", "layers.0.mlp", "layers.1.mlp"], "used": [True, False, True],
+         "fvu": [0.8123, 0.9, 0.5]}
     )  # fmt: skip
     text = summary.write(
         experiment="x", manifest={"name": "tiny", "num_layers": 4}, traces=pl.DataFrame(rows, schema=traces.SCHEMA),
-        saes={"layers.1.mlp": {"num_latents": 48, "k": 4}}, layers=layers, recurrence={"layers.1.mlp": recurrence},
-        top_tokens={"layers.1.mlp": tokens}, conditions=["reason", "direct"], top_latents=10, include_sinks=False,
+        saes={"layers.1.mlp": {"num_latents": 48, "k": 4}}, gate=gate, layers=layers,
+        recurrence={"layers.1.mlp": recurrence}, top_tokens={"layers.1.mlp": tokens},
+        conditions=["reason", "direct"], top_latents=10, max_fvu=0.7, include_sinks=False,
     )  # fmt: skip
     lines = text.splitlines()
     assert "- reason: 4 traces, 120 tokens written (median 25), 2 truncated, 2 of 3 graded answers correct" in lines
     assert "- direct: 4 traces, 8 tokens written (median 2), 0 truncated, 0 of 4 graded answers correct" in lines
     of_site = [line for line in lines if "latents active" in line]
     assert of_site[0].startswith("- reason: 12 latents active, 4 among the top of some trace, 2 of two or more")
-    assert of_site[0].endswith("peak on 3.5 tokens")
+    assert of_site[0].endswith("peak on 3.5 tokens; 2 sinks")
+    assert "On these traces, FVU 0.81 at its site (read), 0.90 one block below" in lines
+    warned = [line for line in lines if line.startswith("- WARNING: ")]
+    assert len(warned) == 1
+    assert "layers.1.mlp: the SAE leaves 81% of the variance unexplained (FVU 0.812" in warned[0]
     assert of_site[1].startswith("- direct: 11")
     assert any("3/4" in line and "1/4" in line and "`␣wait \\|'`" in line for line in lines)
     assert any("2/4" in line and "0/4" in line and "`so`" in line for line in lines)

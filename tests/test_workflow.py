@@ -18,13 +18,15 @@ from thoughtscope import files
 
 PER_TRACE = ["trace_top_activations", "trace_frequencies", "trace_histograms", "relevant_latents", "trace_top_tokens"]
 POOLED = ["top_activations", "frequencies", "histogram", "recurrence", "top_tokens"]
+TABLES = [*POOLED, "sinks"]  # of a site, over all its traces; the last has no picture of its own
 CONDITIONS = ["reason", "bypass"]
 FIRST, SECOND = "00000-00001", "00002-00003"
-ACROSS = {"layers", "plot_layers", "summary"}  # what compares layers
+GATE = {"site_gate", "plot_site_gate"}
+ACROSS = {"layers", "plot_layers", "summary"} | GATE  # what compares layers
 
 
 def of_site(site: str) -> set[str]:
-    return {f"{rule} {site}" for rule in [*POOLED, *[f"plot_{name}" for name in POOLED]]}
+    return {f"{rule} {site}" for rule in [*TABLES, *[f"plot_{name}" for name in POOLED]]}
 
 
 def of_blocks(rules: list[str], site: str, blocks: list[str]) -> set[str]:
@@ -36,8 +38,9 @@ def of_generation(blocks: list[str]) -> set[str]:
 
 
 def read(site: str, blocks: list[str]) -> set[str]:
-    """Jobs from encoding a site's blocks to their pictures."""
-    return of_blocks(["encode", "features", *PER_TRACE, "plot_traces"], site, blocks)
+    """Jobs from encoding a site's blocks to their pictures, and those that measure its SAE on them."""
+    rules = ["encode", "features", *PER_TRACE, "plot_traces"]
+    return of_blocks(rules, site, blocks) | of_blocks(["reconstruct"], site.partition("@")[0], blocks)
 
 
 SITE = "layers.1.mlp"
@@ -65,7 +68,7 @@ def snapshot(study: Study) -> dict[str, str]:
     """Content of every table and picture, by path."""
     return {
         str(path.relative_to(study.results)): files.sha256(path)
-        for folder in ("traces", "activations", "features", "tables", "plots")
+        for folder in ("traces", "activations", "reconstruction", "features", "tables", "plots")
         for path in sorted((study.results / folder).rglob("*"))
         if path.is_file() and not path.name.startswith(".")
     }
@@ -76,9 +79,11 @@ def test_results_are_where_the_design_says(done):
     tables = ["frequencies", "histograms", "relevant_latents", "top_activations", "top_tokens"]
     assert names == {
         f"traces/reason/{FIRST}.parquet", f"activations/{SITE}/reason/{FIRST}.parquet",
-        f"features/{SITE}/reason/{FIRST}.parquet", "tables/layers.parquet", "plots/layers.png",
+        f"reconstruction/{SITE}/reason/{FIRST}.parquet", f"features/{SITE}/reason/{FIRST}.parquet",
+        *[f"tables/{name}.parquet" for name in ("layers", "site_gate")],
+        *[f"plots/{name}.png" for name in ("layers", "site_gate")],
         *[f"tables/{SITE}/traces/reason/{FIRST}/{name}.parquet" for name in tables],
-        *[f"tables/{SITE}/{name}.parquet" for name in POOLED], *[f"plots/{SITE}/{name}.png" for name in POOLED],
+        *[f"tables/{SITE}/{name}.parquet" for name in TABLES], *[f"plots/{SITE}/{name}.png" for name in POOLED],
         *[f"plots/{SITE}/traces/reason/{FIRST}/0000{trace}.png" for trace in (0, 1)],
     }  # fmt: skip
     assert {path.name for path in (done.results / "saes" / SITE).iterdir()} == {
@@ -117,7 +122,7 @@ def test_activations_are_sparsifys_through_the_whole_workflow(done, tiny_model):
     trace = pl.read_parquet(done.results / "traces" / "reason" / f"{FIRST}.parquet").row(0, named=True)
     kept = []
     model.model.layers[1].mlp.register_forward_hook(lambda _m, _i, output: kept.append(output[0].float()))
-    ids = trace["prompt_ids"] + trace["generated_ids"]
+    ids = trace["prompt_ids"] + trace["generated_ids"][:-1]
     with torch.inference_mode():
         model(torch.tensor([ids]))
         expected = sae.encode(kept[0])
@@ -167,7 +172,8 @@ def test_reruns_are_exactly_what_an_edit_affects(done):
 
     # A plot setting: the pictures that show it.
     sharper = done.edit(plots={"dpi": 80})
-    pictures = {f"plot_{name} {SITE}" for name in POOLED} | of_blocks(["plot_traces"], SITE, [FIRST]) | {"plot_layers"}
+    pictures = {f"plot_{name} {SITE}" for name in POOLED} | of_blocks(["plot_traces"], SITE, [FIRST])
+    pictures |= {"plot_layers", "plot_site_gate"}
     assert sharper.plan() == pictures
     assert done.edit(plots={"latents": 5}).plan() == {f"plot_recurrence {SITE}", f"plot_top_tokens {SITE}"}
     assert done.edit(plots={"tokens": 3}).plan() == {f"plot_top_tokens {SITE}"} | of_blocks(
@@ -180,7 +186,7 @@ def test_reruns_are_exactly_what_an_edit_affects(done):
     # An analysis setting: its tables and what is made from them.
     assert done.edit(analysis__top_activations=10).plan() == (
         of_blocks(["trace_top_activations", "plot_traces"], SITE, [FIRST])
-        | {f"top_activations {SITE}", f"plot_top_activations {SITE}"}
+        | {f"top_activations {SITE}", f"plot_top_activations {SITE}", "layers", "summary"}
     )
     assert done.edit(analysis__histogram_bins=9).plan() == (
         of_blocks(["trace_histograms", "plot_traces"], SITE, [FIRST]) | {f"histogram {SITE}", f"plot_histogram {SITE}"}
@@ -188,12 +194,13 @@ def test_reruns_are_exactly_what_an_edit_affects(done):
     assert done.edit(analysis__top_latents=2).plan() == (
         of_blocks(["relevant_latents", "trace_top_tokens", "plot_traces"], SITE, [FIRST])
         | {f"{rule} {SITE}" for rule in ("recurrence", "top_tokens", "plot_recurrence", "plot_top_tokens")}
-        | ACROSS
+        | ACROSS - GATE
     )
     assert done.edit(analysis__include_sinks=True).plan() == (
-        of_blocks([*PER_TRACE, "plot_traces"], SITE, [FIRST]) | of_site(SITE) | ACROSS
+        of_blocks([*PER_TRACE, "plot_traces"], SITE, [FIRST]) | of_site(SITE) - {f"sinks {SITE}"} | ACROSS - GATE
     )
-    assert done.edit(plots={"scope": "all"}).plan() == pictures
+    assert done.edit(analysis__max_fvu=0.5).plan() == GATE | {"summary"}
+    assert done.edit(plots={"scope": "all"}).plan() == pictures - {"plot_site_gate"}
     fewer = done.edit(analysis__top_tokens=2)
     expected = (
         of_blocks(["trace_top_tokens", "plot_traces"], SITE, [FIRST])
@@ -235,6 +242,7 @@ def test_reruns_are_exactly_what_an_edit_affects(done):
 def test_reading_off_the_site_stands_beside_the_site(done):
     off = done.edit(sae__read_from="residual_in")
     expected = read(f"{SITE}@residual_in", [FIRST]) | of_site(f"{SITE}@residual_in") | ACROSS
+    expected -= of_blocks(["reconstruct"], SITE, [FIRST])  # it has measured both already
     assert off.plan() == expected
     off.run(f"results/tiny/activations/{SITE}@residual_in/reason/{FIRST}.parquet")
     true, other = (
@@ -290,25 +298,26 @@ def test_a_killed_job_leaves_nothing_that_looks_finished(tmp_path, tiny_model):
         study.command(), cwd=study.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True,
     )  # fmt: skip
-    finished = study.results / "traces" / "reason" / f"{FIRST}.parquet"
-    log = study.results / "logs" / "traces" / "reason" / f"{SECOND}.log"
+    traces, logs = study.results / "traces" / "reason", study.results / "logs" / "traces" / "reason"
     deadline = time.monotonic() + 300
-    while not (finished.exists() and log.exists()) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    # One block is finished and the other under way, whichever came first.
+    while not (list(traces.glob("0*.parquet")) and len(list(logs.glob("*.log"))) == 2):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
         if process.poll() is not None:
             pytest.fail(process.stdout.read())
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert finished.exists()
+    (finished,) = traces.glob("0*.parquet")
     digest, stamp = files.sha256(finished), finished.stat().st_mtime_ns
-    assert not (study.results / "traces" / "reason" / f"{SECOND}.parquet").exists()
+    lost = SECOND if finished.stem == FIRST else FIRST
 
     quick = study.edit()
     assert quick.snakemake("--unlock").code == 0
     run = quick.run("--until", "generate")
-    assert run.jobs - {"problems", "model"} == {f"generate reason {SECOND}"}
+    assert run.jobs - {"problems", "model"} == {f"generate reason {lost}"}
     assert (files.sha256(finished), finished.stat().st_mtime_ns) == (digest, stamp)
-    assert len(pl.read_parquet(study.results / "traces" / "reason" / f"{SECOND}.parquet")) == 2
+    assert len(pl.read_parquet(traces / f"{lost}.parquet")) == 2
 
 
 def test_a_sae_from_a_path(tmp_path, done):

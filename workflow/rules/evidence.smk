@@ -228,9 +228,60 @@ rule top_tokens:
         "../scripts/table.py"
 
 
+rule sinks:
+    input:
+        activations=per_block(
+            "results/{experiment}/activations/{site}/{condition}/{block}.parquet"
+        ),
+        vocabulary="results/{experiment}/vocabulary.parquet",
+    output:
+        table="results/{experiment}/tables/{site}/sinks.parquet",
+    log:
+        "results/{experiment}/logs/tables/{site}/sinks.log",
+    benchmark:
+        "results/{experiment}/benchmarks/tables/{site}/sinks.jsonl"
+    conda:
+        "../../envs/analysis.yaml"
+    resources:
+        runtime=30,
+        mem_mb=gigabytes(4),
+    script:
+        "../scripts/table.py"
+
+
 localrules:
     layers,
+    site_gate,
     summary,
+
+
+rule site_gate:
+    input:
+        reconstruction=expand(
+            "results/{{experiment}}/reconstruction/{hookpoint}/{condition}/{block}.parquet",
+            hookpoint=HOOKPOINTS,
+            condition=CONDITIONS,
+            block=BLOCKS,
+        ),
+        saes=expand(
+            "results/{{experiment}}/saes/{hookpoint}/info.json", hookpoint=HOOKPOINTS
+        ),
+    output:
+        table="results/{experiment}/tables/site_gate.parquet",
+    log:
+        "results/{experiment}/logs/tables/site_gate.log",
+    benchmark:
+        "results/{experiment}/benchmarks/tables/site_gate.jsonl"
+    conda:
+        "../../envs/analysis.yaml"
+    resources:
+        runtime=30,
+        mem_mb=gigabytes(4),
+    params:
+        sites=SITES,
+        max_fvu=config["analysis"]["max_fvu"],
+    script:
+        "../scripts/site_gate.py"
 
 
 rule layers:
@@ -246,6 +297,10 @@ rule layers:
             site=SITES,
             condition=CONDITIONS,
             block=BLOCKS,
+        ),
+        sinks=expand("results/{{experiment}}/tables/{site}/sinks.parquet", site=SITES),
+        top_activations=expand(
+            "results/{{experiment}}/tables/{site}/top_activations.parquet", site=SITES
         ),
     output:
         table="results/{experiment}/tables/layers.parquet",
@@ -268,6 +323,7 @@ rule summary:
         saes=expand(
             "results/{{experiment}}/saes/{hookpoint}/info.json", hookpoint=HOOKPOINTS
         ),
+        gate="results/{experiment}/tables/site_gate.parquet",
         layers="results/{experiment}/tables/layers.parquet",
         recurrence=expand(
             "results/{{experiment}}/tables/{site}/recurrence.parquet", site=SITES
@@ -287,6 +343,7 @@ rule summary:
         conditions=CONDITIONS,
         sites=SITES,
         top_latents=config["analysis"]["top_latents"],
+        max_fvu=config["analysis"]["max_fvu"],
         include_sinks=config["analysis"]["include_sinks"],
     script:
         "../scripts/summary.py"

@@ -1,7 +1,7 @@
 """Room 8, plots: the tables as pictures.
 
 Takes tables; gives results/{experiment}/plots/{site}/*.png over all traces,
-plots/{site}/traces/{condition}/{block}/*.png, one picture a trace, and plots/layers.png across sites.
+plots/{site}/traces/{condition}/{block}/*.png, one picture a trace, and plots/layers.png and plots/site_gate.png across sites.
 """
 
 
@@ -191,6 +191,29 @@ rule plot_traces:
 
 localrules:
     plot_layers,
+    plot_site_gate,
+
+
+rule plot_site_gate:
+    input:
+        table="results/{experiment}/tables/site_gate.parquet",
+    output:
+        picture=report(
+            "results/{experiment}/plots/site_gate.png",
+            caption="../report/site_gate.rst",
+            category="Across sites",
+            labels={"site": "all", "picture": "site gate"},
+        ),
+    log:
+        "results/{experiment}/logs/plots/site_gate.log",
+    benchmark:
+        "results/{experiment}/benchmarks/plots/site_gate.jsonl"
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        **tracked(max_fvu=config["analysis"]["max_fvu"], dpi=config["plots"]["dpi"]),
+    script:
+        "../scripts/plot.py"
 
 
 rule plot_layers:

@@ -8,15 +8,16 @@ wildcards = snakemake.wildcards
 with job(snakemake.log[0], f"encode {wildcards.site} {wildcards.condition}/{wildcards.block}") as log:
     import polars as pl
     import torch
-    from thoughtscope import activations, files, models, saes
+    from thoughtscope import activations, devices, files, models, saes
 
     torch.set_num_threads(snakemake.threads)
     manifest = files.read_json(snakemake.input.manifest)
     model = models.load_model(manifest, snakemake.params.dtype)
+    devices.report(model, log)
     table = activations.encode(
         pl.read_parquet(snakemake.input.traces),
         model=model,
-        encoder=saes.load_encoder(Path(snakemake.input.sae_config).parent, models.device()),
+        encoder=saes.load_encoder(Path(snakemake.input.sae_config).parent, devices.device()),
         site=wildcards.site,
         log=log,
     )

@@ -13,11 +13,13 @@ with job(snakemake.log[0], snakemake.rule):
         manifest=files.read_json(source.manifest),
         traces=pl.concat([pl.read_parquet(path) for path in source.traces]),
         saes={info.split("/")[-2]: files.read_json(info) for info in source.saes},
+        gate=pl.read_parquet(source.gate),
         layers=pl.read_parquet(source.layers),
         recurrence=dict(zip(params.sites, map(pl.read_parquet, source.recurrence), strict=True)),
         top_tokens=dict(zip(params.sites, map(pl.read_parquet, source.top_tokens), strict=True)),
         conditions=params.conditions,
         top_latents=params.top_latents,
+        max_fvu=params.max_fvu,
         include_sinks=params.include_sinks,
     )
     with files.replacing(snakemake.output[0]) as temporary:

@@ -1,10 +1,13 @@
 """Room 5, activations: the k active latents of every token, read at one site.
 
-The activation at position t is what the model computed having read token t.
+The activation at position t is what the model computed having read token t. The last token of a trace was written but
+never read, so it has none; the original study's hidden states end there too.
 """
 
 import logging
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import polars as pl
@@ -14,6 +17,7 @@ from transformers import PreTrainedModel
 
 from . import sites
 from .config import SEGMENTS, layer_of, parse_site
+from .devices import in_batches
 from .errors import InputError
 from .job import every_few_seconds
 from .saes import Encoder
@@ -34,74 +38,85 @@ SCHEMA = {
 """Columns of an activations file: one row per token and active latent, by trace, position, falling activation."""
 
 
-def batches(lengths: list[int], most_tokens: int) -> list[list[int]]:
-    """Group rows into batches of at most `most_tokens` padded tokens, longest rows first, so that little is padding."""
-    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
-    grouped: list[list[int]] = []
-    for row in order:
-        if grouped and lengths[grouped[-1][0]] * (len(grouped[-1]) + 1) <= most_tokens:
-            grouped[-1].append(row)
-        else:
-            grouped.append([row])
-    return grouped
+def read_states(
+    traces: pl.DataFrame, *, model: PreTrainedModel, names: Sequence[str], log: logging.Logger
+) -> Iterator[tuple[dict[str, Any], dict[str, Tensor]]]:
+    """Yield each trace, longest first, with the states at the sites `names`, float32, shape (tokens, width) each.
+
+    A trace is its row of the traces file, with `ids`: the tokens the model read, which are all but the last it wrote.
+    The model reads them in one pass (teacher forcing) up to the last site's block; it is cut there, in place. Raises
+    InputError for a state that isn't finite.
+    """
+    sites.cut_after(model, max(layer_of(parse_site(name)[0]) for name in names))
+    seen: dict[str, Tensor] = {}
+    handles = [sites.read(model, name, partial(seen.__setitem__, name)) for name in names]
+    rows = [row | {"ids": row["prompt_ids"] + row["generated_ids"][:-1]} for row in traces.iter_rows(named=True)]
+    rows.sort(key=lambda row: -len(row["ids"]))  # alike in length, so that little is padding
+    started, read, total = time.monotonic(), 0, sum(len(row["ids"]) for row in rows)
+    tick = every_few_seconds(log.info)
+
+    def take(rows: Sequence[dict[str, Any]], most_tokens: int) -> int:
+        return max(1, min(len(rows), most_tokens // len(rows[0]["ids"])))
+
+    @torch.inference_mode()
+    def work(batch: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+        seen.clear()
+        # Padded on the right: under causal attention no token sees what follows it, so no mask is needed.
+        longest = len(batch[0]["ids"])
+        padded = [row["ids"] + [0] * (longest - len(row["ids"])) for row in batch]
+        model.base_model(input_ids=torch.tensor(padded, device=model.device), use_cache=False)
+        return dict(seen)
+
+    for batch, states in in_batches(rows, BATCH_TOKENS, take, work, log):
+        for index, row in enumerate(batch):
+            mine = {name: state[index, : len(row["ids"])].float() for name, state in states.items()}
+            for name, state in mine.items():
+                _check_finite(state, row["trace_id"], name)
+            yield row, mine
+            read += len(row["ids"])
+        tick(f"{read} of {total} tokens, {read / (time.monotonic() - started):.0f} tokens/s")
+    for handle in handles:
+        handle.remove()
+    log.info("%d traces, %d tokens, %.0f tokens/s", len(rows), total, total / (time.monotonic() - started))
+
+
+def _check_finite(x: Tensor, trace_id: int, name: str) -> None:
+    finite = x.isfinite().all(-1)
+    if not finite.all():
+        position = int((~finite).nonzero()[0])
+        raise InputError(
+            f"trace {trace_id} has a non-finite state at {name}, position {position}; set model.dtype to float32,"
+            " or leave this layer out."
+        )
 
 
 @torch.inference_mode()
 def encode(
     traces: pl.DataFrame, *, model: PreTrainedModel, encoder: Encoder, site: str, log: logging.Logger
 ) -> pl.DataFrame:
-    """Return the active latents of every token of each trace, in SCHEMA.
+    """Return the active latents of every token of each trace that the model read, in SCHEMA.
 
-    The model reads prompt and generated tokens in one pass (teacher forcing) up to the site's block. Latents with
-    activation 0 are not active and have no row. Raises InputError for an activation that isn't finite.
+    Latents with activation 0 are not active and have no row.
     """
-    sites.cut_after(model, layer_of(parse_site(site)[0]))
-    seen: list[Tensor] = []
-    handle = sites.read(model, site, seen.append)
-    rows = traces.select("trace_id", pl.concat_list("prompt_ids", "generated_ids"), "segments").rows()
-    frames: dict[int, pl.DataFrame] = {}
-    started, read, total = time.monotonic(), 0, sum(len(ids) for _, ids, _ in rows)
-    tick = every_few_seconds(log.info)
-    for batch in batches([len(ids) for _, ids, _ in rows], BATCH_TOKENS):
-        longest = max(len(rows[row][1]) for row in batch)
-        # Padded on the right: under causal attention no token sees what follows it, so no mask is needed.
-        padded = [rows[row][1] + [0] * (longest - len(rows[row][1])) for row in batch]
-        seen.clear()
-        model.base_model(input_ids=torch.tensor(padded, device=model.device), use_cache=False)
-        for row, states in zip(batch, seen[0], strict=True):
-            trace_id, ids, segments = rows[row]
-            frames[row] = _encode_trace(trace_id, ids, segments, states[: len(ids)].float(), encoder, site)
-            read += len(ids)
-        tick(f"{read} of {total} tokens, {read / (time.monotonic() - started):.0f} tokens/s")
-    handle.remove()
-    log.info("%d traces, %d tokens, %.0f tokens/s", len(rows), total, total / (time.monotonic() - started))
-    return (
-        pl.concat([frames[row] for row in range(len(rows))])
-        .join(traces.select("trace_id", "condition"), on="trace_id", how="left", maintain_order="left")
-        .select(*SCHEMA)
-    )
+    frames = {
+        trace["trace_id"]: _encode_trace(trace, states[site], encoder)
+        for trace, states in read_states(traces, model=model, names=[site], log=log)
+    }
+    return pl.concat([frames[trace_id] for trace_id in traces["trace_id"]])
 
 
-def _encode_trace(
-    trace_id: int, ids: list[int], segments: list[dict[str, Any]], x: Tensor, encoder: Encoder, site: str
-) -> pl.DataFrame:
+def _encode_trace(trace: Mapping[str, Any], x: Tensor, encoder: Encoder) -> pl.DataFrame:
     """Encode the states x (tokens, width) of one trace."""
-    finite = x.isfinite().all(-1)
-    if not finite.all():
-        position = int((~finite).nonzero()[0])
-        raise InputError(
-            f"trace {trace_id} has a non-finite state at {site}, position {position}; set model.dtype to float32,"
-            " or leave this layer out."
-        )
     activations, latents = encoder.encode(x)
     tokens, k = activations.shape
-    segment = [part["segment"] for part in segments for _ in range(part["start"], part["end"])]
+    segment = [part["segment"] for part in trace["segments"] for _ in range(part["start"], part["end"])]
     token = pl.DataFrame(
         {
-            "trace_id": pl.repeat(trace_id, tokens, dtype=pl.UInt32, eager=True),
+            "trace_id": pl.repeat(trace["trace_id"], tokens, dtype=pl.UInt32, eager=True),
+            "condition": pl.repeat(trace["condition"], tokens, dtype=pl.String, eager=True),
             "position": pl.arange(tokens, dtype=pl.UInt32, eager=True),
-            "token_id": pl.Series(ids, dtype=pl.UInt32),
-            "segment": pl.Series(segment, dtype=pl.Enum(SEGMENTS)),
+            "token_id": pl.Series(trace["ids"], dtype=pl.UInt32),
+            "segment": pl.Series(segment[:tokens], dtype=pl.Enum(SEGMENTS)),
             "sink": sites.sinks(x.norm(dim=-1)).cpu().numpy(),
         }
     )
@@ -112,4 +127,5 @@ def _encode_trace(
             activation=pl.Series(activations.flatten().cpu().numpy()),
         )
         .filter(pl.col("activation") > 0)
+        .select(*SCHEMA)
     )

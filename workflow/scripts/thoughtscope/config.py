@@ -145,6 +145,10 @@ def _check_source(key: str, given: Mapping[str, Any]) -> None:
             )
 
 
+_FRACTIONAL = ("temperature", "top_p", "lr", "max_fvu")
+"""Keys whose value need not be a whole number."""
+
+
 def _check_numbers(section: Mapping[str, Any], parent: str) -> None:
     """Refuse what JSON schema lets through: NaN and infinity, and 16.0 for an integer."""
     for key, value in section.items():
@@ -155,7 +159,7 @@ def _check_numbers(section: Mapping[str, Any], parent: str) -> None:
                 continue
             if not math.isfinite(number):
                 raise InputError(f"config: {parent}{key} is {number!r}; it must be finite.")
-            if key not in ("temperature", "top_p", "lr"):
+            if key not in _FRACTIONAL:
                 raise InputError(f"config: {parent}{key} is {number!r}; write it as a whole number, without a point.")
 
 

@@ -5,10 +5,13 @@ counted only where `include_sinks` says so; files say it in their metadata. Ties
 latent or token id, so that a table is a function of its input alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import polars as pl
+
+from .config import layer_of, parse_site
 
 SCOPES = ("all", "generated")
 """Which tokens a table counts."""
@@ -38,26 +41,70 @@ def _with_token(frame: pl.LazyFrame, vocabulary: pl.LazyFrame) -> pl.LazyFrame:
 def trace_top_activations(
     activations: pl.LazyFrame, vocabulary: pl.LazyFrame, *, most: int, include_sinks: bool
 ) -> pl.DataFrame:
-    """Return the `most` largest activations of each trace and scope, whatever their latents.
+    """Return the `most` largest activations of each trace and scope, whatever their latents, with and without sinks.
 
-    Columns: trace_id, condition, scope, rank, activation, latent, position, token_id, token.
+    Columns: trace_id, condition, scope, rank (among those that count; null for a sink that doesn't), rank_with_sinks
+    (among all; null beyond `most`), activation, latent, position, token_id, token, sink.
     """
-    top = _top(
-        in_scope(activations, include_sinks),
-        most,
+    within = ("condition", "trace_id", "scope")
+    every = in_scope(activations, include_sinks=True)
+    top = _two_rankings(every, every if include_sinks else every.filter(~pl.col("sink")), most, within)
+    columns = [
+        "trace_id",
+        "condition",
+        "scope",
+        *RANKS,
         "activation",
-        within=("condition", "trace_id", "scope"),
-        ties=("position", "latent"),
-    )
-    columns = ["trace_id", "condition", "scope", "rank", "activation", "latent", "position", "token_id", "token"]
+        "latent",
+        "position",
+        "token_id",
+        "token",
+        "sink",
+    ]
     return _with_token(top, vocabulary).select(columns).collect()
 
 
 def top_activations(per_trace: pl.LazyFrame, *, most: int) -> pl.DataFrame:
-    """Return the `most` largest activations over all traces of each condition and scope, from those of each trace."""
-    return _top(
-        per_trace, most, "activation", within=("condition", "scope"), ties=("trace_id", "position", "latent")
-    ).collect()
+    """Return the `most` largest activations over all traces of each condition and scope, from those of each trace.
+
+    The columns are those of `trace_top_activations`.
+    """
+    every, counted = (per_trace.filter(pl.col(rank).is_not_null()).drop(RANKS) for rank in reversed(RANKS))
+    columns = per_trace.collect_schema().names()
+    return _two_rankings(every, counted, most, ("condition", "scope"), ("trace_id",)).select(columns).collect()
+
+
+RANKS = ("rank", "rank_with_sinks")
+
+
+def _two_rankings(
+    every: pl.LazyFrame, counted: pl.LazyFrame, most: int, within: Sequence[str], ties: Sequence[str] = ()
+) -> pl.LazyFrame:
+    """Return the rows among the `most` largest activations of `every` or of `counted`, with their RANKS in both."""
+    ties = (*ties, "position", "latent")
+    keys = [*dict.fromkeys((*within, "trace_id")), "position", "latent"]
+    without, along = (_top(frame, most, "activation", within=within, ties=ties) for frame in (counted, every))
+    others = [name for name in every.collect_schema().names() if name not in keys]
+    return (
+        without.join(along.rename({"rank": "rank_with_sinks"}), on=keys, how="full", coalesce=True, suffix="_along")
+        .with_columns(pl.coalesce(name, f"{name}_along").alias(name) for name in others)
+        .sort(*within, "activation", *ties, descending=[False] * len(within) + [True] + [False] * len(ties))
+    )
+
+
+def sinks(activations: pl.LazyFrame, vocabulary: pl.LazyFrame) -> pl.DataFrame:
+    """Return the sink tokens of every trace.
+
+    Columns: trace_id, condition, segment, position, token_id, token, active (latents), largest (activation).
+    """
+    keys = ["trace_id", "condition", "segment", "position", "token_id"]
+    tokens = (
+        activations.filter(pl.col("sink"))
+        .group_by(keys)
+        .agg(active=pl.len(), largest=pl.col("activation").max())
+        .sort("condition", "trace_id", "position")
+    )
+    return _with_token(tokens, vocabulary).select(*keys, "token", "active", "largest").collect()
 
 
 def trace_frequencies(features: pl.LazyFrame, *, include_sinks: bool) -> pl.DataFrame:
@@ -253,12 +300,20 @@ def histogram(activations: pl.LazyFrame, *, bins: int, include_sinks: bool) -> p
     )
 
 
-def layers(frequencies: pl.LazyFrame, recurrence: pl.LazyFrame, relevant: pl.LazyFrame) -> pl.DataFrame:
+def layers(
+    frequencies: pl.LazyFrame,
+    recurrence: pl.LazyFrame,
+    relevant: pl.LazyFrame,
+    sinks: pl.LazyFrame,
+    top_activations: pl.LazyFrame,
+) -> pl.DataFrame:
     """Compare sites. The frames have a `site` column beside their own, one row a site, condition and scope comes out.
 
     Columns: site, condition, scope, active (latents active at all), relevant (latents relevant in any trace),
     recurring (in two or more), top_latent and top_traces (the most recurrent and its count), of (traces there are),
-    peaks (different positions at which a trace's relevant latents have their maxima, mean over traces).
+    peaks (different positions at which a trace's relevant latents have their maxima, mean over traces), sinks (tokens),
+    sinks_on_top (how many of the `listed` largest activations are on sinks, where those count), largest_on_sinks and
+    largest_elsewhere (activation).
     """
     keys = ["site", "condition", "scope"]
     active = frequencies.group_by(keys).agg(active=pl.len())
@@ -279,4 +334,155 @@ def layers(frequencies: pl.LazyFrame, recurrence: pl.LazyFrame, relevant: pl.Laz
         .group_by(keys)
         .agg(peaks=pl.col("position").mean())
     )
-    return active.join(recurring, on=keys, how="left").join(peaks, on=keys, how="left").sort(keys).collect()
+    flagged = in_scope(sinks.with_columns(sink=True), include_sinks=True).group_by(keys).agg(sinks=pl.len())
+    top = top_activations.group_by(keys).agg(
+        sinks_on_top=(pl.col("sink") & pl.col("rank_with_sinks").is_not_null()).sum(),
+        listed=pl.col("rank_with_sinks").count(),
+        largest_on_sinks=pl.col("activation").filter("sink").max(),
+        largest_elsewhere=pl.col("activation").filter(~pl.col("sink")).max(),
+    )
+    table = active
+    for frame in (recurring, peaks, flagged, top):
+        table = table.join(frame, on=keys, how="left")
+    return table.with_columns(pl.col("sinks").fill_null(0)).sort(keys).collect()
+
+
+BOOTSTRAPS = 1000
+"""Resamples of a bootstrap interval."""
+
+
+def site_gate(
+    reconstruction: pl.LazyFrame, *, saes: Mapping[str, Mapping[str, Any]], used: Sequence[str]
+) -> pl.DataFrame:
+    """Return how well each SAE reconstructs what it is given, at its own site and at those around it.
+
+    `reconstruction` has the columns of a reconstruction file and `hookpoint`, that of the SAE; `saes` are the SAEs'
+    `info.json` by hookpoint, `used` the sites the study reads. Counted are generated tokens without sinks. A row a
+    hookpoint, site and condition, where a null condition is all of them together. Columns:
+
+    - place: `site`, `residual_in`, `residual_out`, `below`, `above` (the module one block down or up); used
+    - traces, tokens, sinks (left out)
+    - fvu: Σ‖x - x̂‖² / Σ‖x - x̄‖², x̄ the mean over all tokens counted (null without variance); fvu_low and fvu_high: 95 %
+      bootstrap interval (percentiles, Efron 1979), problems resampled, whose traces under other conditions go along
+    - cosine: mean of cos(x, x̂); mean_norm, median_norm: of ‖x‖; l0: mean number of active latents
+    - fired: share of the SAE's latents that are active on any token
+    """
+    frame = reconstruction.collect()
+    rows = []
+    for (hookpoint, site), of_site in frame.group_by("hookpoint", "site", maintain_order=True):
+        about = {"hookpoint": hookpoint, "site": site, "place": place(hookpoint, site), "used": site in used}
+        rows.append(about | {"condition": None} | _fit(of_site, saes[hookpoint]["num_latents"]))
+        for (condition,), group in of_site.group_by("condition", maintain_order=True):
+            rows.append(about | {"condition": condition} | _fit(group, saes[hookpoint]["num_latents"]))
+    layer, order = {name: layer_of(name) for name in saes}, pl.Enum(PLACES)
+    return (
+        pl.DataFrame(rows, schema=GATE_SCHEMA)
+        .sort(pl.col("hookpoint").replace_strict(layer), pl.col("place").cast(order), "condition")
+        .select(*GATE_SCHEMA)
+    )
+
+
+PLACES = ("site", "residual_in", "residual_out", "below", "above")
+"""Where a SAE is tried, from its own site outwards."""
+
+GATE_SCHEMA = {
+    "hookpoint": pl.String,
+    "condition": pl.String,
+    "place": pl.String,
+    "site": pl.String,
+    "used": pl.Boolean,
+    "traces": pl.UInt32,
+    "tokens": pl.UInt64,
+    "sinks": pl.UInt64,
+    "fvu": pl.Float64,
+    "fvu_low": pl.Float64,
+    "fvu_high": pl.Float64,
+    "cosine": pl.Float64,
+    "mean_norm": pl.Float64,
+    "median_norm": pl.Float64,
+    "l0": pl.Float64,
+    "fired": pl.Float64,
+}
+
+
+def place(hookpoint: str, site: str) -> str:
+    """Return which of PLACES a site is, seen from the hookpoint of an SAE."""
+    module, read_from = parse_site(site)
+    if read_from != "hookpoint":
+        return read_from
+    step = layer_of(module) - layer_of(hookpoint)
+    return "site" if step == 0 else "above" if step > 0 else "below"
+
+
+def _fit(group: pl.DataFrame, num_latents: int) -> dict[str, Any]:
+    """Pool rows of reconstruction files: the columns of `site_gate` that are numbers."""
+    of_problem = group.group_by("trace_id", maintain_order=True).agg(
+        pl.col("tokens", "squares", "residual_squares").sum(), pl.col("sum")
+    )
+    tokens, squares, residual = (
+        of_problem[name].to_numpy().astype(float) for name in ("tokens", "squares", "residual_squares")
+    )
+    sums = np.stack([np.sum(rows.to_list(), axis=0) for rows in of_problem["sum"]])
+    fvu = _fvu(np.ones((1, len(tokens))), tokens, sums, squares, residual)[0]
+    # The same resamples at every site, so that sites are compared on the same problems.
+    draws = np.random.default_rng(0).multinomial(len(tokens), np.full(len(tokens), 1 / len(tokens)), BOOTSTRAPS)
+    resampled = _fvu(draws.astype(float), tokens, sums, squares, residual)
+    low, high = np.nanpercentile(resampled, [2.5, 97.5]) if len(tokens) > 1 and np.isfinite(fvu) else (None, None)
+    count = int(tokens.sum())
+    norms = group["norms"].explode(empty_as_null=False)
+    return {
+        "traces": len(group),
+        "tokens": count,
+        "sinks": group["sinks"].sum(),
+        "fvu": float(fvu) if np.isfinite(fvu) else None,
+        "fvu_low": low,
+        "fvu_high": high,
+        "cosine": group["cosines"].sum() / count if count else None,
+        "mean_norm": norms.mean(),
+        "median_norm": norms.median(),
+        "l0": group["active"].sum() / count if count else None,
+        "fired": group["latents"].explode(empty_as_null=False).n_unique() / num_latents,
+    }
+
+
+def _fvu(
+    weights: np.ndarray, tokens: np.ndarray, sums: np.ndarray, squares: np.ndarray, residual: np.ndarray
+) -> np.ndarray:
+    """Return the FVU of each row of weights over problems, (resamples, problems); not a number without variance.
+
+    Σ‖x - x̄‖² = Σ‖x‖² - ‖Σx‖² / n.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        variance = weights @ squares - np.square(weights @ sums).sum(1) / (weights @ tokens)
+        # Rounding leaves a trace of variance where there is none.
+        return np.where(variance > 1e-12 * (weights @ squares), weights @ residual / variance, np.nan)
+
+
+def gate_warnings(gate: pl.DataFrame, max_fvu: float) -> list[str]:
+    """Return what a site gate's table speaks against, one line each; none where all is well.
+
+    For each SAE: another place than the one used fits better, or the FVU there is over `max_fvu`.
+    """
+    lines = []
+    pooled = gate.filter(pl.col("condition").is_null(), pl.col("fvu").is_not_null())
+    for (hookpoint,), group in pooled.group_by("hookpoint", maintain_order=True):
+        best = group.sort("fvu").row(0, named=True)
+        for row in group.filter("used").iter_rows(named=True):
+            if row["fvu"] > max_fvu:
+                lines.append(
+                    f"{row['site']}: the SAE leaves {row['fvu']:.0%} of the variance unexplained (FVU {row['fvu']:.3g},"
+                    f" over analysis.max_fvu = {max_fvu:g}); its latents say little about what it reads there."
+                )
+            if best["site"] != row["site"]:
+                remedy = (
+                    "set sae.read_from: hookpoint, unless you mean to."
+                    if best["place"] == "site"
+                    else f"sae.read_from: {best['place']} reads it there; check what the SAE was trained on."
+                    if best["place"].startswith("residual")
+                    else "check sae.hookpoint and what the SAE was trained on."
+                )
+                lines.append(
+                    f"{row['site']}: the SAE of {hookpoint} fits {best['site']} better, FVU {best['fvu']:.3g}"
+                    f" against {row['fvu']:.3g}; {remedy}"
+                )
+    return lines

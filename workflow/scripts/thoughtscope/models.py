@@ -29,6 +29,7 @@ from transformers import (
 
 from . import files
 from .config import MODEL_FILES, is_commit
+from .devices import device
 from .errors import InputError, first_line
 
 
@@ -173,16 +174,14 @@ def module_widths(config: Any) -> dict[str, int]:
     return widths
 
 
-def device() -> torch.device:
-    """Return the device to compute on: the GPU if CUDA sees one, else the processor."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def resolve_dtype(name: str) -> torch.dtype:
     """Return the model's dtype for a config's `model.dtype`; `auto` is bfloat16 where the hardware has it."""
     if name != "auto":
         return {"bfloat16": torch.bfloat16, "float32": torch.float32}[name]
-    native = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else torch.cpu._is_avx512_bf16_supported()
+    if device().type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = torch.cpu._is_avx512_bf16_supported()
     return torch.bfloat16 if native else torch.float32
 
 
@@ -193,7 +192,7 @@ def load_tokenizer(manifest: Mapping[str, Any]) -> PreTrainedTokenizerBase:
 
 
 def load_model(manifest: Mapping[str, Any], dtype: str) -> PreTrainedModel:
-    """Load a manifest's model for inference, on `device()`, in the config's `model.dtype`."""
+    """Load a manifest's model for inference, on this job's device, in the config's `model.dtype`."""
     _need_folder(manifest)
     model = AutoModelForCausalLM.from_pretrained(
         manifest["folder"], dtype=resolve_dtype(dtype), use_safetensors=True, trust_remote_code=False

@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 from matplotlib import font_manager
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -92,6 +93,11 @@ def _log_y(axes: Axes, low: float, high: float) -> None:
     """Make y logarithmic from `low` to `high`, with plain numbers as labels, so many as the range has room for."""
     axes.set_yscale("log")
     axes.set_ylim(low, high)
+    _plain_log_labels(axes.yaxis, low, high)
+    axes.tick_params(axis="y", which="minor", labelsize=7)
+
+
+def _plain_log_labels(axis: Axis, low: float, high: float) -> None:
     decades = np.log10(high / low)
     # Without math text the default labels would show their markup; minor ones serve where decades are few.
     labelled = {1, 2, 3, 4, 5, 6, 7, 8} if decades < 0.6 else {1, 2, 5} if decades < 1.5 else {1}
@@ -100,9 +106,8 @@ def _log_y(axes: Axes, low: float, high: float) -> None:
         mantissa = value / 10.0 ** np.floor(np.log10(value) + 1e-9)
         return f"{value:g}" if round(mantissa) in labelled else ""
 
-    axes.yaxis.set_major_formatter(text)
-    axes.yaxis.set_minor_formatter(text)
-    axes.tick_params(axis="y", which="minor", labelsize=7)
+    axis.set_major_formatter(text)
+    axis.set_minor_formatter(text)
 
 
 def _note_empty(axes: Axes) -> None:
@@ -224,7 +229,14 @@ def top_activations(table: pl.DataFrame, *, site: str, conditions: Sequence[str]
 
 
 def _activation_strips(axes: Axes, table: pl.DataFrame, latents: int) -> None:
-    """Draw a table of largest activations, a column of marks for each latent, the latent with the largest first."""
+    """Draw a table of largest activations, a column of marks for each latent, the latent with the largest first.
+
+    Those that count, and in words what sinks are or would be among them.
+    """
+    on_sinks = table.filter(pl.col("sink"), pl.col("rank_with_sinks").is_not_null())
+    table = table.filter(pl.col("rank").is_not_null())
+    sinks = "none" if on_sinks.is_empty() else f"{len(on_sinks)}, the largest {on_sinks['activation'][0]:.3g}"
+    sinks = f"on sinks: {sinks}" if table["sink"].any() else f"on sinks, if they counted: {sinks}"
     if table.is_empty():
         return _note_empty(axes)
     order = (
@@ -239,7 +251,7 @@ def _activation_strips(axes: Axes, table: pl.DataFrame, latents: int) -> None:
     axes.vlines(leaders["column"], leaders["low"], leaders["high"], colors=colors, linewidth=1, alpha=0.5)
     axes.scatter(marks["column"], marks["activation"], marker="_", s=30, linewidth=1,
                  color=[colors[column] for column in marks["column"]])  # fmt: skip
-    axes.text(1, 1.02, f"{len(marks)} of the {len(table)} largest; {len(names)} of their {len(order)} latents",
+    axes.text(1, 1.02, f"{len(marks)} of the {len(table)} largest; {len(names)} of their {len(order)} latents; {sinks}",
               ha="right", va="bottom", size=8, color="#777777", transform=axes.transAxes)  # fmt: skip
     _log_y(axes, 0.93 * marks["activation"].to_numpy().min(), 1.1 * marks["activation"].to_numpy().max())
     axes.set_xlim(-0.8, len(names) - 0.2)
@@ -375,4 +387,79 @@ def layers(recurrences: dict[str, pl.DataFrame], *, conditions: Sequence[str], s
         if index == 0:
             axes.set_ylabel("latents")
     figure.axes[-1].legend(loc="upper right")
+    return figure
+
+
+PLACE_NAMES = {
+    "site": "its own site",
+    "residual_in": "residual stream, entering",
+    "residual_out": "residual stream, leaving",
+    "below": "one block below",
+    "above": "one block above",
+}
+PLACE_COLORS = {
+    "site": "#3f90da", "residual_in": "#e76300", "residual_out": "#a96b59", "below": "#717581", "above": "#94a4a2",
+}  # fmt: skip
+
+
+def site_gate(table: pl.DataFrame, *, max_fvu: float) -> Figure:
+    """Draw each SAE's FVU at its own site and at those around it, with the other measures as columns of numbers."""
+    pooled = table.filter(pl.col("condition").is_null())
+    hookpoints = pooled["hookpoint"].unique(maintain_order=True).to_list()
+    positions, labels, y = [], [], 0.0
+    for hookpoint in hookpoints:
+        for row in pooled.filter(hookpoint=hookpoint).iter_rows(named=True):
+            positions.append((y, row))
+            labels.append(PLACE_NAMES[row["place"]])
+            y += 1
+        y += 1.2
+    unit = 0.235
+    height = 1.75 + unit * (y + 0.3)
+    figure = _figure(
+        11, height, "Does each SAE fit what it reads?",
+        "fraction of variance unexplained (FVU) on this study's generated tokens without sinks, all conditions, with"
+        " 95 % intervals over problems; filled: the site this study reads",
+    )  # fmt: skip
+    axes = figure.add_axes((0.19, 0.75 / height, 0.45, (height - 1.75) / height))
+    ends = pl.concat([pooled[name] for name in ("fvu", "fvu_low", "fvu_high")]).drop_nulls().to_numpy()
+    low, high = 0.9 * min([0.5, *ends]), 1.2 * max([2.0, *ends])
+    axes.set_xscale("log")
+    axes.set_xlim(low, high)
+    _plain_log_labels(axes.xaxis, low, high)
+    axes.axvline(1, color="#999999", linewidth=1)
+    axes.axvline(max_fvu, color="#bd1f01", linewidth=1, linestyle="--")
+    axes.text(1, -2.05, " 1: no better than\n the mean", size=7.5, color="#777777", va="bottom")
+    axes.text(max_fvu, -2.05, f"warns above \n{max_fvu:g} ", size=7.5, color="#bd1f01", va="bottom", ha="right")
+    for position, row in positions:
+        color = PLACE_COLORS[row["place"]]
+        if row["fvu"] is None:
+            continue
+        if row["fvu_low"] is not None:
+            axes.plot([row["fvu_low"], row["fvu_high"]], [position] * 2, color=color, linewidth=2, alpha=0.6)
+        axes.plot(row["fvu"], position, "o", color=color, markerfacecolor=color if row["used"] else "white",
+                  markersize=7, markeredgewidth=1.6)  # fmt: skip
+    columns = {
+        "FVU": lambda row: f"{row['fvu']:.2f}",
+        "cosine": lambda row: f"{row['cosine']:.2f}",
+        "L0": lambda row: f"{row['l0']:.1f}",
+        "fired": lambda row: f"{row['fired']:.1%}",
+        "‖x‖": lambda row: f"{row['median_norm']:.3g}",
+        "sinks": lambda row: f"{row['sinks']}",
+    }
+    for index, (name, text) in enumerate(columns.items()):
+        x = 1.13 + 0.122 * index
+        axes.text(x, -1.0, name, ha="right", size=8, color="#777777", transform=axes.get_yaxis_transform())
+        for position, row in positions:
+            axes.text(x, position, text(row) if row["fvu"] is not None else "–", ha="right", va="center", size=8.5,
+                      weight="bold" if row["used"] else "normal", transform=axes.get_yaxis_transform())  # fmt: skip
+    for hookpoint in hookpoints:
+        first = next(position for position, row in positions if row["hookpoint"] == hookpoint)
+        axes.text(-0.4, first - 0.9, f"SAE of {hookpoint}", weight="bold", size=9, va="center",
+                  transform=axes.get_yaxis_transform())  # fmt: skip
+    axes.set_yticks([position for position, _ in positions], labels)
+    axes.set_ylim(y - 1.4, -1.4)
+    axes.grid(axis="y", visible=False)
+    axes.set_xlabel("FVU (logarithmic; less is better)")
+    figure.text(0.985, 0.1 / height, "cosine: between x and its reconstruction; fired: share of latents active on any"
+                " token; ‖x‖: median", size=7.5, color="#777777", ha="right")  # fmt: skip
     return figure

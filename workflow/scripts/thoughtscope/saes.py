@@ -9,8 +9,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,8 @@ def read_config(folder: str | Path) -> dict[str, Any]:
         raise InputError(f"SAE {folder}: cfg.json says it is a transcoder; only autoencoders are read.")
     if config.get("activation", "topk") != "topk":
         raise InputError(f"SAE {folder}: its activation is {config['activation']!r}; only 'topk' is read.")
+    if config.get("skip_connection"):
+        raise InputError(f"SAE {folder}: cfg.json says it has a skip connection; only plain autoencoders are read.")
     return config
 
 
@@ -73,6 +75,26 @@ def load_encoder(folder: str | Path, device: torch.device) -> Encoder:
     with safe_open(str(Path(folder) / "sae.safetensors"), framework="pt", device=str(device)) as weights:
         weight, bias, b_dec = (weights.get_tensor(name).float() for name in ("encoder.weight", "encoder.bias", "b_dec"))
     return Encoder(weight, bias, b_dec, config["k"])
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """The decoder of a k-SAE, in float32: weight (latents, d_in), b_dec (d_in,)."""
+
+    weight: Tensor
+    b_dec: Tensor
+
+    def decode(self, activations: Tensor, latents: Tensor) -> Tensor:
+        """Return the reconstructions x̂ (tokens, d_in) of what `Encoder.encode` gives, both (tokens, k)."""
+        return F.embedding_bag(latents, self.weight, per_sample_weights=activations, mode="sum") + self.b_dec
+
+
+def load_decoder(folder: str | Path, device: torch.device) -> Decoder:
+    """Load the decoder of the SAE in `folder`."""
+    read_config(folder)
+    with safe_open(str(Path(folder) / "sae.safetensors"), framework="pt", device=str(device)) as weights:
+        weight, b_dec = (weights.get_tensor(name).float() for name in ("W_dec", "b_dec"))
+    return Decoder(weight, b_dec)
 
 
 def check_width(folder: str | Path, hookpoint: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -232,24 +254,21 @@ def train(
     settings: dict[str, Any] = {"tokens": train_rows * context, "context": context, "batch_size": batch_size}
     settings |= {"optimizer": optimizer, "lr": lr, "seed": seed}
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        trainer = Trainer(
-            TrainConfig(
-                SparseCoderConfig(num_latents=num_latents, k=k),
-                batch_size=batch_size,
-                hookpoints=[hookpoint],
-                optimizer=optimizer,
-                lr=lr,
-                init_seeds=[seed],
-                log_to_wandb=False,
-                save_every=2**31,  # only at the end; its optimizer state is thrown away with the scratch folder
-                save_dir=scratch,
-                run_name="sae",
-            ),
-            _Sequences(ids[:train_rows], log),
-            model,
+        config = TrainConfig(
+            SparseCoderConfig(num_latents=num_latents, k=k),
+            batch_size=batch_size,
+            hookpoints=[hookpoint],
+            optimizer=optimizer,
+            lr=lr,
+            init_seeds=[seed],
+            log_to_wandb=False,
+            save_every=2**31,  # only at the end; its optimizer state is thrown away with the scratch folder
+            save_dir=scratch,
+            run_name="sae",
         )
         started = time.monotonic()
-        trainer.fit()
+        _fit(lambda parts: Trainer(replace(config, micro_acc_steps=parts), _Sequences(ids[:train_rows], log), model),
+             batch_size * context, log)  # fmt: skip
         seconds = time.monotonic() - started
         trained = Path(scratch) / "sae" / hookpoint
         # fit() allows TF32 for the whole process; what is measured is float32.
@@ -268,6 +287,25 @@ def train(
         settings["tokens"], seconds, settings["tokens"] / seconds,
         metrics["fvu"], metrics["l0"], 100 * metrics["dead_share"],
     )  # fmt: skip
+
+
+def _fit(trainer: Callable[[int], Any], most_parts: int, log: logging.Logger) -> None:
+    """Train, each step in as many parts as fit into the GPU's memory; `trainer` makes sparsify's Trainer for so many.
+
+    sparsify scales each part by the variance of the whole batch, so that the gradient is the same, rounding aside.
+    """
+    parts = 1
+    while True:
+        try:
+            return trainer(parts).fit()
+        except torch.OutOfMemoryError:
+            parts *= 2
+        if parts > most_parts:
+            raise InputError(
+                "training doesn't fit into the GPU's memory; lower sae.num_latents or use a GPU with more."
+            )
+        torch.cuda.empty_cache()
+        log.warning("out of GPU memory; starting training again with each step's tokens in %d parts", parts)
 
 
 @torch.inference_mode()

@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 
 from .config import parse_site
-from .evidence import leading_latents, leading_tokens
+from .evidence import gate_warnings, leading_latents, leading_tokens
 
 LISTED = 5
 """Latents listed for each site."""
@@ -18,11 +18,13 @@ def write(
     manifest: Mapping[str, Any],
     traces: pl.DataFrame,
     saes: Mapping[str, Mapping[str, Any]],
+    gate: pl.DataFrame,
     layers: pl.DataFrame,
     recurrence: Mapping[str, pl.DataFrame],
     top_tokens: Mapping[str, pl.DataFrame],
     conditions: Sequence[str],
     top_latents: int,
+    max_fvu: float,
     include_sinks: bool,
 ) -> str:
     """Return the summary as Markdown that also reads well on a terminal. Counts are of generated tokens."""
@@ -37,6 +39,7 @@ def write(
             f" {(mine['finish_reason'] == 'length').sum()} truncated,"
             f" {graded.sum()} of {len(graded)} graded answers correct"
         )
+    lines += [f"- WARNING: {line}" for line in gate_warnings(gate, max_fvu)]
     lines += [
         "",
         f"Recurring latents: among the top {top_latents} of a trace by maximum activation on generated tokens"
@@ -44,12 +47,13 @@ def write(
     ]
     for site, table in recurrence.items():
         hookpoint, read_from = parse_site(site)
-        lines += ["", f"## {site}", "", _about(saes[hookpoint], read_from), ""]
+        lines += ["", f"## {site}", "", _about(saes[hookpoint], read_from), *_gate(gate, hookpoint), ""]
         rows = {row["condition"]: row for row in layers.filter(site=site, scope="generated").iter_rows(named=True)}
         for row in (rows[condition] for condition in conditions if condition in rows):
             lines.append(
                 f"- {row['condition']}: {row['active']} latents active, {row['relevant']} among the top of some trace,"
-                f" {row['recurring']} of two or more; a trace's top peak on {row['peaks']:.1f} tokens"
+                f" {row['recurring']} of two or more; a trace's top peak on {row['peaks']:.1f} tokens;"
+                f" {row['sinks']} sinks"
             )
         lines.append("")
         lines += _leaders(table, top_tokens[site], conditions)
@@ -72,6 +76,25 @@ def _about(info: Mapping[str, Any], read_from: str) -> str:
     if read_from != "hookpoint":
         text += f"; read off its site, from the {read_from}"
     return text
+
+
+def _gate(gate: pl.DataFrame, hookpoint: str) -> list[str]:
+    """Return in a line what the site gate found for an SAE."""
+    rows = gate.filter(pl.col("condition").is_null(), pl.col("fvu").is_not_null(), hookpoint=hookpoint)
+    fits = [
+        f"{row['fvu']:.2f} {PLACES[row['place']]}{' (read)' if row['used'] else ''}"
+        for row in rows.iter_rows(named=True)
+    ]
+    return [f"On these traces, FVU {', '.join(fits)}"] if fits else []
+
+
+PLACES = {
+    "site": "at its site",
+    "residual_in": "entering the block",
+    "residual_out": "leaving it",
+    "below": "one block below",
+    "above": "one above",
+}
 
 
 def _leaders(table: pl.DataFrame, tokens: pl.DataFrame, conditions: Sequence[str]) -> list[str]:

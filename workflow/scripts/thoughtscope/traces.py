@@ -11,6 +11,7 @@ from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel,
 
 from . import grading
 from .config import SEGMENTS
+from .devices import in_batches
 from .errors import InputError
 from .job import every_few_seconds
 from .sampling import TraceSampler, uniforms
@@ -141,28 +142,31 @@ def generate(
     generated: list[list[int]] = []
     started, done = time.monotonic(), 0
     tick = every_few_seconds(log.info)
-    for first in range(0, len(rendered), batch_size):
-        batch = rendered[first : first + batch_size]
-        trace_ids = problems["trace_id"][first : first + batch_size].to_list()
+    ids_of_stops = torch.tensor(stop_ids, device=model.device)
 
-        def on_step(ids: torch.Tensor, first: int = first, count: int = len(batch), before: int = done) -> None:
-            ended = torch.isin(ids, torch.tensor(stop_ids, device=ids.device))  # and padded with the same ids
-            so_far = before + int((~ended).sum()) + int(ended.any(1).sum())
-            tick(
-                f"traces {first + 1}-{first + count} of {len(rendered)}: token {ids.shape[1]} of at most"
-                f" {max_new_tokens}, {so_far / (time.monotonic() - started):.0f} tokens/s"
-            )
+    def on_step(ids: torch.Tensor) -> None:
+        ended = torch.isin(ids, ids_of_stops)  # and padded with the same ids
+        so_far = done + int((~ended).sum()) + int(ended.any(1).sum())
+        tick(
+            f"traces {len(generated) + 1}-{len(generated) + len(ids)} of {len(rendered)}: token {ids.shape[1]} of at"
+            f" most {max_new_tokens}, {so_far / (time.monotonic() - started):.0f} tokens/s"
+        )
 
-        generated += _generate_batch(
+    def write(batch: Sequence[tuple[int, list[int]]]) -> list[list[int]]:
+        return _generate_batch(
             [ids for _, ids in batch],
             model=model,
-            noise=uniforms(seed, condition, trace_ids, max_new_tokens),
+            noise=uniforms(seed, condition, [trace_id for trace_id, _ in batch], max_new_tokens),
             temperature=temperature,
             top_p=top_p,
             max_new_tokens=max_new_tokens,
             stop_ids=stop_ids,
             on_step=on_step,
         )
+
+    prompts = [(trace_id, ids) for trace_id, (_, ids) in zip(problems["trace_id"], rendered, strict=True)]
+    for _, written_ids in in_batches(prompts, batch_size, lambda rows, size: min(len(rows), max(1, size)), write, log):
+        generated += written_ids
         done = sum(map(len, generated))
     log.info("%d traces, %d tokens, %.0f tokens/s", len(generated), done, done / (time.monotonic() - started))
 

@@ -1,0 +1,178 @@
+"""Devices: concurrent jobs take different GPUs, and what runs out of memory goes on in smaller batches."""
+
+import logging
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import QUESTIONS, REPO, generate_four
+
+from thoughtscope import devices, saes
+from thoughtscope.errors import InputError
+
+LOG = logging.getLogger("test")
+
+CLAIM = """
+import sys
+from pathlib import Path
+from thoughtscope import devices
+print(devices.claim(["a", "b"], Path(sys.argv[1])), flush=True)
+sys.stdin.readline()
+"""
+
+
+def job(folder):
+    """Start another process that claims a GPU and holds it until its input is closed."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", CLAIM, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env=os.environ | {"PYTHONPATH": str(REPO / "workflow" / "scripts")},
+    )  # fmt: skip
+    return process, process.stdout.readline().strip()
+
+
+def test_concurrent_jobs_use_different_gpus(tmp_path):
+    first, of_first = job(tmp_path)
+    second, of_second = job(tmp_path)
+    third, of_third = job(tmp_path)
+    try:
+        assert (of_first, of_second, of_third) == ("0", "1", "None")
+        first.kill()  # a job that ends in any way gives its GPU back
+        first.wait()
+        fourth, of_fourth = job(tmp_path)
+        assert of_fourth == "0"
+        fourth.kill()
+        fourth.wait()
+    finally:
+        for process in (first, second, third):
+            process.kill()
+            process.wait()
+
+
+def test_the_first_free_gpu_is_chosen_once(monkeypatch, tmp_path):
+    """The choice among what CUDA reports; only CUDA itself is replaced, as there is none here."""
+    from types import SimpleNamespace
+
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(uuid=f"gpu{index}"))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: (5 if index == 1 else 2, 9))
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(devices.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(devices, "_held", [])
+    fresh = devices.device.__wrapped__
+    assert [fresh() for _ in range(3)] == [torch.device("cuda", index) for index in range(3)]
+    assert fresh() == torch.device("cuda", 1)  # all are held: where most memory is free
+    assert chosen == [0, 1, 2, 1]
+
+
+def test_without_a_gpu_it_is_the_processor_and_says_so(caplog, monkeypatch):
+    assert devices.device() == torch.device("cpu")
+    caplog.set_level(logging.INFO)
+    devices.report(torch.nn.Linear(2, 2), LOG)
+    assert caplog.messages == [f"on the processor, {torch.get_num_threads()} threads, float32"]
+    monkeypatch.setattr(devices, "LARGE", 4)
+    devices.report(torch.nn.Linear(2, 2), LOG)
+    assert "no GPU is used" in caplog.messages[-1]
+    assert "this is slow" in caplog.messages[-1]
+
+
+def test_a_gpu_that_pytorch_cannot_use_is_pointed_out(caplog, monkeypatch, tmp_path):
+    (tmp_path / "nvidia-smi").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    devices.report(torch.nn.Linear(2, 2), LOG)
+    assert "seems to have a GPU, but PyTorch" in caplog.text
+
+
+def batches_of(most, rows=range(10), size=8):
+    """Batches that come out where more than `most` rows don't fit into memory."""
+
+    def work(batch):
+        if len(batch) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return sum(batch)
+
+    return list(devices.in_batches(rows, size, lambda rows, size: max(1, min(len(rows), size)), work, LOG))
+
+
+def test_out_of_memory_halves_the_batch_and_goes_on(caplog):
+    assert [len(batch) for batch, _ in batches_of(8)] == [8, 2]
+    assert caplog.text == ""
+    found = batches_of(3)
+    assert [list(batch) for batch, _ in found] == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
+    assert [result for _, result in found] == [1, 5, 9, 13, 17]
+    assert caplog.messages == [
+        "out of GPU memory with 8 traces at a time; going on with 4",
+        "out of GPU memory with 4 traces at a time; going on with 2",
+    ]
+    assert [len(batch) for batch, _ in batches_of(1)] == [1] * 10
+    with pytest.raises(InputError, match="one trace alone doesn't fit into the GPU's memory"):
+        batches_of(0)
+
+
+def no_more_than(rows):
+    """A hook for a module that has memory for so many rows only."""
+
+    def hook(_module, args, kwargs):
+        batch = args[0] if args else kwargs["hidden_states"]
+        if len(batch) > rows:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    return hook
+
+
+def test_generation_and_encoding_are_the_same_in_what_memory_there_is(tmp_path, manifest, tokenizer, written, caplog):
+    """The model itself runs out of memory in mid-batch; texts and activations stay what they were."""
+    from test_saes import save_sae
+
+    from thoughtscope import activations, models
+
+    save_sae(tmp_path)
+    encoder = saes.load_encoder(tmp_path, torch.device("cpu"))
+    tables = []
+    for rows in (4, 2):
+        model = models.load_model(manifest, "float32")
+        model.base_model.layers[1].register_forward_pre_hook(no_more_than(rows), with_kwargs=True)
+        assert generate_four(model, tokenizer).equals(written)
+        tables.append(activations.encode(written, model=model, encoder=encoder, site="layers.2.mlp", log=LOG))
+    assert tables[0].drop("activation").equals(tables[1].drop("activation"))
+    assert tables[0]["activation"].to_list() == pytest.approx(tables[1]["activation"].to_list(), rel=1e-4)
+    assert caplog.text.count("out of GPU memory with 4 traces at a time; going on with 2") == 2
+
+
+def test_training_that_runs_out_of_memory_goes_on_in_parts(tmp_path, manifest, tokenizer, monkeypatch, caplog):
+    """sparsify's own Trainer, with an SAE that has memory for 16 tokens: the gradient, and so the SAE, is the same."""
+    import polars as pl
+    from safetensors.torch import load_file
+    from sparsify import SparseCoder
+
+    from thoughtscope import models
+
+    text = pl.DataFrame(
+        {"question": [q for q, _ in QUESTIONS] * 4, "solution": [a for _, a in QUESTIONS] * 4, "text": [None] * 24},
+        schema_overrides={"text": pl.String},
+    )
+
+    def train(folder):
+        saes.train(
+            text, model=models.load_model(manifest, "float32"), tokenizer=tokenizer, hookpoint="layers.1.mlp",
+            folder=folder, k=8, num_latents=96, tokens=640, heldout_tokens=64, context=16, batch_size=4,
+            optimizer="adam", lr=1e-3, seed=0, log=LOG,
+        )  # fmt: skip
+        return load_file(folder / "sae.safetensors")["encoder.weight"]
+
+    whole = train(tmp_path / "whole")
+    assert caplog.text == ""
+    forward = SparseCoder.forward
+
+    def small(self, x, *args, **kwargs):
+        if len(x) > 16:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, x, *args, **kwargs)
+
+    monkeypatch.setattr(SparseCoder, "forward", small)
+    parted = train(tmp_path / "parted")
+    assert "starting training again with each step's tokens in 4 parts" in caplog.text
+    assert torch.allclose(whole, parted, rtol=1e-3, atol=1e-5)

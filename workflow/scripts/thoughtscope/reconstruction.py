@@ -1,0 +1,94 @@
+"""Room 5, activations: how well an SAE reconstructs what it is given, at its site and at others around it.
+
+An SAE read off its site still gives k active latents a token; only what it fails to reconstruct shows that they mean
+nothing. All sums are in float64, a row a trace, so that blocks merge exactly and traces can be resampled.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import polars as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from . import sites
+from .activations import read_states
+from .config import layer_of
+from .saes import Decoder, Encoder
+
+SCHEMA: dict[str, Any] = {
+    "trace_id": pl.UInt32,
+    "condition": pl.String,
+    "site": pl.String,
+    "tokens": pl.UInt32,
+    "sinks": pl.UInt32,
+    "sum": pl.List(pl.Float64),
+    "squares": pl.Float64,
+    "residual_squares": pl.Float64,
+    "cosines": pl.Float64,
+    "norms": pl.List(pl.Float32),
+    "active": pl.UInt64,
+    "latents": pl.List(pl.UInt32),
+}
+"""Columns of a reconstruction file, over a trace's generated tokens x without the `sinks`, at one site.
+
+Number of tokens; Σx; Σ‖x‖²; Σ‖x - x̂‖²; Σcos(x, x̂); ‖x‖ of each; active latents, and which they are."""
+
+
+def compared_sites(hookpoint: str, manifest: Mapping[str, Any]) -> list[str]:
+    """Return the sites an SAE for `hookpoint` is tried at: its own, the residual stream, the blocks below and above.
+
+    The residual stream entering and leaving the block only where it is as wide as the module's output.
+    """
+    widths, layer = manifest["widths"], layer_of(hookpoint)
+    names = [hookpoint]
+    if widths[hookpoint] == manifest["hidden_size"]:
+        names += [f"{hookpoint}@residual_in", f"{hookpoint}@residual_out"]
+    parts = hookpoint.split(".")
+    index = parts.index(str(layer))
+    neighbours = [".".join([*parts[:index], str(other), *parts[index + 1 :]]) for other in (layer - 1, layer + 1)]
+    return names + [name for name in neighbours if widths.get(name) == widths[hookpoint]]
+
+
+@torch.inference_mode()
+def measure(
+    traces: pl.DataFrame,
+    *,
+    model: PreTrainedModel,
+    encoder: Encoder,
+    decoder: Decoder,
+    names: Sequence[str],
+    log: logging.Logger,
+) -> pl.DataFrame:
+    """Return what FVU, cosine, L0 and norms at the sites `names` are made from, one row a trace and site, in SCHEMA."""
+    rows = [
+        {"trace_id": trace["trace_id"], "condition": trace["condition"], "site": name}
+        | _measure_trace(x, len(trace["prompt_ids"]), encoder, decoder)
+        for trace, states in read_states(traces, model=model, names=names, log=log)
+        for name, x in states.items()
+    ]
+    return pl.DataFrame(rows, schema=SCHEMA).sort("trace_id", maintain_order=True)
+
+
+def _measure_trace(x: Tensor, start: int, encoder: Encoder, decoder: Decoder) -> dict[str, Any]:
+    """Measure the states x (tokens, width) of one trace, whose generated tokens begin at `start`."""
+    norms = x.norm(dim=-1)
+    sinks = sites.sinks(norms)[start:]
+    x, norms = x[start:][~sinks], norms[start:][~sinks]
+    activations, latents = encoder.encode(x)
+    x_hat = decoder.decode(activations, latents)
+    active = activations > 0
+    return {
+        "tokens": len(x),
+        "sinks": int(sinks.sum()),
+        "sum": x.double().sum(0).tolist(),
+        "squares": x.double().square().sum().item(),
+        "residual_squares": (x_hat - x).double().square().sum().item(),
+        "cosines": F.cosine_similarity(x, x_hat, dim=-1).double().sum().item(),
+        "norms": norms.tolist(),
+        "active": int(active.sum()),
+        "latents": latents[active].unique().tolist(),
+    }
