@@ -70,6 +70,69 @@ def test_a_trace_is_encoded_alike_in_any_company(tmp_path, manifest, written, mo
     assert together["activation"].to_list() == pytest.approx(alone["activation"].to_list(), rel=1e-4)
 
 
+def read(model, ids, site, *, how):
+    """One trace's states at a site, computed in another way than `read_states` does."""
+    kept = []
+    handle = sites.read(model, site, lambda state: kept.append(state[0]))
+    with torch.inference_mode():
+        match how:
+            case "padded on the left":
+                padded = torch.tensor([[7] * 6 + ids])
+                mask = torch.tensor([[0] * 6 + [1] * len(ids)])
+                model(padded, attention_mask=mask, position_ids=(mask.cumsum(-1) - 1).clamp(min=0))
+                kept = [kept[0][6:]]
+            case "step by step with a cache":
+                cache = None
+                for token in ids:
+                    cache = model(torch.tensor([[token]]), past_key_values=cache, use_cache=True).past_key_values
+            case "in two parts with a cache":
+                cache = model(torch.tensor([ids[:20]]), use_cache=True).past_key_values
+                model(torch.tensor([ids[20:]]), past_key_values=cache, use_cache=True)
+            case _:
+                model(torch.tensor([ids]))
+    handle.remove()
+    return torch.cat(kept)
+
+
+@pytest.mark.parametrize("site", ["layers.2.mlp", "layers.2.mlp@residual_in"])
+@pytest.mark.parametrize(
+    ("attention", "how"),
+    [
+        ("eager", "whole"),
+        ("sdpa", "whole"),
+        ("sdpa", "padded on the left"),
+        ("eager", "padded on the left"),
+        ("sdpa", "step by step with a cache"),
+        ("sdpa", "in two parts with a cache"),
+    ],
+)
+def test_states_do_not_depend_on_attention_padding_or_cache(manifest, written, site, attention, how):
+    other = models.load_model(manifest, "float32")
+    other.set_attn_implementation(attention)
+    assert other.config._attn_implementation == attention
+    found = activations.read_states(written, model=models.load_model(manifest, "float32"), names=[site], log=LOG)
+    for trace, mine in found:
+        expected = read(other, trace["ids"], site, how=how)
+        assert mine[site].shape == expected.shape
+        assert (mine[site] - expected).norm() / expected.norm() < 1e-5
+
+
+def test_bfloat16_is_noise_not_another_result(tmp_path, manifest, written):
+    """The model in bfloat16, the SAE in float32 on what it gives: most of each token's activation is the same."""
+    save_sae(tmp_path)
+    encoder = saes.load_encoder(tmp_path, torch.device("cpu"))
+    tables = [
+        activations.encode(
+            written, model=models.load_model(manifest, dtype), encoder=encoder, site="layers.2.mlp", log=LOG
+        )
+        for dtype in ("float32", "bfloat16")
+    ]
+    keys = ["trace_id", "position", "latent"]
+    both = tables[0].join(tables[1], on=keys, how="inner", suffix="_bf16")
+    assert both["activation"].sum() > 0.97 * tables[0]["activation"].sum()
+    assert (both["activation"] - both["activation_bf16"]).abs().mean() < 0.02 * both["activation"].mean()
+
+
 def test_a_state_that_is_not_finite_is_refused(tmp_path, model, written):
     save_sae(tmp_path)
     model.base_model.layers[1].mlp.down_proj.weight.data[3, 3] = torch.inf

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from sparsify import SparseCoder, SparseCoderConfig
 
 from thoughtscope import saes
-from thoughtscope.errors import InputError
+from thoughtscope.errors import HubUnreachable, InputError
 
 LOG = logging.getLogger("test")
 
@@ -106,7 +106,7 @@ def test_fetch_from_the_hub(tmp_path, hub_snapshot, caplog):
     saes.fetch(source | {"revision": "a" * 40}, "layers.1.mlp", manifest, tmp_path / "other" / "layers.1.mlp", LOG)
 
     with pytest.raises(
-        InputError, match=r"layers\.3\.mlp/cfg\.json can't be fetched .*hf download someone/sae layers\.3"
+        HubUnreachable, match=r"config: sae\.name: layers\.3\.mlp/cfg\.json of 'someone/sae' can't be fetched"
     ):
         saes.fetch(source, "layers.3.mlp", manifest | {"widths": {"layers.3.mlp": 32}}, tmp_path / "third", LOG)
 

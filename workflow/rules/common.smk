@@ -16,6 +16,7 @@ from thoughtscope.config import (
     check,
     check_sites,
     describe_violation,
+    fetch_ahead,
     hookpoints,
     parse_site,
     site,

@@ -29,5 +29,6 @@ rule model:
         hookpoint=untracked(config["sae"]["hookpoint"]),
         layers=untracked(config["layers"]),
         read_from=untracked(config["sae"]["read_from"]),
+        fetch_ahead=untracked(fetch_ahead(config)),
     script:
         "../scripts/model.py"

@@ -23,5 +23,6 @@ rule problems:
     params:
         **tracked(**source_settings("problems", config["problems"])),
         key="problems",
+        fetch_ahead=untracked(fetch_ahead(config)),
     script:
         "../scripts/problems.py"

@@ -23,6 +23,7 @@ if config["sae"]["source"] == "train":
         params:
             **tracked(**source_settings("sae.text", config["sae"]["text"])),
             key="sae.text",
+            fetch_ahead=untracked(fetch_ahead(config)),
         script:
             "../scripts/problems.py"
 
@@ -73,5 +74,6 @@ else:
             "../../envs/gpu.yaml"
         params:
             **tracked(**source_settings("sae", config["sae"])),
+            fetch_ahead=untracked(fetch_ahead(config)),
         script:
             "../scripts/fetch_sae.py"

@@ -4,9 +4,14 @@ from pathlib import Path
 
 from thoughtscope.job import job
 
-with job(snakemake.log[0], f"fetch_sae {snakemake.wildcards.hookpoint}", network=True) as log:
+with job(
+    snakemake.log[0],
+    f"fetch_sae {snakemake.wildcards.hookpoint}",
+    network=True,
+    fetch_ahead=snakemake.params.fetch_ahead,
+) as log:
     from thoughtscope import files, saes
 
-    source = {name: value for name, value in snakemake.params.items() if name != "names"}
+    source = {name: value for name, value in snakemake.params.items() if name not in ("names", "fetch_ahead")}
     manifest = files.read_json(snakemake.input.manifest)
     saes.fetch(source, snakemake.wildcards.hookpoint, manifest, Path(snakemake.output.config).parent, log)

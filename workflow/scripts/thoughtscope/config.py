@@ -7,6 +7,7 @@ import difflib
 import json
 import math
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,9 +49,43 @@ MODEL_FILES = (
 """The files of a model repository that are used: no pickled weights, no code."""
 
 
+SAE_FILES = ("cfg.json", "sae.safetensors")
+"""The files of one SAE in sparsify's format."""
+
+
 def is_commit(revision: str | None) -> bool:
     """Return whether a hub revision is pinned: a whole commit hash, not a branch or tag, which may move."""
     return revision is not None and re.fullmatch(r"[0-9a-f]{40}", revision) is not None
+
+
+def fetch_ahead(config: Mapping[str, Any]) -> str:
+    """Say how to run a config where the hub can't be reached: the commands that fetch all it needs, file by file."""
+    commands = []
+    for section, kind in ((config["problems"], "dataset"), (config["model"], "model"), (config["sae"], "sae")):
+        if section["source"] == "hub":
+            words = ["hf", "download", section["name"], "--revision", section["revision"] or "main"]
+            if kind == "dataset":
+                words += ["--repo-type", "dataset"]
+            elif kind == "model":
+                words += [word for pattern in MODEL_FILES for word in ("--include", pattern)]
+            else:
+                names = hookpoints(section["hookpoint"], config["layers"])
+                words += [f"{name}/{file}" for name in names for file in SAE_FILES]
+            commands.append(shlex.join(words))
+    if (text := config["sae"].get("text")) and text["source"] == "hub":
+        commands.append(
+            shlex.join(
+                ["hf", "download", text["name"], "--revision", text["revision"] or "main", "--repo-type", "dataset"]
+            )
+        )
+    return "\n".join(
+        [
+            "To run without the hub, fetch all that this config needs on a machine that reaches it:",
+            *[f"  {command}" for command in commands],
+            "then run with HF_HUB_OFFLINE=1 where that cache is seen (its folder, ~/.cache/huggingface or what HF_HOME"
+            " names, may be copied). config/config.yaml needs no hub at all.",
+        ]
+    )
 
 
 def describe_violation(violation: Any) -> str:
@@ -123,7 +158,7 @@ def check(config: Mapping[str, Any], given: Mapping[str, Any]) -> None:
         for hookpoint in hookpoints(sae["hookpoint"], config["layers"]):
             present = sorted(path.parent.name for path in Path(sae["path"]).glob("*/cfg.json"))
             what = f"one of sparsify's SAEs by hookpoint (there: {', '.join(present) or 'none'})"
-            for name in ("cfg.json", "sae.safetensors"):
+            for name in SAE_FILES:
                 _need_file("sae.path", Path(sae["path"]) / hookpoint / name, what)
     if sae["source"] == "train":
         if sae["k"] > sae["num_latents"]:

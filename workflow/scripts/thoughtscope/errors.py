@@ -1,8 +1,12 @@
-"""The one exception a user is meant to read, and other exceptions in a line."""
+"""The exceptions a user is meant to read, and other exceptions in a line."""
 
 
 class InputError(Exception):
     """Input that cannot be used: one line that quotes it, says what is allowed and what to do next."""
+
+
+class HubUnreachable(InputError):
+    """The Hugging Face hub can't be reached; what is needed from it can be fetched ahead, elsewhere."""
 
 
 def first_line(error: BaseException) -> str:

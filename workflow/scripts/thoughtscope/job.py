@@ -9,19 +9,19 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from .errors import InputError, first_line
+from .errors import HubUnreachable, InputError, first_line
 
 PROGRESS_SECONDS = 5.0
 """Least time between two progress lines."""
 
 
 @contextlib.contextmanager
-def job(log_path: str, title: str, *, network: bool = False) -> Iterator[logging.Logger]:
+def job(log_path: str, title: str, *, network: bool = False, fetch_ahead: str = "") -> Iterator[logging.Logger]:
     """Run a job's work with its log open. Yields a logger whose lines go to the terminal and to the log.
 
     All else that is printed (libraries' bars and warnings) goes to the log alone. An InputError ends the job with its
     one line, any other exception with one line that names the log, which has the traceback. Without `network` the
-    Hugging Face libraries are kept off the network.
+    Hugging Face libraries are kept off it; where the hub can't be reached, `fetch_ahead` tells how to do without.
     """
     if not network:
         os.environ["HF_HUB_OFFLINE"] = "1"
@@ -49,6 +49,8 @@ def job(log_path: str, title: str, *, network: bool = False) -> Iterator[logging
         print(f"[{title}] done in {time.monotonic() - started:.1f} s", file=log_file)
     except InputError as error:
         logger.error("error: %s", error)
+        if isinstance(error, HubUnreachable):
+            logger.error("%s", fetch_ahead)
         sys.exit(1)
     except Exception as error:
         print(traceback.format_exc(), file=log_file)

@@ -25,12 +25,13 @@ from transformers import (
     GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
 )
 
-from . import files
+from . import files, hub
 from .config import MODEL_FILES, is_commit
 from .devices import device
-from .errors import InputError, first_line
+from .errors import InputError
 
 
 def prepare(source: Mapping[str, Any], folder: str | Path, log: logging.Logger) -> dict[str, Any]:
@@ -132,12 +133,8 @@ def _snapshot(source: Mapping[str, Any], log: logging.Logger) -> Path:
         snapshot = Path(
             huggingface_hub.snapshot_download(name, revision=revision or "main", allow_patterns=list(MODEL_FILES))
         )
-    except Exception as error:  # the hub's client raises its own, its transport's and the system's
-        at = f" --revision {revision}" if revision else ""
-        raise InputError(
-            f"config: model.name: {name!r} can't be fetched ({first_line(error)}). It needs the Hugging Face hub once;"
-            f" fetch it ahead with 'hf download {name}{at}', or use config/config.yaml, which runs without the hub."
-        ) from None
+    except Exception as error:
+        raise hub.failure("model.name", f"model {name!r}", error) from None
     if not is_commit(revision):
         log.warning("%s isn't pinned; this run uses commit %s. To pin it: 'model.revision: %s'",
                     name, snapshot.name, snapshot.name)  # fmt: skip
@@ -186,9 +183,15 @@ def resolve_dtype(name: str) -> torch.dtype:
 
 
 def load_tokenizer(manifest: Mapping[str, Any]) -> PreTrainedTokenizerBase:
-    """Load a manifest's tokenizer."""
+    """Load a manifest's tokenizer: as its tokenizer.json says, whatever class the model names.
+
+    Since transformers 5 a class may replace what tokenizer.json says of blanks and words, and models like DeepSeek's
+    name a wrong one (https://github.com/huggingface/transformers/issues/45488): text is then read without its blanks.
+    """
     _need_folder(manifest)
-    return AutoTokenizer.from_pretrained(manifest["folder"], trust_remote_code=False)
+    faithful = os.path.exists(os.path.join(manifest["folder"], "tokenizer.json"))
+    loader = PreTrainedTokenizerFast if faithful else AutoTokenizer
+    return loader.from_pretrained(manifest["folder"], trust_remote_code=False)
 
 
 def load_model(manifest: Mapping[str, Any], dtype: str) -> PreTrainedModel:

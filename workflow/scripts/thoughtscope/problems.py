@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from . import hub
 from .config import check_columns, columns, is_commit
 from .errors import InputError, first_line
 
@@ -104,24 +105,28 @@ def _hub(source: Mapping[str, Any], key: str, log: logging.Logger) -> tuple[pl.D
     import huggingface_hub
 
     name, revision = source["name"], source["revision"]
+    what = f"dataset {name!r}"
     try:
+        commit = str(huggingface_hub.HfApi().dataset_info(name, revision=revision).sha)
+        place, at = name, commit
+    except Exception as unreachable:
+        log.info("hub not used (%s); looking into the cache", first_line(unreachable))
         try:
-            commit = str(huggingface_hub.HfApi().dataset_info(name, revision=revision).sha)
-            dataset = datasets.load_dataset(name, source["config"], split=source["split"], revision=commit)
-        except Exception as unreachable:  # the hub's client raises its own errors, its transport's and the system's
-            log.info("hub not used (%s); looking into the cache", first_line(unreachable))
-            snapshot = huggingface_hub.snapshot_download(
+            place = huggingface_hub.snapshot_download(
                 name, repo_type="dataset", revision=revision or "main", local_files_only=True
             )
-            commit = Path(snapshot).name
-            dataset = datasets.load_dataset(snapshot, source["config"], split=source["split"])
-    except Exception as error:
-        at = f" --revision {revision}" if revision else ""
+        except Exception:
+            raise hub.failure(f"{key}.name", what, unreachable) from None
+        commit, at = Path(place).name, None
+    try:
+        dataset = datasets.load_dataset(place, source["config"], split=source["split"], revision=at)
+    except ValueError as error:  # no such configuration or split
         raise InputError(
-            f"config: {key}.name: dataset {name!r} can't be loaded ({first_line(error)}). It needs the Hugging Face hub"
-            f" once; fetch it ahead with 'hf download --repo-type dataset {name}{at}', or use config/config.yaml, which"
-            " runs without the hub."
+            f"config: {key}: {what} has no split {source['split']!r} of {key}.config {source['config']!r}"
+            f" ({first_line(error)})."
         ) from None
+    except Exception as error:
+        raise hub.failure(f"{key}.name", what, error) from None
     if not is_commit(revision):
         log.warning("%s isn't pinned; this run uses commit %s. To pin it: '%s.revision: %s'", name, commit, key, commit)
     return pl.DataFrame(dataset.data.table), commit

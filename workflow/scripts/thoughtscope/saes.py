@@ -22,16 +22,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from . import files, sites
-from .config import is_commit, layer_of
-from .errors import InputError, first_line
+from . import files, hub, sites
+from .config import SAE_FILES, is_commit, layer_of
+from .errors import InputError
 from .job import every_few_seconds
 
 CHUNK_VALUES = 2**27
 """Pre-activations held at a time while encoding: 0.5 GB of float32."""
-
-SAE_FILES = ("cfg.json", "sae.safetensors")
-"""The files of one SAE in sparsify's format."""
 
 
 @dataclass(frozen=True)
@@ -161,12 +158,8 @@ def _from_hub(source: Mapping[str, Any], file: str) -> Path:
             f"config: sae.hookpoint: {source['name']} has no SAE for {file.rpartition('/')[0]}; it has:"
             f" {', '.join(known)}."
         ) from None
-    except Exception as error:  # the hub's client raises its own, its transport's and the system's
-        raise InputError(
-            f"config: sae.name: {source['name']!r}, {file} can't be fetched ({first_line(error)}). It needs the"
-            f" Hugging Face hub once; fetch it ahead with 'hf download {source['name']} {file} --revision {revision}',"
-            " or use config/config.yaml, which runs without the hub."
-        ) from None
+    except Exception as error:
+        raise hub.failure("sae.name", f"{file} of {source['name']!r}", error) from None
 
 
 def training_texts(problems: pl.DataFrame, tokenizer: PreTrainedTokenizerBase) -> list[str]:
