@@ -27,6 +27,7 @@ include: "workflow/rules/saes.smk"
 include: "workflow/rules/activations.smk"
 include: "workflow/rules/features.smk"
 include: "workflow/rules/evidence.smk"
+include: "workflow/rules/verdict.smk"
 include: "workflow/rules/plots.smk"
 
 
@@ -41,6 +42,10 @@ rule all:
             experiment=EXPERIMENT,
             site=SITES,
             picture=[
+                "waterfall",
+                "verdict",
+                "patterns",
+                "outcomes",
                 "recurrence",
                 "frequencies",
                 "histogram",
@@ -48,6 +53,12 @@ rule all:
                 "top_tokens",
             ],
         ),
+        contrasts=expand(
+            "results/{experiment}/tables/{site}/contrasts.parquet",
+            experiment=EXPERIMENT,
+            site=SITES,
+        ),
+        patterns=f"results/{EXPERIMENT}/plots/pattern_counts.png",
         traces=expand(
             "results/{experiment}/plots/{site}/traces/{condition}/{block}",
             experiment=EXPERIMENT,

@@ -11,6 +11,7 @@ from typing import Any
 
 os.environ["SPARSIFY_DISABLE_TRITON"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # tests are of the processor's results, also where there is a GPU
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ import yaml
 
 REPO = Path(__file__).parents[1]
 
-SLOW_FIRST = ["test_workflow.py", "test_slurm.py", "test_bad_input.py", "test_embedded.py"]
+SLOW_FIRST = ["test_study.py", "test_workflow.py", "test_slurm.py", "test_bad_input.py", "test_embedded.py"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -37,11 +37,11 @@ def test_concurrent_jobs_use_different_gpus(tmp_path):
     second, of_second = job(tmp_path)
     third, of_third = job(tmp_path)
     try:
-        assert (of_first, of_second, of_third) == ("0", "1", "None")
+        assert (of_first, of_second, of_third) == ("a", "b", "None")
         first.kill()  # a job that ends in any way gives its GPU back
         first.wait()
         fourth, of_fourth = job(tmp_path)
-        assert of_fourth == "0"
+        assert of_fourth == "a"
         fourth.kill()
         fourth.wait()
     finally:
@@ -50,25 +50,33 @@ def test_concurrent_jobs_use_different_gpus(tmp_path):
             process.wait()
 
 
-def test_the_first_free_gpu_is_chosen_once(monkeypatch, tmp_path):
-    """The choice among what CUDA reports; only CUDA itself is replaced, as there is none here."""
+def test_the_emptiest_free_gpu_is_chosen(monkeypatch, tmp_path):
+    """The choice among what CUDA and its driver report; these two are replaced, as there is no GPU here."""
     from types import SimpleNamespace
 
     chosen = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(uuid=f"gpu{index}"))
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: (5 if index == 1 else 2, 9))
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho GPU-gpu0, 200\necho GPU-gpu1, 500\necho GPU-gpu2, 300\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     monkeypatch.setattr(devices.tempfile, "gettempdir", lambda: str(tmp_path))
     monkeypatch.setattr(devices, "_held", [])
     fresh = devices.device.__wrapped__
-    assert [fresh() for _ in range(3)] == [torch.device("cuda", index) for index in range(3)]
+    assert [fresh() for _ in range(3)] == [torch.device("cuda", index) for index in (1, 2, 0)]
     assert fresh() == torch.device("cuda", 1)  # all are held: where most memory is free
-    assert chosen == [0, 1, 2, 1]
+    assert chosen == [1, 2, 0, 1]
 
 
-def test_without_a_gpu_it_is_the_processor_and_says_so(caplog, monkeypatch):
+def test_a_folder_that_cannot_be_written_keeps_no_job_from_its_gpu(tmp_path):
+    (tmp_path / "file").touch()
+    assert devices.claim(["a"], tmp_path / "file") == "a"
+
+
+def test_without_a_gpu_it_is_the_processor_and_says_so(caplog, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
     assert devices.device() == torch.device("cpu")
     caplog.set_level(logging.INFO)
     devices.report(torch.nn.Linear(2, 2), LOG)
@@ -83,15 +91,21 @@ def test_a_gpu_that_pytorch_cannot_use_is_pointed_out(caplog, monkeypatch, tmp_p
     (tmp_path / "nvidia-smi").touch(mode=0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     devices.report(torch.nn.Linear(2, 2), LOG)
+    assert caplog.text == ""  # CUDA_VISIBLE_DEVICES is empty: it is not to be used
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    devices.report(torch.nn.Linear(2, 2), LOG)
     assert "seems to have a GPU, but PyTorch" in caplog.text
 
 
-def batches_of(most, rows=range(10), size=8):
+FULL = torch.OutOfMemoryError("CUDA out of memory")
+
+
+def batches_of(most, rows=range(10), size=8, error=FULL):
     """Batches that come out where more than `most` rows don't fit into memory."""
 
     def work(batch):
         if len(batch) > most:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise error
         return sum(batch)
 
     return list(devices.in_batches(rows, size, lambda rows, size: max(1, min(len(rows), size)), work, LOG))
@@ -110,6 +124,35 @@ def test_out_of_memory_halves_the_batch_and_goes_on(caplog):
     assert [len(batch) for batch, _ in batches_of(1)] == [1] * 10
     with pytest.raises(InputError, match="one trace alone doesn't fit into the GPU's memory"):
         batches_of(0)
+    full = RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)")
+    assert [len(batch) for batch, _ in batches_of(4, error=full)] == [4, 4, 2]
+    with pytest.raises(RuntimeError, match="another"):
+        batches_of(4, error=RuntimeError("another"))
+    with (
+        pytest.raises(InputError, match="the model doesn't fit into the memory left on cpu"),
+        devices.loading("the model"),
+    ):
+        raise full
+
+
+def test_encoding_that_runs_out_of_memory_goes_on_by_halves(tmp_path, monkeypatch, caplog):
+    from test_saes import save_sae
+
+    save_sae(tmp_path)
+    encoder = saes.load_encoder(tmp_path, torch.device("cpu"))
+    x = torch.randn(37, 32)
+    whole = encoder.encode(x)
+    dense = saes.Encoder._encode_dense
+
+    def small(self, x):
+        if len(x) > 10:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return dense(self, x)
+
+    monkeypatch.setattr(saes.Encoder, "_encode_dense", small)
+    for mine, expected in zip(encoder.encode(x), whole, strict=True):
+        assert torch.allclose(mine.float(), expected.float(), rtol=1e-5)
+    assert encoder.encode(x[:0])[0].shape == (0, 8)
 
 
 def no_more_than(rows):

@@ -26,6 +26,11 @@ def test_the_shipped_config_on_the_real_model(tmp_path):
     active = rows.group_by("trace_id", "position").len()["len"]
     assert active.max() == 32
     assert active.mean() > 31
+    gate = pl.read_parquet(study.results / "tables" / "site_gate.parquet").filter(pl.col("condition").is_null())
+    assert gate.sort("fvu")["place"][0] == "site"
+    assert gate.filter("used")["place"].to_list() == ["site"]
+    assert "WARNING" not in run.output
+
     tokens = pl.read_parquet(study.results / "tables" / "layers.10.mlp" / "top_tokens.parquet")["token"]
     assert tokens.null_count() == 0
     assert any(token.startswith("␣") for token in tokens)

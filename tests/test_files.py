@@ -77,15 +77,20 @@ def test_the_analysis_rooms_need_no_model_libraries(tmp_path):
     """envs/analysis.yaml has no torch: what runs there must neither import it nor ask for its version."""
     code = f"""
 import sys, importlib.metadata
-for name in ("torch", "transformers", "datasets", "sparsify"):
-    sys.modules[name] = None
+from importlib.machinery import PathFinder
+class WithoutThem(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        absent = name.partition(".")[0] in ("torch", "transformers", "datasets", "sparsify")
+        return None if absent else PathFinder.find_spec(name, path, target)
+sys.meta_path[sys.meta_path.index(PathFinder)] = WithoutThem
 found = importlib.metadata.version
 def version(name):
     if name in ("torch", "transformers", "datasets", "eai-sparsify"):
         raise importlib.metadata.PackageNotFoundError(name)
     return found(name)
 importlib.metadata.version = version
-from thoughtscope import evidence, features, files, job, plots, summary
+from thoughtscope import controls, evidence, features, files, job, patterns, plots, summary, verdict
 import polars as pl
 files.write_parquet(pl.DataFrame({{"a": [1]}}), {str(tmp_path / "a.parquet")!r}, {{}})
 """

@@ -1,11 +1,16 @@
 """Pictures: latents keep their colours, labels can be drawn, and odd input gives a picture too."""
 
+import inspect
+import re
 import warnings
+from pathlib import Path
 
 import polars as pl
 import pytest
+from matplotlib.text import Annotation, Text
 
-from thoughtscope import evidence, plots
+from thoughtscope import controls, evidence, patterns, plots, verdict
+from thoughtscope.evidence import complete
 
 CONDITIONS = ["reason", "direct"]
 TOKENS = ["␣the", "$x$", "<script>", "\\xe2\\x80", "中文", "🙂", "a" * 60, "_^{"]
@@ -97,3 +102,249 @@ def test_an_empty_trace_gives_a_picture(tmp_path):
         relevant=none, tokens_of=none, latents=70, tokens=8,
     )  # fmt: skip
     plots.save(figure, tmp_path / "a.png", 60)
+
+
+LATENTS = range(60000, 60030)
+PATTERNS = ["calculation", "$x$", "<script>" * 9, "reflection"]  # the last is in no trace
+SITE = "layers.1.mlp"
+
+
+def verdict_table():
+    """All three verdicts in turn, those that aren't thinking patterns held back by one check after the other."""
+    rows = []
+    for number, latent in enumerate(LATENTS):
+        results = dict.fromkeys(verdict.CHECKS, "pass")
+        about, check = verdict.VERDICTS[number % 3], verdict.CHECKS[number // 3 % len(verdict.CHECKS)]
+        if about != "thinking pattern":
+            results[check] = "fail" if about == "no" else "undecided"
+        rows.append({"latent": latent, "traces": 2 + number % 20, "of": 40, "original": True, "verdict": about,
+                     "removed_by": check if about == "no" else None} | results)  # fmt: skip
+    return complete(pl.DataFrame(rows, infer_schema_length=None), verdict.SCHEMA)
+
+
+def reason_table():
+    rows = [{"latent": latent, "score": (latent % 7 - 2) / 1000, "low": (latent % 7 - 4) / 1000,
+             "high": (latent % 7) / 1000, "entropy": 0.5} for latent in LATENTS]  # fmt: skip
+    return complete(pl.DataFrame(rows), patterns.REASON_SCHEMA)
+
+
+def no_reason_table():
+    rows = [{"latent": latent, "note": "no reasoning word in any trace"} for latent in LATENTS]
+    return complete(pl.DataFrame(rows), patterns.REASON_SCHEMA)
+
+
+def lexicality_table():
+    rows = [{"latent": latent, "top_3": 0.5 + latent % 5 / 10, "top_tokens": " ".join(TOKENS[latent % 6 :])}
+            for latent in LATENTS]  # fmt: skip
+    return complete(pl.DataFrame(rows), patterns.LEXICALITY_SCHEMA)
+
+
+def pattern_table():
+    rows = [{"latent": latent, "pattern": name, "traces": 9, "windows": 40, "difference": (latent + index) % 4 - 1.5,
+             "q": 0.01 if (latent + index) % 4 == 3 else 1.0}
+            for latent in LATENTS for index, name in enumerate(PATTERNS[:-1])]  # fmt: skip
+    rows += [{"latent": latent, "pattern": PATTERNS[-1], "traces": 0, "windows": 0} for latent in LATENTS]
+    return complete(pl.DataFrame(rows, infer_schema_length=None), patterns.PATTERNS_SCHEMA)
+
+
+def outcome_table():
+    rows = []
+    for latent in LATENTS:
+        for value in ("max", "mean"):
+            area = 0.3 + latent % 5 / 10
+            about = {"latent": latent, "value": value}
+            rows.append(about | {"outcome": "correct", "positive": 1, "negative": 9, "note": "too few: 1 correct"})
+            about |= {"outcome": "truncated", "positive": 9, "negative": 10, "within_length": [None, 0.5][latent % 2]}
+            rows.append(about | {"auroc": area, "low": area - 0.1, "high": area + 0.1, "length_auroc": 0.97,
+                                 "length_low": 0.9, "length_high": 1.0})  # fmt: skip
+    return complete(pl.DataFrame(rows, infer_schema_length=None), controls.OUTCOMES_SCHEMA)
+
+
+def counts_table():
+    rows = [
+        (trace, condition, name, trace * index, 50, 2.0 * trace * index)
+        for condition in CONDITIONS for trace in range(5) for index, name in enumerate(reversed(PATTERNS))
+    ]  # fmt: skip
+    names = ["trace_id", "condition", "pattern", "matches", "tokens", "per_100_tokens"]
+    return pl.DataFrame(rows, schema=names, orient="row")
+
+
+def gate_table():
+    """A place with numbers and the others without."""
+    numbers = dict.fromkeys(("fvu", "fvu_low", "fvu_high", "cosine", "l0", "fired", "median_norm"), 0.5)
+    about = [{"hookpoint": SITE, "condition": None, "place": place, "used": place == "site", "sinks": 1}
+             | (numbers if place == "site" else dict.fromkeys(numbers)) for place in evidence.PLACES]  # fmt: skip
+    return pl.DataFrame(about, schema_overrides={"condition": pl.String})
+
+
+def bins_table():
+    rows = [(condition, "generated", 0, 0.0, 1.0, 5) for condition in CONDITIONS]
+    return pl.DataFrame(rows, schema=["condition", "scope", "bin", "lower", "upper", "count"], orient="row")
+
+
+def listed():
+    return relevant().rename({"max": "activation"}).with_columns(sink=False, rank_with_sinks=pl.col("rank"))
+
+
+def tables():
+    """The inputs of every picture but that of a trace, by the picture's name."""
+    recurring = evidence.recurrence(relevant().lazy(), inferences=3)
+    return {
+        "recurrence": {"table": recurring, "top_tokens": tokens_table()},
+        "frequencies": {"table": relevant().with_columns(tokens=pl.lit(3))},
+        "histogram": {"table": bins_table()},
+        "top_activations": {"table": listed()},
+        "top_tokens": {"table": tokens_table(), "recurrence": recurring},
+        "site_gate": {"table": gate_table()},
+        "verdict": {"table": verdict_table(), "reason_scores": reason_table(), "lexicality": lexicality_table()},
+        "patterns": {"table": pattern_table(), "verdict": verdict_table()},
+        "waterfall": {"table": verdict_table()},
+        "outcomes": {"table": outcome_table(), "verdict": verdict_table()},
+        "pattern_counts": {"table": counts_table()},
+    }
+
+
+SETTINGS = {"site": SITE, "conditions": CONDITIONS, "scope": "generated", "latents": 20, "tokens": 4, "max_top_3": 0.8,
+            "alpha": 0.05, "max_fvu": 0.7}  # fmt: skip
+
+
+def draw(name, **given):
+    """Draw a picture from the tables above, but for those given."""
+    function = getattr(plots, name)
+    wanted = inspect.signature(function).parameters
+    settings = {key: value for key, value in SETTINGS.items() if key in wanted}
+    return function(**settings | tables()[name] | given)
+
+
+def words(figure):
+    return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
+
+
+@pytest.mark.parametrize("name", tables())
+def test_pictures_are_drawn_from_ordinary_tables(tmp_path, name):
+    plots.save(draw(name), tmp_path / "a.png", 60)
+
+
+@pytest.mark.parametrize("name", tables())
+def test_pictures_are_drawn_from_empty_tables(tmp_path, name):
+    figure = draw(name, **{key: table.clear() for key, table in tables()[name].items()})
+    plots.save(figure, tmp_path / "a.png", 60)
+    assert any(re.search(r"\b(no|nothing)\b", text) for text in words(figure))
+
+
+@pytest.mark.parametrize("name", ["recurrence", "frequencies", "histogram", "top_activations", "pattern_counts"])
+def test_pictures_are_drawn_for_one_condition(tmp_path, name):
+    given = {key: table.filter(pl.col("condition") == "reason") for key, table in tables()[name].items()}
+    figure = draw(name, conditions=["reason"], **given)
+    plots.save(figure, tmp_path / "a.png", 60)
+    assert "direct" not in words(figure)
+
+
+NULLABLE = {
+    "verdict": ["score", "low", "high", "entropy", "top_3", "top_tokens"],
+    "patterns": ["difference", "q"],
+    "outcomes": ["auroc", "low", "high", "within_length", "note"],
+    "pattern_counts": ["per_100_tokens"],
+}
+
+
+@pytest.mark.parametrize("name", NULLABLE)
+def test_pictures_are_drawn_where_no_number_is_known(tmp_path, name):
+    given = {
+        key: table.with_columns(pl.lit(None, table.schema[column]).alias(column) for column in NULLABLE[name]
+                                if column in table.columns)
+        for key, table in tables()[name].items()
+    }  # fmt: skip
+    plots.save(draw(name, **given), tmp_path / "a.png", 60)
+
+
+def test_layers_without_any_site_or_latent(tmp_path):
+    recurring = evidence.recurrence(relevant().lazy(), inferences=3)
+    for name, given in {"a": {}, "b": {"s": recurring.clear()}, "c": {"s": recurring, "t": recurring.clear()}}.items():
+        figure = plots.layers(given, conditions=CONDITIONS, scope="generated")
+        plots.save(figure, tmp_path / f"{name}.png", 60)
+
+
+def test_a_latent_that_a_condition_lacks_has_an_interval_from_zero():
+    table = evidence.recurrence(relevant().filter(pl.col("condition") == "reason").lazy(), inferences=3)
+    figure = plots.recurrence(table, tokens_table(), site=SITE, conditions=CONDITIONS, scope="generated", latents=1)
+    # Three lines a latent: what joins the counts, and an interval for each condition.
+    spans = [tuple(line.get_xdata()) for line in figure.axes[0].lines if len(line.get_xdata()) == 2]
+    assert spans[0] == (0, 2)
+    assert spans[2] == (0, pytest.approx(3 * 0.5615, abs=0.001))  # Wilson's interval of 0 of 3
+
+
+def test_the_verdict_says_when_no_reasoning_word_occurs():
+    figure = draw("verdict", reason_scores=no_reason_table())
+    assert any("no reasoning word in any trace" in text for text in words(figure))
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["thinking\npattern", "no", "undecided"]
+    assert not any("reasoning word in any trace" in text for text in words(draw("verdict")))
+
+
+def test_the_verdict_names_leading_latents_apart_from_each_other():
+    figure = draw("verdict")
+    figure.draw_without_rendering()
+    labels = [text for text in figure.axes[0].texts if isinstance(text, Annotation)]
+    # Ten thinking patterns come first, whatever their traces; then the two of the most traces.
+    expected = [latent for latent in LATENTS if latent % 3 == 0] + [60019, 60017]
+    assert sorted(int(text.get_text()) for text in labels) == sorted(expected)
+    boxes = [Text.get_window_extent(text) for text in labels]
+    assert not any(one.overlaps(two) for index, one in enumerate(boxes) for two in boxes[:index])
+
+
+def test_the_pattern_picture_marks_what_is_significant_and_what_is_absent():
+    figure = draw("patterns")
+    found = words(figure)
+    assert found.count("in no trace") == 1
+    marks = next(line for line in figure.axes[0].lines if line.get_color() == plots.INK)
+    shown = plots._leading(verdict_table(), 20)["latent"].to_list()
+    significant = pattern_table().filter(pl.col("q") < 0.05, pl.col("latent").is_in(shown))
+    assert len(marks.get_xdata()) == len(significant) > 0
+    scaled = figure.axes[0].images[0].get_array()
+    assert abs(scaled).max(axis=0).min() == 1  # each latent by its largest difference
+    assert scaled.mask[-1].all()  # the absent pattern comes last, empty
+    assert scaled.mask.sum() == 20
+
+
+def test_the_waterfall_counts():
+    figure = draw("waterfall")
+    steps = dict(verdict.waterfall(verdict_table()))
+    assert (steps["candidates"], steps["not_merely_length"], steps["survivors"]) == (30, 20, 10)
+    found = [text.strip() for text in words(figure)]
+    assert f"10 of 30 recurring latents at {SITE} pass every check" in found
+    # Ten latents fail, the six checks in turn; ten are undecided, ten thinking patterns.
+    assert (found.count("−2"), found.count("−1")) == (4, 2)
+    widths = [bar.get_width() for bar in figure.axes[0].patches]
+    assert widths == [30, 2, 2, 2, 2, 1, 1, 10, 10]
+
+
+def test_an_outcome_of_too_few_traces_says_so():
+    figure = draw("outcomes")
+    few, enough = figure.axes
+    assert [text.get_text() for text in few.texts] == ["too few: 1 correct"]
+    assert len(enough.get_yticks()) == 20
+    assert enough.get_title(loc="left") == "truncated against finished: 9 against 10 traces"
+
+
+def test_pattern_counts_are_means_over_traces():
+    found = words(draw("pattern_counts"))
+    assert found.count("0 of 5") == 2  # the pattern that is in no trace, in each condition
+    assert found.count("12.00") == 2  # 0, 6, 12, 18 and 24 per 100 tokens
+
+
+def test_rules_and_pictures_agree():
+    """What a rule hands over is what its picture takes."""
+    root = Path(__file__).parents[1] / "workflow"
+    rules = re.split(r"^rule plot_", (root / "rules/plots.smk").read_text("utf-8"), flags=re.MULTILINE)[1:]
+    for rule in rules:
+        name = rule[: rule.index(":")]
+        caption = re.search(r'caption="\.\./report/(\w+\.rst)"', rule)
+        assert (root / "report" / caption[1]).read_text("utf-8").strip().endswith(".")
+        if "scripts/plot.py" not in rule:
+            continue
+        inputs, params = (re.search(rf"^    {part}:\n((?: {{8}}.*\n)+)", rule, re.MULTILINE)[1]
+                          for part in ("input", "params"))  # fmt: skip
+        given = set(re.findall(r"(\w+)=", inputs)) | set(re.findall(r"(\w+)=(?=config|CONDITIONS)", params)) - {"dpi"}
+        if "plots/{site}/" in rule:
+            given.add("site")
+        assert given == set(inspect.signature(getattr(plots, name)).parameters), name

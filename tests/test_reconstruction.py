@@ -8,7 +8,8 @@ import pytest
 import torch
 from test_saes import save_sae
 
-from thoughtscope import evidence, models, plots, reconstruction, saes
+from thoughtscope import config, evidence, models, plots, reconstruction, saes
+from thoughtscope.errors import InputError
 
 LOG = logging.getLogger("test")
 NAMES = ["layers.1.mlp", "layers.1.mlp@residual_in", "layers.1.mlp@residual_out", "layers.0.mlp", "layers.2.mlp"]
@@ -24,6 +25,16 @@ def test_sites_compared(manifest):
     assert reconstruction.compared_sites("layers.1.mlp.up_proj", manifest | {"widths": wide}) == [
         "layers.1.mlp.up_proj", "layers.0.mlp.up_proj", "layers.2.mlp.up_proj",
     ]  # fmt: skip
+
+
+def test_sites_of_a_blocks_own_output(manifest):
+    """A block's output is the residual stream: it is named once."""
+    widths = {f"layers.{layer}": 32 for layer in range(4)} | {f"layers.{layer}.mlp": 32 for layer in range(4)}
+    manifest = manifest | {"hidden_size": 32, "widths": widths}
+    assert reconstruction.compared_sites("layers.1", manifest) == ["layers.1", "layers.1@residual_in", "layers.2"]
+    with pytest.raises(InputError, match=r"read_from is 'residual_out', but layers.1 is a block, whose output that is"):
+        config.check_sites(manifest, "layers.{layer}", [1], "residual_out")
+    config.check_sites(manifest, "layers.{layer}", [1], "residual_in")
 
 
 @pytest.fixture
@@ -54,9 +65,8 @@ def test_gate_is_sparsifys_forward_over_all_tokens(tmp_path, manifest, written, 
             x, start = kept[name][0], len(trace["prompt_ids"])
             sink = x.norm(dim=-1) > 10 * x.norm(dim=-1).median()
             states[name].append(x[start:][~sink[start:]])
-    gate = evidence.site_gate(
-        measured.lazy().with_columns(hookpoint=pl.lit("layers.1.mlp")), saes={"layers.1.mlp": {"num_latents": 96}},
-        used=["layers.1.mlp"],
+    gate = evidence.fit(
+        measured.lazy(), hookpoint="layers.1.mlp", num_latents=96, used="layers.1.mlp"
     ).filter(pl.col("condition").is_null())  # fmt: skip
     assert gate["site"].to_list() == NAMES
     assert gate["place"].to_list() == list(evidence.PLACES)
@@ -97,8 +107,28 @@ def make_gate(scales, used, traces=8):
                 x = noise.normal(size=(20, 6)) + 5
                 made.append((trace_id, condition, x, scale * noise.normal(size=(20, 6))))
         table += rows(site, made)
-    frame = pl.DataFrame(table, schema=reconstruction.SCHEMA).lazy().with_columns(hookpoint=pl.lit("layers.1.mlp"))
-    return evidence.site_gate(frame, saes={"layers.1.mlp": {"num_latents": 10}}, used=[used])
+    frame = pl.DataFrame(table, schema=reconstruction.SCHEMA).lazy()
+    return evidence.fit(frame, hookpoint="layers.1.mlp", num_latents=10, used=used)
+
+
+def test_neighbouring_saes_keep_their_own_sites():
+    """With layers 1 and 2, one SAE's site is a place beside the other's; only its own is the one it is used at."""
+    frames = []
+    for hookpoint in ("layers.1.mlp", "layers.2.mlp"):
+        noise = np.random.default_rng(1)
+        table = []
+        for site in ("layers.1.mlp", "layers.2.mlp"):
+            scale = 0.3 if site == hookpoint else 2.0
+            table += rows(
+                site, [(i, "reason", noise.normal(size=(9, 6)), scale * noise.normal(size=(9, 6))) for i in (0, 1)]
+            )
+        frame = pl.DataFrame(table, schema=reconstruction.SCHEMA).lazy()
+        frames.append(evidence.fit(frame, hookpoint=hookpoint, num_latents=10, used=hookpoint))
+    gate = pl.concat(frames)
+    assert gate.filter("used").select("hookpoint", "site").unique().sort("site").rows() == [
+        ("layers.1.mlp", "layers.1.mlp"), ("layers.2.mlp", "layers.2.mlp"),
+    ]  # fmt: skip
+    assert evidence.gate_warnings(gate, 0.7) == []
 
 
 def test_the_interval_is_over_problems_and_covers_the_truth():
@@ -120,14 +150,10 @@ def test_no_interval_from_one_problem_and_no_fvu_without_variance():
     still = np.full((20, 6), 3.3)
     frame = pl.DataFrame(rows("layers.1.mlp", [(0, "reason", still, still), (1, "reason", still[:0], still[:0])]),
                          schema=reconstruction.SCHEMA)  # fmt: skip
-    gate = evidence.site_gate(
-        frame.lazy().with_columns(hookpoint=pl.lit("layers.1.mlp")), saes={"layers.1.mlp": {"num_latents": 10}}, used=[]
-    )
+    settings = {"hookpoint": "layers.1.mlp", "num_latents": 10, "used": "layers.1.mlp"}
+    gate = evidence.fit(frame.lazy(), **settings)
     assert gate["fvu"].to_list() == [None, None]
-    nothing = evidence.site_gate(
-        frame.filter(trace_id=1).lazy().with_columns(hookpoint=pl.lit("layers.1.mlp")),
-        saes={"layers.1.mlp": {"num_latents": 10}}, used=[],
-    )  # fmt: skip
+    nothing = evidence.fit(frame.filter(trace_id=1).lazy(), **settings)
     assert nothing.select("tokens", "fvu", "cosine", "median_norm", "l0").rows() == [(0, None, None, None, None)] * 2
     assert evidence.gate_warnings(nothing, 0.7) == []
     plots.site_gate(nothing, max_fvu=0.7)

@@ -4,6 +4,7 @@ import json
 import logging
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
@@ -40,6 +41,202 @@ def test_encode_is_sparsifys(tmp_path, monkeypatch, latents, k, chunk):
     dense = torch.zeros(37, latents).scatter(-1, expected.top_indices, expected.top_acts)
     assert torch.allclose(torch.zeros(37, latents).scatter(-1, indices, activations), dense, rtol=1e-5, atol=0)
     assert active.sum() == (dense > 0).sum()
+
+
+@pytest.fixture
+def dense_tokens(monkeypatch) -> list[int]:
+    """Encode by bounds whatever the size and the hardware; return how many tokens each dense encoding then takes."""
+    dense, counts = saes.Encoder._encode_dense, []
+
+    def counted(self, x):
+        counts.append(len(x))
+        return dense(self, x)
+
+    monkeypatch.setattr(saes, "BOUND_WEIGHTS", 0)
+    monkeypatch.setattr(saes, "_multiplies_bfloat16", lambda device: True)
+    monkeypatch.setattr(saes.Encoder, "_encode_dense", counted)
+    return counts
+
+
+def check_exact(sae: SparseCoder, x: torch.Tensor) -> None:
+    """Compare with sparsify's own float32 `encode`, and each latent with its pre-activation in float64."""
+    weight, bias, b_dec = (tensor.detach() for tensor in (sae.encoder.weight, sae.encoder.bias, sae.b_dec))
+    activations, latents = saes.Encoder(weight, bias, b_dec, sae.cfg.k).encode(x)
+    expected = sae.encode(x).top_acts.detach().sort(descending=True).values
+    assert activations.shape == latents.shape == expected.shape
+    # What float32 can't resolve: differences far below the terms of the sum.
+    rounding = 1e-6 * (x - b_dec).norm(dim=-1, keepdim=True) * weight.norm(dim=-1).max()
+    assert ((activations - expected).abs() <= 1e-5 * expected + rounding).all()
+    pre_activations = (x - b_dec).double() @ weight.double().T + bias.double()
+    theirs = pre_activations.gather(-1, latents).relu()
+    assert ((activations - theirs).abs() <= 1e-5 * theirs + rounding).all()
+    assert all(len(row.unique()) == sae.cfg.k for row in latents)  # so that ties are different latents
+
+
+def case(name: str) -> tuple[SparseCoder, torch.Tensor]:
+    """Return a hard SAE, 64 wide with 512 latents, and states for it."""
+    torch.manual_seed(0)
+    sae = SparseCoder(64, SparseCoderConfig(num_latents=512, k=512 if name == "all latents" else 8))
+    weight, bias, x = sae.encoder.weight.data, sae.encoder.bias.data, torch.randn(40, 64)
+    bias.normal_(std=0.1)
+    sae.b_dec.data.normal_()
+    if name == "near-ties":
+        weight[1::2], bias[1::2] = weight[::2] * (1 + 1e-6), bias[::2]
+    elif name == "duplicates":
+        weight[:], bias[:] = weight[:16].repeat(32, 1), bias[:16].repeat(32)
+    elif name == "nearly the same":
+        weight[:], bias[:] = weight[0] + 1e-5 * weight, 3
+    elif name == "few active":
+        bias -= 2
+    elif name == "none active":
+        bias -= 100
+    elif name == "large biases":
+        bias *= 1e4
+    elif name == "one large bias":
+        bias[7] = 1e6
+    elif name == "rows of different norms":
+        weight *= torch.logspace(-3, 3, 512)[:, None]
+    elif name.startswith("scale"):
+        scale = float(name.split()[1])
+        x *= scale
+        bias *= scale
+        sae.b_dec.data *= scale
+    return sae, x
+
+
+@pytest.mark.parametrize(
+    ("name", "unproven"),
+    [
+        ("random", 0),
+        ("scale 1e3", 0),
+        ("scale 1e-3", 0),
+        ("scale 1e-20", 40),  # where float32 itself begins to underflow, nothing is proven
+        ("few active", 0),
+        ("none active", 0),
+        ("large biases", 0),
+        ("one large bias", 0),
+        ("rows of different norms", 0),
+        ("near-ties", 0),
+        ("duplicates", 40),
+        ("nearly the same", 40),
+        ("all latents", 0),
+    ],
+)
+def test_bounded_encoding_is_sparsifys(dense_tokens, name, unproven):
+    sae, x = case(name)
+    check_exact(sae, x)
+    check_exact(sae, x[:1])
+    assert sum(dense_tokens[:1]) == unproven
+
+
+@pytest.mark.parametrize(("candidates", "chunk"), [(1, 2**27), (3, 512 * 7), (1000, 2**27)])
+def test_bounded_encoding_with_any_candidates_and_chunks(dense_tokens, monkeypatch, candidates, chunk):
+    """With k candidates next to nothing is proven, with all latents everything is; the result is the same."""
+    monkeypatch.setattr(saes, "CANDIDATES", candidates)
+    monkeypatch.setattr(saes, "CHUNK_VALUES", chunk)
+    check_exact(*case("random"))
+    assert (sum(dense_tokens) > 30) == (candidates == 1)
+
+
+def test_bounded_encoding_of_no_token(dense_tokens):
+    sae, x = case("random")
+    activations, latents = saes.Encoder(sae.encoder.weight, sae.encoder.bias, sae.b_dec, 8).encode(x[:0])
+    assert activations.shape == latents.shape == (0, 8)
+    assert latents.dtype == torch.int64
+
+
+def test_candidates_are_proven_past_the_rounding_of_the_bounds(dense_tokens, monkeypatch):
+    """All bounds are 1, to within their rounding, and tell nothing."""
+    weight = torch.linspace(1, 1 + saes.BFLOAT16_UNIT, 100)[:, None]
+    monkeypatch.setattr(saes.Encoder, "_bounds", lambda self, x: torch.ones(len(x), 100, dtype=torch.bfloat16))
+    activations, latents = saes.Encoder(weight, torch.zeros(100), torch.zeros(1), 4).encode(torch.ones(1, 1))
+    assert latents.tolist() == [[99, 98, 97, 96]]
+    assert torch.equal(activations, weight[latents[0]].T)
+
+
+def test_unproven_tokens_among_proven_ones(dense_tokens):
+    """Every third token sees latents that are nearly the same, one isn't finite, the rest see random ones."""
+    sae, x = case("random")
+    weight = sae.encoder.weight.data
+    sae.b_dec.data[:] = 0
+    weight[:256, 32:], weight[256:] = 0, 1e-5 * weight[256:]
+    weight[256:, 32:] += 1
+    x[:, 32:], x[::3, :32], x[::3, 32:] = 0, 0, 1
+    check_exact(sae, x)
+    assert dense_tokens == [14]
+    x[1] = torch.nan
+    assert saes.Encoder(weight, sae.encoder.bias.data, sae.b_dec.data, 8).encode(x)[0][1].isnan().all()
+    assert dense_tokens == [14, 15]
+
+
+def above(value: float) -> float:
+    """Return a number a little under halfway from value, a power of two, to the next bfloat16: it is rounded down."""
+    return value * (1 + 0.9 * saes.BFLOAT16_UNIT)
+
+
+def adversary(name: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return weight, bias and states at which one term of the bound is all there is: the rest of the sum cancels."""
+    torch.manual_seed(0)
+    half = 512
+    ones, bias = torch.ones(1, half), torch.zeros(1)
+    if name == "states rounded":
+        return torch.cat([ones, ones], 1), bias, torch.cat([above(1) * ones, -ones], 1)
+    if name == "rows rounded":
+        return torch.cat([above(1) * ones, -ones], 1), bias, torch.cat([ones, ones], 1)
+    if name == "biases rounded":
+        return torch.cat([-ones, 0 * ones], 1), torch.tensor([above(half)]), torch.cat([ones, 0 * ones], 1)
+    if name == "product rounded":  # exact in bfloat16, and each term has its opposite
+        rows, states = torch.randn(200, half).bfloat16().float(), torch.randn(20, half).bfloat16().float()
+        order = torch.randperm(half)
+        return torch.cat([rows, -rows[:, order]], 1), bias.expand(200), torch.cat([states, states[:, order]], 1)
+    if name == "pre-activations rounded":  # 1, then steps of just over half of its last digit, each rounded up to one
+        row, state = 2.0**-12 * ones, 2.0**-12 * (1 + 2.0**-6) * ones
+        return torch.cat([ones[:, :1], row, -ones[:, :1]], 1), bias, torch.cat([ones[:, :1], state, ones[:, :1]], 1)
+    if name == "norms rounded":  # each state's error is along every row, so that Cauchy-Schwarz is an equality
+        signs = torch.tensor([1.0, -1.0]).repeat(4)
+        rows = (1 + torch.arange(128)[:, None] / 128) * torch.ones(8)
+        return rows, bias.expand(128), signs + 2.0**-9 * torch.linspace(0.5, 0.999, 100)[:, None]
+    if name == "products underflow":
+        return 1e-20 * ones.expand(64, -1), bias.expand(64), 1e-20 * ones.expand(64, -1)
+    if name == "states underflow":
+        return ones.expand(64, -1), bias.expand(64), 1e-39 * ones.expand(64, -1)
+    scale = torch.logspace(-4, 4, 100)[:, None]
+    return scale * torch.randn(100, half), torch.randn(100) * scale[:, 0], scale * torch.randn(100, half)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "random",
+        "states rounded",
+        "rows rounded",
+        "biases rounded",
+        "product rounded",
+        "pre-activations rounded",
+        "norms rounded",
+        "products underflow",
+        "states underflow",
+    ],
+)
+def test_bounds_are_bounds(name):
+    """Against float64, and against float32 summed one term after the other, which is the worst order."""
+    weight, bias, x = adversary(name)
+    bounds = saes.Encoder(weight, bias, torch.zeros(weight.shape[1]), 1)._bounds(x).double()
+    bounds += saes.BFLOAT16_UNIT * bounds.abs()
+    assert (x.double() @ weight.double().T + bias.double() <= bounds).all()
+    one_by_one = np.cumsum((x[:, None] * weight).numpy(), axis=-1, dtype=np.float32)[..., -1]
+    assert (torch.from_numpy(one_by_one) + bias <= bounds).all()
+
+
+def test_bounds_are_used_for_large_encoders_where_the_hardware_multiplies_bfloat16(monkeypatch):
+    used = []
+    for weights, native in [(512, True), (513, True), (512, False)]:
+        monkeypatch.setattr(saes, "BOUND_WEIGHTS", weights)
+        monkeypatch.setattr(saes, "_multiplies_bfloat16", lambda device, native=native: native)
+        encoder = saes.Encoder(torch.randn(64, 8), torch.zeros(64), torch.zeros(8), 4)
+        encoder.encode(torch.randn(3, 8))
+        used.append("_bound_weight" in vars(encoder))
+    assert used == [True, False, False]
 
 
 def test_decode_is_sparsifys(tmp_path):

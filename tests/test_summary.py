@@ -32,15 +32,24 @@ def test_summary():
          "site": ["layers.1.mlp", "layers.0.mlp", "layers.1.mlp"], "used": [True, False, True],
          "fvu": [0.8123, 0.9, 0.5]}
     )  # fmt: skip
+    verdicts = pl.DataFrame(
+        {"latent": [7, 5, 4, 3], "original": [True, True, True, False],
+         "verdict": ["no", "thinking pattern", "undecided", "no"],
+         "removed_by": ["not_merely_lexical", None, None, "not_a_sink"]}
+    )  # fmt: skip
     text = summary.write(
         experiment="x", manifest={"name": "tiny", "num_layers": 4}, traces=pl.DataFrame(rows, schema=traces.SCHEMA),
         saes={"layers.1.mlp": {"num_latents": 48, "k": 4}}, gate=gate, layers=layers,
         recurrence={"layers.1.mlp": recurrence}, top_tokens={"layers.1.mlp": tokens},
+        verdicts={"layers.1.mlp": verdicts},
         conditions=["reason", "direct"], top_latents=10, max_fvu=0.7, include_sinks=False,
     )  # fmt: skip
     lines = text.splitlines()
     assert "- reason: 4 traces, 120 tokens written (median 25), 2 truncated, 2 of 3 graded answers correct" in lines
     assert "- direct: 4 traces, 8 tokens written (median 2), 0 truncated, 0 of 4 graded answers correct" in lines
+    headline = next(line for line in lines if line.startswith("Of 3 latents that the original study's method would"))
+    assert headline.endswith("1 pass all 6 checks, 1 is undecided, 1 removed: 1 a token detector.")
+    assert any(line.startswith("| 7 ") and "no: a token detector" in line for line in lines)
     of_site = [line for line in lines if "latents active" in line]
     assert of_site[0].startswith("- reason: 12 latents active, 4 among the top of some trace, 2 of two or more")
     assert of_site[0].endswith("peak on 3.5 tokens; 2 sinks")

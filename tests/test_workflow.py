@@ -18,7 +18,11 @@ from thoughtscope import files
 
 PER_TRACE = ["trace_top_activations", "trace_frequencies", "trace_histograms", "relevant_latents", "trace_top_tokens"]
 POOLED = ["top_activations", "frequencies", "histogram", "recurrence", "top_tokens"]
-TABLES = [*POOLED, "sinks"]  # of a site, over all its traces; the last has no picture of its own
+CANDIDATES = ["contrasts", "outcomes", "pattern_tests", "reason_scores", "lexicality", "verdict"]  # tests of latents
+TABLES = [*POOLED, "sinks", "fit", "controls", *CANDIDATES]  # of a site, over all its traces
+JUDGED = ["waterfall", "verdict", "patterns", "outcomes"]  # pictures of the verdict
+PICTURES = [*POOLED, *JUDGED]
+TEXT = {"matches", "pattern_counts", "plot_pattern_counts"}  # what is in the text, whatever the site
 CONDITIONS = ["reason", "bypass"]
 FIRST, SECOND = "00000-00001", "00002-00003"
 GATE = {"site_gate", "plot_site_gate"}
@@ -26,7 +30,7 @@ ACROSS = {"layers", "plot_layers", "summary"} | GATE  # what compares layers
 
 
 def of_site(site: str) -> set[str]:
-    return {f"{rule} {site}" for rule in [*TABLES, *[f"plot_{name}" for name in POOLED]]}
+    return {f"{rule} {site}" for rule in [*TABLES, *[f"plot_{name}" for name in PICTURES]]}
 
 
 def of_blocks(rules: list[str], site: str, blocks: list[str]) -> set[str]:
@@ -50,7 +54,13 @@ EVERYTHING = (
     | read(SITE, [FIRST])
     | of_site(SITE)
     | ACROSS
+    | TEXT
 )
+
+
+def judged(site: str) -> set[str]:
+    """The verdict, and what shows it."""
+    return {f"verdict {site}", *[f"plot_{name} {site}" for name in JUDGED], "summary"}
 
 
 @pytest.fixture(scope="module")
@@ -80,10 +90,10 @@ def test_results_are_where_the_design_says(done):
     assert names == {
         f"traces/reason/{FIRST}.parquet", f"activations/{SITE}/reason/{FIRST}.parquet",
         f"reconstruction/{SITE}/reason/{FIRST}.parquet", f"features/{SITE}/reason/{FIRST}.parquet",
-        *[f"tables/{name}.parquet" for name in ("layers", "site_gate")],
-        *[f"plots/{name}.png" for name in ("layers", "site_gate")],
+        *[f"tables/{name}.parquet" for name in ("layers", "site_gate", "matches", "pattern_counts")],
+        *[f"plots/{name}.png" for name in ("layers", "site_gate", "pattern_counts")],
         *[f"tables/{SITE}/traces/reason/{FIRST}/{name}.parquet" for name in tables],
-        *[f"tables/{SITE}/{name}.parquet" for name in TABLES], *[f"plots/{SITE}/{name}.png" for name in POOLED],
+        *[f"tables/{SITE}/{name}.parquet" for name in TABLES], *[f"plots/{SITE}/{name}.png" for name in PICTURES],
         *[f"plots/{SITE}/traces/reason/{FIRST}/0000{trace}.png" for trace in (0, 1)],
     }  # fmt: skip
     assert {path.name for path in (done.results / "saes" / SITE).iterdir()} == {
@@ -157,7 +167,7 @@ def test_reruns_are_exactly_what_an_edit_affects(done):
 
     # One block more: its traces and encodings, and what counts them; the first block's pictures stay.
     grown = done.edit(inferences=4)
-    expected = of_generation([SECOND]) | read(SITE, [SECOND]) | of_site(SITE) | ACROSS
+    expected = of_generation([SECOND]) | read(SITE, [SECOND]) | of_site(SITE) | ACROSS | TEXT
     assert grown.plan() == expected
     assert grown.run().jobs == expected
     assert grown.plan() == set()
@@ -165,17 +175,19 @@ def test_reruns_are_exactly_what_an_edit_affects(done):
     assert set(table["of"]) == {4}
     old = {path: digest for path, digest in before.items() if FIRST in path}
     assert snapshot(grown).items() >= old.items()
-    expected = of_site(SITE) | ACROSS
+    expected = of_site(SITE) | ACROSS | TEXT
     assert done.plan() == expected
     assert done.run().jobs == expected
     assert snapshot(done).items() >= before.items()
 
     # A plot setting: the pictures that show it.
     sharper = done.edit(plots={"dpi": 80})
-    pictures = {f"plot_{name} {SITE}" for name in POOLED} | of_blocks(["plot_traces"], SITE, [FIRST])
-    pictures |= {"plot_layers", "plot_site_gate"}
+    scoped = {f"plot_{name} {SITE}" for name in POOLED} | of_blocks(["plot_traces"], SITE, [FIRST]) | {"plot_layers"}
+    pictures = scoped | {f"plot_{name} {SITE}" for name in JUDGED} | {"plot_site_gate", "plot_pattern_counts"}
     assert sharper.plan() == pictures
-    assert done.edit(plots={"latents": 5}).plan() == {f"plot_recurrence {SITE}", f"plot_top_tokens {SITE}"}
+    assert done.edit(plots={"latents": 5}).plan() == {
+        f"plot_{name} {SITE}" for name in ("recurrence", "top_tokens", "patterns", "outcomes")
+    }
     assert done.edit(plots={"tokens": 3}).plan() == {f"plot_top_tokens {SITE}"} | of_blocks(
         ["plot_traces"], SITE, [FIRST]
     )
@@ -194,13 +206,23 @@ def test_reruns_are_exactly_what_an_edit_affects(done):
     assert done.edit(analysis__top_latents=2).plan() == (
         of_blocks(["relevant_latents", "trace_top_tokens", "plot_traces"], SITE, [FIRST])
         | {f"{rule} {SITE}" for rule in ("recurrence", "top_tokens", "plot_recurrence", "plot_top_tokens")}
+        | {f"{rule} {SITE}" for rule in ("controls", *CANDIDATES)}
+        | judged(SITE)
         | ACROSS - GATE
     )
     assert done.edit(analysis__include_sinks=True).plan() == (
-        of_blocks([*PER_TRACE, "plot_traces"], SITE, [FIRST]) | of_site(SITE) - {f"sinks {SITE}"} | ACROSS - GATE
+        of_blocks([*PER_TRACE, "plot_traces"], SITE, [FIRST])
+        | of_site(SITE) - {f"sinks {SITE}", f"fit {SITE}"}
+        | ACROSS - GATE
     )
-    assert done.edit(analysis__max_fvu=0.5).plan() == GATE | {"summary"}
-    assert done.edit(plots={"scope": "all"}).plan() == pictures - {"plot_site_gate"}
+    assert done.edit(analysis__max_fvu=0.5).plan() == GATE | judged(SITE)
+    assert done.edit(analysis__alpha=0.01).plan() == judged(SITE)
+    found = {f"pattern_tests {SITE}", f"reason_scores {SITE}"}
+    assert done.edit(patterns={"doubt": ["hm"]}).plan() == TEXT | found | judged(SITE)
+    assert done.edit(analysis__shifts=200).plan() == found | judged(SITE)
+    lexical = {f"lexicality {SITE}"}
+    assert done.edit(analysis__max_top_3=0.9).plan() == lexical | judged(SITE)
+    assert done.edit(plots={"scope": "all"}).plan() == scoped
     fewer = done.edit(analysis__top_tokens=2)
     expected = (
         of_blocks(["trace_top_tokens", "plot_traces"], SITE, [FIRST])
@@ -214,7 +236,7 @@ def test_reruns_are_exactly_what_an_edit_affects(done):
 
     # Temperature: traces and all that follows; not problems, model or SAE.
     hotter = done.edit(generation__temperature=0.5)
-    expected = of_generation([FIRST]) | read(SITE, [FIRST]) | of_site(SITE) | ACROSS
+    expected = of_generation([FIRST]) | read(SITE, [FIRST]) | of_site(SITE) | ACROSS | TEXT
     assert hotter.plan() == expected
     hotter.run("--until", "generate")
     traces = f"traces/reason/{FIRST}.parquet"
@@ -230,7 +252,7 @@ def test_reruns_are_exactly_what_an_edit_affects(done):
     assert done.edit(generation__batch_size=1).plan() == set()
     planned = done.edit(prompts__bypass__user="{question} Now.").plan()
     assert f"generate bypass {FIRST}" in planned
-    assert not {job for job in planned if "reason" in job}
+    assert not {job for job in planned if " reason " in job}
     # The same text as a raw prompt goes without the chat template.
     raw = {"reason": {"raw": "{question} Think."}, "bypass": done.config["prompts"]["bypass"]}
     assert f"generate reason {FIRST}" in done.edit(prompts=raw).plan()

@@ -142,6 +142,17 @@ def sae_of_site(name):
     return path
 
 
+def reconstruction_of_site(wildcards):
+    """Return how well a site's SAE reconstructs each block, at its site and around it."""
+    return expand(
+        "results/{experiment}/reconstruction/{hookpoint}/{condition}/{block}.parquet",
+        experiment=wildcards.experiment,
+        hookpoint=parse_site(wildcards.site)[0],
+        condition=CONDITIONS,
+        block=BLOCKS,
+    )
+
+
 def trace_table(name):
     """Return the pattern of a per-trace table."""
     return f"results/{{experiment}}/tables/{{site}}/traces/{{condition}}/{{block}}/{name}.parquet"
@@ -164,6 +175,16 @@ def prompt_names(wildcards):
 def per_block(pattern):
     """Return a pattern's files for all conditions and blocks; its other wildcards stay open."""
     return expand(pattern, condition=CONDITIONS, block=BLOCKS, allow_missing=True)
+
+
+def of_studied(pattern):
+    """Return a pattern's files for all blocks of the condition under study, the first; other wildcards stay open."""
+    return expand(pattern, condition=CONDITIONS[0], block=BLOCKS, allow_missing=True)
+
+
+def as_json(value):
+    """Return a value as JSON, keys in order, so that it compares as what it says."""
+    return json.dumps(value, sort_keys=True)
 
 
 def gigabytes(size):

@@ -249,6 +249,25 @@ rule sinks:
         "../scripts/table.py"
 
 
+rule fit:
+    input:
+        reconstruction=reconstruction_of_site,
+        sae=sae_of_site("info.json"),
+    output:
+        table="results/{experiment}/tables/{site}/fit.parquet",
+    log:
+        "results/{experiment}/logs/tables/{site}/fit.log",
+    benchmark:
+        "results/{experiment}/benchmarks/tables/{site}/fit.jsonl"
+    conda:
+        "../../envs/analysis.yaml"
+    resources:
+        runtime=30,
+        mem_mb=gigabytes(4),
+    script:
+        "../scripts/fit.py"
+
+
 localrules:
     layers,
     site_gate,
@@ -257,15 +276,7 @@ localrules:
 
 rule site_gate:
     input:
-        reconstruction=expand(
-            "results/{{experiment}}/reconstruction/{hookpoint}/{condition}/{block}.parquet",
-            hookpoint=HOOKPOINTS,
-            condition=CONDITIONS,
-            block=BLOCKS,
-        ),
-        saes=expand(
-            "results/{{experiment}}/saes/{hookpoint}/info.json", hookpoint=HOOKPOINTS
-        ),
+        fits=expand("results/{{experiment}}/tables/{site}/fit.parquet", site=SITES),
     output:
         table="results/{experiment}/tables/site_gate.parquet",
     log:
@@ -274,11 +285,7 @@ rule site_gate:
         "results/{experiment}/benchmarks/tables/site_gate.jsonl"
     conda:
         "../../envs/analysis.yaml"
-    resources:
-        runtime=30,
-        mem_mb=gigabytes(4),
     params:
-        sites=SITES,
         max_fvu=config["analysis"]["max_fvu"],
     script:
         "../scripts/site_gate.py"
@@ -330,6 +337,9 @@ rule summary:
         ),
         top_tokens=expand(
             "results/{{experiment}}/tables/{site}/top_tokens.parquet", site=SITES
+        ),
+        verdicts=expand(
+            "results/{{experiment}}/tables/{site}/verdict.parquet", site=SITES
         ),
     output:
         page="results/{experiment}/summary.md",

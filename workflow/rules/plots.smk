@@ -1,7 +1,8 @@
 """Room 8, plots: the tables as pictures.
 
 Takes tables; gives results/{experiment}/plots/{site}/*.png over all traces,
-plots/{site}/traces/{condition}/{block}/*.png, one picture a trace, and plots/layers.png and plots/site_gate.png across sites.
+plots/{site}/traces/{condition}/{block}/*.png, one picture a trace, plots/layers.png and plots/site_gate.png across
+sites, and plots/pattern_counts.png, of the text alone.
 """
 
 
@@ -152,6 +153,118 @@ rule plot_top_tokens:
         "../scripts/plot.py"
 
 
+rule plot_waterfall:
+    input:
+        table="results/{experiment}/tables/{site}/verdict.parquet",
+    output:
+        picture=report(
+            "results/{experiment}/plots/{site}/waterfall.png",
+            caption="../report/waterfall.rst",
+            category="Evidence",
+            subcategory="{site}",
+            labels={"site": "{site}", "picture": "what is left"},
+        ),
+    log:
+        "results/{experiment}/logs/plots/{site}/waterfall.log",
+    benchmark:
+        "results/{experiment}/benchmarks/plots/{site}/waterfall.jsonl"
+    conda:
+        "../../envs/analysis.yaml"
+    resources:
+        runtime=30,
+        mem_mb=gigabytes(4),
+    params:
+        dpi=config["plots"]["dpi"],
+    script:
+        "../scripts/plot.py"
+
+
+rule plot_verdict:
+    input:
+        table="results/{experiment}/tables/{site}/verdict.parquet",
+        reason_scores="results/{experiment}/tables/{site}/reason_scores.parquet",
+        lexicality="results/{experiment}/tables/{site}/lexicality.parquet",
+    output:
+        picture=report(
+            "results/{experiment}/plots/{site}/verdict.png",
+            caption="../report/verdict.rst",
+            category="Evidence",
+            subcategory="{site}",
+            labels={"site": "{site}", "picture": "verdict"},
+        ),
+    log:
+        "results/{experiment}/logs/plots/{site}/verdict.log",
+    benchmark:
+        "results/{experiment}/benchmarks/plots/{site}/verdict.jsonl"
+    conda:
+        "../../envs/analysis.yaml"
+    resources:
+        runtime=30,
+        mem_mb=gigabytes(4),
+    params:
+        **tracked(max_top_3=config["analysis"]["max_top_3"], dpi=config["plots"]["dpi"]),
+    script:
+        "../scripts/plot.py"
+
+
+rule plot_patterns:
+    input:
+        table="results/{experiment}/tables/{site}/pattern_tests.parquet",
+        verdict="results/{experiment}/tables/{site}/verdict.parquet",
+    output:
+        picture=report(
+            "results/{experiment}/plots/{site}/patterns.png",
+            caption="../report/patterns.rst",
+            category="Evidence",
+            subcategory="{site}",
+            labels={"site": "{site}", "picture": "patterns"},
+        ),
+    log:
+        "results/{experiment}/logs/plots/{site}/patterns.log",
+    benchmark:
+        "results/{experiment}/benchmarks/plots/{site}/patterns.jsonl"
+    conda:
+        "../../envs/analysis.yaml"
+    resources:
+        runtime=30,
+        mem_mb=gigabytes(4),
+    params:
+        **tracked(
+            latents=config["plots"]["latents"],
+            alpha=config["analysis"]["alpha"],
+            dpi=config["plots"]["dpi"],
+        ),
+    script:
+        "../scripts/plot.py"
+
+
+rule plot_outcomes:
+    input:
+        table="results/{experiment}/tables/{site}/outcomes.parquet",
+        verdict="results/{experiment}/tables/{site}/verdict.parquet",
+    output:
+        picture=report(
+            "results/{experiment}/plots/{site}/outcomes.png",
+            caption="../report/outcomes.rst",
+            category="Evidence",
+            subcategory="{site}",
+            labels={"site": "{site}", "picture": "outcomes"},
+        ),
+    log:
+        "results/{experiment}/logs/plots/{site}/outcomes.log",
+    benchmark:
+        "results/{experiment}/benchmarks/plots/{site}/outcomes.jsonl"
+    conda:
+        "../../envs/analysis.yaml"
+    resources:
+        runtime=30,
+        mem_mb=gigabytes(4),
+    params:
+        **tracked(latents=config["plots"]["latents"], dpi=config["plots"]["dpi"]),
+    script:
+        "../scripts/plot.py"
+
+
 rule plot_traces:
     input:
         traces="results/{experiment}/traces/{condition}/{block}.parquet",
@@ -192,6 +305,31 @@ rule plot_traces:
 localrules:
     plot_layers,
     plot_site_gate,
+    plot_pattern_counts,
+
+
+rule plot_pattern_counts:
+    input:
+        table="results/{experiment}/tables/pattern_counts.parquet",
+    output:
+        picture=report(
+            "results/{experiment}/plots/pattern_counts.png",
+            caption="../report/pattern_counts.rst",
+            category="Evidence",
+            subcategory="all sites",
+            labels={"site": "all", "picture": "patterns in the text"},
+        ),
+    log:
+        "results/{experiment}/logs/plots/pattern_counts.log",
+    benchmark:
+        "results/{experiment}/benchmarks/plots/pattern_counts.jsonl"
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        conditions=CONDITIONS,
+        dpi=config["plots"]["dpi"],
+    script:
+        "../scripts/plot.py"
 
 
 rule plot_site_gate:

@@ -17,6 +17,7 @@ with job(snakemake.log[0], snakemake.rule):
         layers=pl.read_parquet(source.layers),
         recurrence=dict(zip(params.sites, map(pl.read_parquet, source.recurrence), strict=True)),
         top_tokens=dict(zip(params.sites, map(pl.read_parquet, source.top_tokens), strict=True)),
+        verdicts=dict(zip(params.sites, map(pl.read_parquet, source.verdicts), strict=True)),
         conditions=params.conditions,
         top_latents=params.top_latents,
         max_fvu=params.max_fvu,

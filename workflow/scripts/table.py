@@ -1,14 +1,18 @@
-"""Make one table: the function of thoughtscope.evidence that has the rule's name, on the rule's inputs and params."""
+"""Make one table: the library's function that has the rule's name, on the rule's inputs and params."""
 
 from thoughtscope.job import job
 
-with job(snakemake.log[0], f"{snakemake.rule} {snakemake.wildcards.site}"):
+site = {name: value for name, value in snakemake.wildcards.items() if name == "site"}
+with job(snakemake.log[0], " ".join([snakemake.rule, *site.values()])):
     import polars as pl
-    from thoughtscope import evidence, files
+    from thoughtscope import controls, evidence, files, patterns, verdict
 
-    make = getattr(evidence, snakemake.rule)
+    make = next(
+        vars(room)[snakemake.rule] for room in (evidence, controls, patterns, verdict) if snakemake.rule in vars(room)
+    )
     inputs = {name: pl.scan_parquet(snakemake.input.get(name)) for name in snakemake.input.keys()}  # noqa: SIM118
-    table = make(**inputs, **dict(snakemake.params.items()))
-    about = {"experiment": snakemake.wildcards.experiment, "site": snakemake.wildcards.site}
-    about |= {name: str(value) for name, value in snakemake.params.items()}
+    settings = {name: value for name, value in snakemake.params.items() if name != "names"}
+    table = make(**inputs, **settings)
+    about = {"experiment": snakemake.wildcards.experiment} | site
+    about |= {name: str(value) for name, value in settings.items()}
     files.write_parquet(table, snakemake.output[0], about)

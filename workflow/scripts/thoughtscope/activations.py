@@ -60,7 +60,7 @@ def read_states(
 
     @torch.inference_mode()
     def work(batch: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-        seen.clear()
+        seen.clear()  # also of what a batch that didn't fit left behind
         # Padded on the right: under causal attention no token sees what follows it, so no mask is needed.
         longest = len(batch[0]["ids"])
         padded = [row["ids"] + [0] * (longest - len(row["ids"])) for row in batch]

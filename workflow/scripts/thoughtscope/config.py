@@ -148,6 +148,7 @@ def check(config: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     if config["sae"]["source"] == "train":
         _check_source("sae.text", given["sae"]["text"])
     _check_prompts(config["conditions"], config["prompts"])
+    _check_lexicon(config["patterns"], config["reason_words"])
     _check_problems("problems", config["problems"], config["inferences"])
     if config["problems"]["text"] is not None:
         raise InputError("config: problems.text is set; that key is for sae.text. Name problems.question instead.")
@@ -180,7 +181,7 @@ def _check_source(key: str, given: Mapping[str, Any]) -> None:
             )
 
 
-_FRACTIONAL = ("temperature", "top_p", "lr", "max_fvu")
+_FRACTIONAL = ("temperature", "top_p", "lr", "max_fvu", "alpha", "max_sink_share", "max_top_3", "max_length_auroc")
 """Keys whose value need not be a whole number."""
 
 
@@ -213,6 +214,20 @@ def _check_prompts(conditions: Sequence[str], prompts: Mapping[str, Mapping[str,
         key = "raw" if "raw" in prompt else "user"
         if prompt[key].count("{question}") != 1:
             raise InputError(f"config: prompts.{condition}.{key} must contain '{{question}}' once: {prompt[key]!r}.")
+
+
+def _check_lexicon(patterns: Mapping[str, Sequence[str]], reason_words: Sequence[str]) -> None:
+    entries = [(f"patterns.{name}", entry) for name, group in patterns.items() for entry in group]
+    for key, entry in [*entries, *[("reason_words", word) for word in reason_words]]:
+        if not entry.strip():
+            raise InputError(
+                f"config: {key}: an entry is empty ({entry!r}); write a word, a phrase or /an expression/."
+            )
+        if len(entry) > 2 and entry.startswith("/") and entry.endswith("/"):
+            try:
+                re.compile(entry[1:-1])
+            except re.error as error:
+                raise InputError(f"config: {key}: {entry!r} is no regular expression ({error}).") from None
 
 
 def _check_problems(key: str, source: Mapping[str, Any], inferences: int) -> None:
@@ -303,6 +318,11 @@ def layer_of(hookpoint: str) -> int:
     raise InputError(f"hookpoint {hookpoint!r} names no block; use a path such as 'layers.{{layer}}.mlp'.")
 
 
+def is_block(hookpoint: str) -> bool:
+    """Return whether a hookpoint is a block itself (`layers.10`), whose output is the residual stream leaving it."""
+    return hookpoint.rpartition(".")[2].isdigit()
+
+
 def check_sites(manifest: Mapping[str, Any], template: str, layers: Sequence[int], read_from: str) -> None:
     """Check layers and hookpoints against a model's manifest. Raises InputError, one line, at the first problem."""
     count, widths = manifest["num_layers"], manifest["widths"]
@@ -319,6 +339,11 @@ def check_sites(manifest: Mapping[str, Any], template: str, layers: Sequence[int
             raise InputError(
                 f"config: sae.hookpoint is {template!r}, but {manifest['name']} has no module {hookpoint};"
                 f" those it has: {', '.join(known)}."
+            )
+        if read_from == "residual_out" and is_block(hookpoint):
+            raise InputError(
+                f"config: sae.read_from is 'residual_out', but {hookpoint} is a block, whose output that is;"
+                " set it to hookpoint."
             )
         if read_from != "hookpoint" and widths[hookpoint] != manifest["hidden_size"]:
             raise InputError(

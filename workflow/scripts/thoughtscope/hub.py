@@ -11,7 +11,8 @@ def failure(key: str, what: str, error: BaseException) -> InputError:
     """
     from huggingface_hub.errors import HfHubHTTPError
 
-    if isinstance(error, HfHubHTTPError) and error.response is not None and error.response.status_code < 500:
+    status = error.response.status_code if isinstance(error, HfHubHTTPError) and error.response is not None else 500
+    if status < 500 and status not in (408, 429):  # these two: come back later
         return InputError(
             f"config: {key}: the hub doesn't give {what} ({first_line(error)}). Check name and revision; if it is"
             " private or gated, log in with 'hf auth login'."

@@ -30,7 +30,7 @@ from transformers import (
 
 from . import files, hub
 from .config import MODEL_FILES, is_commit
-from .devices import device
+from .devices import device, loading
 from .errors import InputError
 
 
@@ -58,7 +58,8 @@ def prepare(source: Mapping[str, Any], folder: str | Path, log: logging.Logger) 
     if not list(folder.glob("*.safetensors")):
         raise InputError(
             f"model {origin['name']} has no safetensors weights; pickled ones are never loaded."
-            " Convert it with save_pretrained, or choose another model."
+            " Convert it with save_pretrained, or choose another model; if it is in the hub's cache only in part, fetch"
+            " it again."
         )
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     hashes = {path.name: files.sha256(path) for path in sorted(folder.iterdir())}
@@ -200,7 +201,8 @@ def load_model(manifest: Mapping[str, Any], dtype: str) -> PreTrainedModel:
     model = AutoModelForCausalLM.from_pretrained(
         manifest["folder"], dtype=resolve_dtype(dtype), use_safetensors=True, trust_remote_code=False
     )
-    return model.to(device()).eval().requires_grad_(False)
+    with loading("the model"):
+        return model.to(device()).eval().requires_grad_(False)
 
 
 def generation_config(manifest: Mapping[str, Any]) -> GenerationConfig:

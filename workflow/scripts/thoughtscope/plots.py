@@ -1,11 +1,12 @@
 """Room 8, plots: the tables as pictures.
 
 A latent has the same colour in every picture, chosen by its number alone. There are ten colours for thousands of
-latents, so colour helps the eye and the number beside it identifies.
+latents, so colour helps the eye and the number beside it identifies. Where latents are judged, colour is the verdict.
 """
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,19 @@ import matplotlib as mpl
 import numpy as np
 import polars as pl
 from matplotlib import font_manager
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 from . import files
 from .evidence import leading_latents, leading_tokens
+from .statistics import wilson
+from .verdict import CHECKS, VERDICTS
+from .verdict import waterfall as steps_left
 from .vocabulary import escape, label
 
 LATENT_COLORS = (
@@ -29,7 +36,29 @@ LATENT_COLORS = (
 
 CONDITION_MARKERS = "oDs^vP*X"
 CONDITION_LINES = ("-", "--", ":", "-.")
-INK, FAINT = "#222222", "#d8d8d8"
+CONDITION_COLORS = tuple(LATENT_COLORS[index] for index in (0, 2, 4, 6))
+INK, FAINT, WARNING = "#222222", "#d8d8d8", "#bd1f01"
+
+VERDICT_COLORS = dict(zip(VERDICTS, ("#0072b2", "#7a7a7a", "#d55e00"), strict=True))
+"""Blue, grey and vermilion, which stay apart for colour-blind readers (Okabe and Ito 2008)."""
+
+VERDICT_MARKERS = dict(zip(VERDICTS, ("o", "x", "D"), strict=True))
+
+CHECK_NAMES = dict(
+    zip(
+        CHECKS,
+        (
+            ("sinks", "active on sink tokens"),
+            ("site", "SAE doesn't fit the site"),
+            ("control", "as often under a control"),
+            ("pattern", "linked to no pattern"),
+            ("tokens", "token detector"),
+            ("length", "follows a trace's length"),
+        ),
+        strict=True,
+    )
+)
+"""Each check's subject, and what speaks against a latent that fails it."""
 
 STYLE = {
     "font.family": "DejaVu Sans",
@@ -110,9 +139,25 @@ def _plain_log_labels(axis: Axis, low: float, high: float) -> None:
     axis.set_minor_formatter(text)
 
 
-def _note_empty(axes: Axes) -> None:
+def _note_empty(axes: Axes, text: str = "nothing active here") -> None:
     axes.set_axis_off()
-    axes.text(0.5, 0.5, "nothing active here", ha="center", va="center", color="#888888", transform=axes.transAxes)
+    axes.text(0.5, 0.5, text, ha="center", va="center", color="#888888", transform=axes.transAxes)
+
+
+def _nothing(title: str, subtitle: str, text: str) -> Figure:
+    """Return a picture that has only this to say."""
+    figure = _figure(9, 2, title, subtitle)
+    _note_empty(figure.add_axes((0.05, 0.05, 0.9, 0.6)), text)
+    return figure
+
+
+def _leading(verdict: pl.DataFrame, most: int) -> pl.DataFrame:
+    """Return the leading rows of a verdict's table: thinking patterns first, then by traces."""
+    return (
+        verdict.with_columns(pl.col("verdict").cast(pl.String))
+        .sort(pl.col("verdict") != VERDICTS[0], "traces", "latent", descending=[False, True, False])
+        .head(most)
+    )
 
 
 def recurrence(
@@ -121,24 +166,31 @@ def recurrence(
     """Draw in how many traces each leading latent is a relevant one, by condition, with its top tokens beside it."""
     rows = leading_latents(table, scope, latents)
     total = int(table["of"].max() or 0)  # type: ignore[arg-type]
-    height = 1.3 + 0.26 * len(rows)
-    figure = _figure(
-        9, height, f"Recurring latents at {site}",
-        f"in how many of {total} traces a latent is among the top by maximum activation ({SCOPE_NAMES[scope]})",
-    )  # fmt: skip
+    title = f"Recurring latents at {site}"
+    subtitle = f"in how many of {total} traces a latent is among the top by maximum activation ({SCOPE_NAMES[scope]})"
+    if not rows:
+        return _nothing(title, subtitle, "no latent is active in any trace")
+    unit = 0.2 + 0.06 * len(conditions)
+    height = 1.3 + unit * len(rows)
+    figure = _figure(9, height, title, f"{subtitle}, with 95 % intervals")
     axes = figure.add_axes((0.09, 0.55 / height, 0.47, (height - 1.3) / height))
     table, tokens = table.filter(scope=scope), leading_tokens(top_tokens, scope)
+    never = [0, 0.0, float(wilson(np.array([0]), total)[1][0])]
     # Conditions side by side within a row, so that equal counts don't hide each other.
-    offsets = np.linspace(-0.15, 0.15, len(conditions)) if len(conditions) > 1 else [0.0]
+    offsets = np.linspace(-0.2, 0.2, len(conditions)) if len(conditions) > 1 else [0.0]
     for row, latent in enumerate(rows):
-        counts = dict(table.filter(pl.col("latent") == latent).select("condition", "traces").iter_rows())
-        values = [counts.get(condition, 0) for condition in conditions]
+        found = table.filter(pl.col("latent") == latent).select("condition", "traces", "low", "high")
+        counts = {condition: numbers for condition, *numbers in found.iter_rows()}
+        values = [counts.get(condition, never) for condition in conditions]
         color = latent_color(latent)
-        axes.plot([min(values), max(values)], [row, row], color=color, linewidth=2, alpha=0.5, zorder=2)
-        for index, value in enumerate(values):
+        axes.plot([min(values)[0], max(values)[0]], [row, row], color=color, linewidth=5, alpha=0.22, zorder=1.9,
+                  solid_capstyle="butt")  # fmt: skip
+        for index, (value, low, high) in enumerate(values):
             face = color if index == 0 else "white"
+            axes.plot([low * total, high * total], [row + offsets[index]] * 2, color=color, linewidth=1.1, alpha=0.75,
+                      zorder=2, clip_on=False)  # fmt: skip
             axes.plot(value, row + offsets[index], CONDITION_MARKERS[index % 8], color=color, markerfacecolor=face,
-                      markersize=6, markeredgewidth=1.5, zorder=3, clip_on=False)  # fmt: skip
+                      markersize=5.5, markeredgewidth=1.4, zorder=3, clip_on=False)  # fmt: skip
         words = tokens.filter(latent=latent)["token"].head(5)
         axes.text(1.04, row, "  ".join(shown(token, 12) for token in words), va="center", size=8.5,
                   transform=axes.get_yaxis_transform())  # fmt: skip
@@ -151,7 +203,8 @@ def recurrence(
     axes.set_xlabel("traces")
     axes.set_ylabel("latent")
     handles = [
-        mpl.lines.Line2D([], [], marker=CONDITION_MARKERS[index % 8], linestyle="", color="#555555", markersize=7,
+        mpl.lines.Line2D([], [], marker=CONDITION_MARKERS[index % 8], linestyle="-", color="#555555",
+                         markersize=6, linewidth=1.1,
                          markerfacecolor="#555555" if index == 0 else "white", label=condition)
         for index, condition in enumerate(conditions)
     ]  # fmt: skip
@@ -200,15 +253,19 @@ def _frequency_bars(axes: Axes, table: pl.DataFrame) -> None:
 
 def histogram(table: pl.DataFrame, *, site: str, conditions: Sequence[str], scope: str) -> Figure:
     """Draw the histogram of all activations over all traces, one line a condition."""
-    figure = _figure(8, 4.2, f"Activations at {site}", f"all active latents of {SCOPE_NAMES[scope]}, all traces")
+    title, subtitle = f"Activations at {site}", f"all active latents of {SCOPE_NAMES[scope]}, all traces"
+    table = table.filter(pl.col("scope") == scope, pl.col("condition").is_in(list(conditions)))
+    if table.is_empty():
+        return _nothing(title, subtitle, "no latent is active in any trace")
+    figure = _figure(8, 4.2, title, subtitle)
     axes = figure.add_axes((0.09, 0.12, 0.89, 0.7))
     for index, condition in enumerate(conditions):
-        bins = table.filter(scope=scope, condition=condition)
+        bins = table.filter(condition=condition)
         if bins.is_empty():
             continue
         axes.stairs(bins["count"].to_numpy(), [*bins["lower"], bins["upper"][-1]], label=condition, linewidth=1.6,
-                    color=LATENT_COLORS[(0, 2, 4, 6)[index % 4]], linestyle=CONDITION_LINES[index % 4])  # fmt: skip
-    _log_y(axes, 0.5, 1.5 * table.filter(scope=scope)["count"].to_numpy().max())
+                    color=CONDITION_COLORS[index % 4], linestyle=CONDITION_LINES[index % 4])  # fmt: skip
+    _log_y(axes, 0.5, 1.5 * table["count"].to_numpy().max())
     axes.set_xlim(left=0)
     axes.set_xlabel("activation")
     axes.set_ylabel("active latents, over tokens")
@@ -231,12 +288,14 @@ def top_activations(table: pl.DataFrame, *, site: str, conditions: Sequence[str]
 def _activation_strips(axes: Axes, table: pl.DataFrame, latents: int) -> None:
     """Draw a table of largest activations, a column of marks for each latent, the latent with the largest first.
 
-    Those that count, and in words what sinks are or would be among them.
+    Those that count, and in words how many are on sinks if these count too.
     """
-    on_sinks = table.filter(pl.col("sink"), pl.col("rank_with_sinks").is_not_null())
+    along = table.filter(pl.col("rank_with_sinks").is_not_null())
+    on_sinks = along.filter("sink")
     table = table.filter(pl.col("rank").is_not_null())
-    sinks = "none" if on_sinks.is_empty() else f"{len(on_sinks)}, the largest {on_sinks['activation'][0]:.3g}"
-    sinks = f"on sinks: {sinks}" if table["sink"].any() else f"on sinks, if they counted: {sinks}"
+    sinks = f"with sinks counted, {len(on_sinks)} of the {len(along)} largest are on sinks"
+    if len(on_sinks):
+        sinks += f" (up to {on_sinks['activation'][0]:.3g})"
     if table.is_empty():
         return _note_empty(axes)
     order = (
@@ -269,10 +328,11 @@ def top_tokens(
     rows = max(1, -(-len(names) // columns))
     panel = 0.55 + 0.17 * tokens
     height = 0.75 + rows * panel + 0.05
-    figure = _figure(
-        12, height, f"Top tokens of the leading latents at {site}",
-        f"maximum activation by token type ({SCOPE_NAMES[scope]}), log scale; ␣ blank, ↵ newline, \\x.. bytes",
-    )  # fmt: skip
+    title = f"Top tokens of the leading latents at {site}"
+    subtitle = f"maximum activation by token type ({SCOPE_NAMES[scope]}), log scale; ␣ blank, ↵ newline, \\x.. bytes"
+    if not names:
+        return _nothing(title, subtitle, "no latent is active in any trace")
+    figure = _figure(12, height, title, subtitle)
     best = leading_tokens(table, scope)
     for index, latent in enumerate(names):
         row, column = divmod(index, columns)
@@ -289,6 +349,9 @@ def top_tokens(
 
 
 def _token_bars(axes: Axes, latent: int, table: pl.DataFrame, tokens: int) -> None:
+    axes.set_title(str(latent), size=9, pad=3, color=INK)
+    if table.is_empty():
+        return _note_empty(axes, "none")
     values = table["max"].to_numpy()
     floor = values.min() * 0.5
     axes.barh(np.arange(len(values)), values - floor, left=floor, height=0.72, color=latent_color(latent))
@@ -300,7 +363,6 @@ def _token_bars(axes: Axes, latent: int, table: pl.DataFrame, tokens: int) -> No
     axes.xaxis.set_minor_locator(mpl.ticker.NullLocator())
     axes.tick_params(length=0)
     axes.grid(visible=False)
-    axes.set_title(str(latent), size=9, pad=3, color=INK)
 
 
 def trace(
@@ -362,11 +424,12 @@ def trace(
 
 def layers(recurrences: dict[str, pl.DataFrame], *, conditions: Sequence[str], scope: str) -> Figure:
     """Draw how many latents recur in at least t traces, for each site, one panel a condition."""
+    title = "Recurrence across sites"
+    subtitle = f"latents among the top of at least that many traces ({SCOPE_NAMES[scope]})"
+    if all(table.filter(pl.col("scope") == scope).is_empty() for table in recurrences.values()):
+        return _nothing(title, subtitle, "no latent is active in any trace")
     width = 1.2 + 4.3 * len(conditions)
-    figure = _figure(
-        width, 4.4, "Recurrence across sites",
-        f"latents among the top of at least that many traces ({SCOPE_NAMES[scope]})",
-    )  # fmt: skip
+    figure = _figure(width, 4.4, title, subtitle)
     shared = None
     for index, condition in enumerate(conditions):
         axes = figure.add_axes((0.75 / width + index * 4.3 / width, 0.13, 3.9 / width, 0.65), sharey=shared)
@@ -404,7 +467,14 @@ PLACE_COLORS = {
 
 def site_gate(table: pl.DataFrame, *, max_fvu: float) -> Figure:
     """Draw each SAE's FVU at its own site and at those around it, with the other measures as columns of numbers."""
+    title = "Does each SAE fit what it reads?"
+    subtitle = (
+        "fraction of variance unexplained (FVU) on this study's generated tokens without sinks, all conditions, with"
+        " 95 % intervals over problems; filled: the site this study reads"
+    )
     pooled = table.filter(pl.col("condition").is_null())
+    if pooled.is_empty():
+        return _nothing(title, subtitle, "no site was read")
     hookpoints = pooled["hookpoint"].unique(maintain_order=True).to_list()
     positions, labels, y = [], [], 0.0
     for hookpoint in hookpoints:
@@ -415,11 +485,7 @@ def site_gate(table: pl.DataFrame, *, max_fvu: float) -> Figure:
         y += 1.2
     unit = 0.235
     height = 1.75 + unit * (y + 0.3)
-    figure = _figure(
-        11, height, "Does each SAE fit what it reads?",
-        "fraction of variance unexplained (FVU) on this study's generated tokens without sinks, all conditions, with"
-        " 95 % intervals over problems; filled: the site this study reads",
-    )  # fmt: skip
+    figure = _figure(11, height, title, subtitle)
     axes = figure.add_axes((0.19, 0.75 / height, 0.45, (height - 1.75) / height))
     ends = pl.concat([pooled[name] for name in ("fvu", "fvu_low", "fvu_high")]).drop_nulls().to_numpy()
     low, high = 0.9 * min([0.5, *ends]), 1.2 * max([2.0, *ends])
@@ -427,9 +493,9 @@ def site_gate(table: pl.DataFrame, *, max_fvu: float) -> Figure:
     axes.set_xlim(low, high)
     _plain_log_labels(axes.xaxis, low, high)
     axes.axvline(1, color="#999999", linewidth=1)
-    axes.axvline(max_fvu, color="#bd1f01", linewidth=1, linestyle="--")
+    axes.axvline(max_fvu, color=WARNING, linewidth=1, linestyle="--")
     axes.text(1, -2.05, " 1: no better than\n the mean", size=7.5, color="#777777", va="bottom")
-    axes.text(max_fvu, -2.05, f"warns above \n{max_fvu:g} ", size=7.5, color="#bd1f01", va="bottom", ha="right")
+    axes.text(max_fvu, -2.05, f"warns above \n{max_fvu:g} ", size=7.5, color=WARNING, va="bottom", ha="right")
     for position, row in positions:
         color = PLACE_COLORS[row["place"]]
         if row["fvu"] is None:
@@ -462,4 +528,409 @@ def site_gate(table: pl.DataFrame, *, max_fvu: float) -> Figure:
     axes.set_xlabel("FVU (logarithmic; less is better)")
     figure.text(0.985, 0.1 / height, "cosine: between x and its reconstruction; fired: share of latents active on any"
                 " token; ‖x‖: median", size=7.5, color="#777777", ha="right")  # fmt: skip
+    return figure
+
+
+LABELLED = 12
+"""Latents named in the picture of the verdict."""
+
+
+def verdict(
+    table: pl.DataFrame, reason_scores: pl.DataFrame, lexicality: pl.DataFrame, *, site: str, max_top_3: float
+) -> Figure:
+    """Draw each recurring latent's ReasonScore against its lexicality, with its verdict, and name the leading ones."""
+    title = f"Verdict on the recurring latents at {site}"
+    subtitle = (
+        "how much more a latent is active at reasoning words (ReasonScore, up) against how much of it is a matter of a"
+        " few tokens (right)"
+    )
+    if table.is_empty():
+        return _nothing(title, subtitle, "no latent recurs")
+    known = (
+        table.select("latent", pl.col("verdict").cast(pl.String))
+        .join(reason_scores.select("latent", "score", "low", "high"), on="latent", how="left")
+        .join(lexicality.select("latent", "top_3"), on="latent", how="left")
+        .drop_nulls("top_3")
+    )
+    scored = reason_scores["score"].is_not_null().any()
+    points = known.drop_nulls("score") if scored else known
+    if not scored:
+        notes = reason_scores["note"].drop_nulls()
+        why = f": {notes[0]}" if len(notes) else ""
+        subtitle = f"no latent has a ReasonScore{why}; how much of a latent is a matter of a few tokens (right)"
+    leaders = _leading(table, LABELLED)
+    figure = _figure(12.2, 6, title, subtitle)
+    axes = figure.add_axes((1 / 12.2, 0.8 / 6, 5.75 / 12.2, 4.3 / 6))
+    _verdict_list(figure, leaders, lexicality, len(table))
+    if points.is_empty():
+        _note_empty(axes, "no recurring latent is active on a token that counts")
+        return figure
+    axes.set_xlim(-0.02, 1.03)
+    axes.set_xlabel("share of activation on its three top token types")
+    counts = {name: len(table.filter(pl.col("verdict").cast(pl.String) == name)) for name in VERDICTS}
+    if scored:
+        y = points["score"].to_numpy()
+        axes.axhline(0, color="#999999", linewidth=1)
+        axes.set_ylabel("ReasonScore")
+        ends = leaders.select("latent").join(points, on="latent").drop_nulls(["low", "high"])
+        drawn = [0.0, *y, *ends["low"], *ends["high"]]
+        spread = max(drawn) - min(drawn) or 1.0
+        axes.set_ylim(min(drawn) - 0.08 * spread, max(drawn) + 0.08 * spread)
+        axes.vlines(ends["top_3"], ends["low"], ends["high"], linewidth=1, alpha=0.45,
+                    colors=[VERDICT_COLORS[name] for name in ends["verdict"]], zorder=2)  # fmt: skip
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", "−"))
+    else:
+        # Without a score a row a verdict, spread out within it.
+        rows = points["verdict"].replace_strict({name: row for row, name in enumerate(VERDICTS)}).to_numpy()
+        y = rows + 0.5 * (np.arange(len(points)) * 0.618034 % 1 - 0.5)
+        axes.set_ylim(2.6, -0.6)
+        axes.set_yticks(range(3), [name.replace(" ", "\n") for name in VERDICTS])
+    points = points.with_columns(y=y)
+    named = leaders.select("latent").join(points, on="latent", maintain_order="left")
+    few = len(points) <= 100
+    for name in VERDICTS:
+        mine = points.filter(verdict=name)
+        color, marker, edge = VERDICT_COLORS[name], VERDICT_MARKERS[name], 1.5 if name == "no" else 0
+        axes.scatter(mine["top_3"], mine["y"], s=34 if few else 14, marker=marker, color=color, zorder=2.5,
+                     alpha=0.85 if few else 0.4, linewidth=edge)  # fmt: skip
+        mine = named.filter(verdict=name)
+        axes.scatter(mine["top_3"], mine["y"], s=34, marker=marker, color=color, zorder=3, linewidth=edge,
+                     label=f"{name} ({counts[name]})")  # fmt: skip
+    axes.axvline(max_top_3, color=WARNING, linewidth=1, linestyle="--")
+    axes.text(max_top_3, 1.01, f" token detector\n from {max_top_3:g}", size=7.5, color=WARNING, va="bottom",
+              transform=axes.get_xaxis_transform())  # fmt: skip
+    _place_labels(axes, points.select("top_3", "y").to_numpy(), named.select("top_3", "y").to_numpy(),
+                  [str(latent) for latent in named["latent"]])  # fmt: skip
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, handletextpad=0.2, columnspacing=1.2,
+                borderpad=0)  # fmt: skip
+    remarks = []
+    if scored and not (reason_scores["entropy"] > 0).any():
+        remarks.append("no latent is active at more than one reasoning word: with entropy 0 no score is above 0")
+    if len(points) < len(table):
+        remarks.append(f"{len(table) - len(points)} of {len(table)} not drawn, as they have no number")
+    figure.text(0.2 / 12.2, 0.12 / 6, "; ".join(remarks), size=8, color="#777777")
+    return figure
+
+
+def _verdict_list(figure: Figure, leaders: pl.DataFrame, lexicality: pl.DataFrame, total: int) -> None:
+    """Write a line for each of a verdict's leading latents, to the right of its picture."""
+    width, height = figure.get_size_inches()
+    tokens = dict(lexicality.select("latent", "top_tokens").iter_rows())
+
+    def write(x: float, y: float, text: str, **style: Any) -> None:
+        figure.text(x / width, y / height, text, va="center", **{"size": 8.5, **style})
+
+    top = height - 1.12
+    for x, text, align in ((7.75, "latent", "right"), (8.4, "traces", "right"), (8.6, "top tokens", "left"),
+                           (10.15, "verdict", "left")):  # fmt: skip
+        write(x, top, text, ha=align, size=8, color="#777777")
+    for index, row in enumerate(leaders.iter_rows(named=True)):
+        y = top - 0.3 - 0.3 * index
+        color = VERDICT_COLORS[row["verdict"]]
+        write(7.75, y, str(row["latent"]), ha="right", weight="bold", color=color)
+        write(8.4, y, f"{row['traces']}/{row['of']}", ha="right")
+        write(8.6, y, shown(tokens.get(row["latent"]) or "–", 19))
+        write(10.15, y, _reason(row), color=color)
+    order = "thinking patterns first, then those of the most traces"
+    write(7.2, top - 0.3 * (len(leaders) + 1) - 0.1, f"{len(leaders)} of {total}: {order}", size=7.5, color="#777777")
+
+
+def _reason(row: Mapping[str, Any]) -> str:
+    """Say a verdict in a few words: why not, or what is open."""
+    if row["removed_by"] is not None:
+        return f"no: {CHECK_NAMES[row['removed_by']][1]}"
+    open_checks = [CHECK_NAMES[check][0] for check in CHECKS if row[check] == "undecided"]
+    return f"{row['verdict']}: {', '.join(open_checks)}" if open_checks else str(row["verdict"])
+
+
+def _place_labels(axes: Axes, points: NDArray[np.float64], at: NDArray[np.float64], labels: Sequence[str]) -> None:
+    """Write each label beside its point, (labels, 2) among (points, 2), where it hides least, with a line to it."""
+    size, marker = 7.5, 4.0  # points, as all lengths here; half the side of a marker
+    scale = 72 / axes.figure.dpi
+    marks, anchors = (axes.transData.transform(xy) * scale for xy in (points, at))
+    corners = axes.transAxes.transform([(0, 0), (1, 1)]) * scale
+    boxes = [np.column_stack([marks - marker, marks + marker])]
+    for label_text, (x, y), anchor in zip(labels, at, anchors, strict=True):
+        half = size * np.array([0.32 * len(label_text) + 0.2, 0.65])
+        best: tuple[float, float, Any, Any] | None = None
+        for reach in (0.0, 8.0, 15.0, 23.0, 32.0, 42.0):
+            for angle in np.arange(8) * np.pi / 4:
+                way = np.array([np.cos(angle), np.sin(angle)])
+                middle = anchor + way * (half + marker + reach)
+                box = np.concatenate([middle - half, middle + half])
+                hidden = _overlaps(box, boxes[0]) + 10 * sum(_overlaps(box, other) for other in boxes[1:])
+                outside = 100 * bool((box[:2] < corners[0]).any() or (box[2:] > corners[1]).any())
+                cost = hidden + outside + reach / 50
+                if best is None or cost < best[0]:
+                    best = cost, reach, middle, box
+        assert best is not None
+        _, reach, middle, box = best
+        boxes.append(box[None])
+        line: dict[str, Any] = {"arrowstyle": "-", "color": "#999999", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3}
+        axes.annotate(label_text, (x, y), xytext=middle - anchor, textcoords="offset points", ha="center", va="center",
+                      size=size, arrowprops=line if reach else None, zorder=4,
+                      path_effects=[withStroke(linewidth=2, foreground="white")])  # fmt: skip
+
+
+def _overlaps(box: NDArray[np.float64], others: NDArray[np.float64]) -> int:
+    """Return how many of the boxes (n, 4), each left, bottom, right, top, a box overlaps."""
+    return int(((box[:2] < others[:, 2:]) & (box[2:] > others[:, :2])).all(axis=1).sum())
+
+
+def patterns(table: pl.DataFrame, verdict: pl.DataFrame, *, site: str, latents: int, alpha: float) -> Figure:
+    """Draw how much more active each leading latent is inside each pattern's windows than outside, as a heat map."""
+    title = f"What the recurring latents at {site} respond to"
+    subtitle = "mean activation inside a pattern's windows minus outside, relative to the latent's largest difference"
+    order = {name: index for index, name in enumerate((VERDICTS[0], VERDICTS[2], VERDICTS[1]))}
+    leaders = _leading(verdict, latents).sort(
+        pl.col("verdict").replace_strict(order, return_dtype=pl.UInt8),
+        "traces",
+        "latent",
+        descending=[False, True, False],
+    )
+    if leaders.is_empty():
+        return _nothing(title, subtitle, "no latent recurs")
+    about = table.group_by("pattern").agg(pl.col("traces", "windows").max())
+    # Patterns that have no number last.
+    names = about.sort(pl.col("traces") == 0, "pattern")
+    if names.is_empty():
+        return _nothing(title, subtitle, "no pattern is looked for")
+    columns = {latent: column for column, latent in enumerate(leaders["latent"])}
+    rows = {name: row for row, name in enumerate(names["pattern"])}
+    differences = np.full((len(rows), len(columns)), np.nan)
+    q = np.full_like(differences, np.nan)
+    tested = table.filter(pl.col("latent").is_in(list(columns))).drop_nulls("difference")
+    for latent, name, difference, value in tested.select("latent", "pattern", "difference", "q").iter_rows():
+        differences[rows[name], columns[latent]] = difference
+        q[rows[name], columns[latent]] = np.nan if value is None else value
+    largest = np.abs(np.nan_to_num(differences)).max(axis=0)
+    scaled = differences / np.where(largest > 0, largest, 1)
+    cell, across = 0.38, 0.38 * len(columns)
+    width, height = max(9.0, 3.8 + across), 2.15 + cell * len(rows)
+    figure = _figure(width, height, title, subtitle)
+    axes = figure.add_axes((1.75 / width, 1.0 / height, across / width, cell * len(rows) / height))
+    colors = mpl.colormaps["RdBu_r"].with_extremes(bad="#f4f4f4")
+    image = axes.imshow(np.ma.masked_invalid(scaled), cmap=colors, vmin=-1, vmax=1, aspect="auto")
+    axes.set_xticks(np.arange(len(columns) + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(len(rows) + 1) - 0.5, minor=True)
+    axes.grid(which="major", visible=False)
+    axes.grid(which="minor", color="white", linewidth=1.5)
+    axes.tick_params(which="both", length=0)
+    axes.spines[:].set_visible(False)
+    with np.errstate(invalid="ignore"):
+        row_of, column_of = np.nonzero(q < alpha)
+    axes.plot(column_of, row_of, "o", color=INK, markeredgecolor="white", markeredgewidth=0.8, markersize=5.5)
+    axes.set_xticks(range(len(columns)), [str(latent) for latent in columns], rotation=90, size=8)
+    axes.set_yticks(range(len(rows)), [shown(name) for name in rows])
+    for row, (traces, windows) in enumerate(names.select("traces", "windows").iter_rows()):
+        often = str(traces) if traces else "in no trace" if not windows else "fills its traces"
+        axes.text(len(columns) - 0.2, row, often, va="center", size=8.5, color=INK if traces else "#777777")
+    axes.text(len(columns) - 0.2, -0.8, "traces with it", va="center", size=8, color="#777777")
+    for column, (name, peak) in enumerate(zip(leaders["verdict"], largest, strict=True)):
+        axes.plot(column, -0.8, VERDICT_MARKERS[name], color=VERDICT_COLORS[name], markersize=5, clip_on=False)
+        axes.text(column, -1.05, f"{peak:.2g}" if peak else "–", ha="center", va="bottom", size=7, color="#777777")
+    axes.text(-0.75, -1.05, "largest difference", ha="right", va="bottom", size=8, color="#777777")
+    axes.text(-0.75, -0.8, "verdict", ha="right", va="center", size=8, color="#777777")
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlabel("latent")
+    place = ((3.1 + across) / width, 1.0 / height, 0.13 / width, cell * len(rows) / height)
+    bar = figure.colorbar(image, cax=figure.add_axes(place))
+    bar.set_ticks([-1, 0, 1], labels=["outside", "0", "inside"], size=7.5)
+    bar.ax.tick_params(length=0)
+    bar.outline.set_visible(False)
+    handles = [
+        mpl.lines.Line2D([], [], marker=marker, linestyle="", color=color, markersize=5, label=name)
+        for name, marker, color in [(name, VERDICT_MARKERS[name], VERDICT_COLORS[name]) for name in order]
+        + [(f"more active inside, q < {alpha:g}", "o", INK)]
+    ]  # fmt: skip
+    figure.legend(handles=handles, loc="lower left", ncols=4, bbox_to_anchor=(0.1 / width, 0.0), handletextpad=0.1,
+                  columnspacing=1.4)  # fmt: skip
+    return figure
+
+
+def waterfall(table: pl.DataFrame, *, site: str) -> Figure:
+    """Draw how many of the latents that the original's method would call thinking features each check takes away."""
+    steps = steps_left(table)
+    total, survivors = steps[0][1], steps[-1][1]
+    title = f"{survivors} of {total} recurring latents at {site} pass every check"
+    subtitle = "latents that the original method would call thinking features, and what speaks against them, in turn"
+    if not total:
+        return _nothing(f"Recurring latents at {site}", subtitle, "no latent recurs: there is nothing to check")
+    candidates = table.filter("original")
+    last = steps[-2][1]
+    # Label, where the bar begins and ends, its color, its number, what is left.
+    bars: list[tuple[str, int, int, str, str, int | None]]
+    bars = [("recurring latents", 0, total, "#555555", str(total), total)]
+    bars += [
+        (CHECK_NAMES[check][1], left, before, VERDICT_COLORS["no"], f"−{before - left}" if before > left else "0", left)
+        for (_, before), (check, left) in pairwise(steps[:-1])
+    ]
+    bars += [
+        ("undecided", survivors, last, VERDICT_COLORS["undecided"], str(last - survivors), None),
+        ("thinking patterns", 0, survivors, VERDICT_COLORS[VERDICTS[0]], str(survivors), None),
+    ]
+    height = 1.7 + 0.36 * len(bars)
+    figure = _figure(10, height, title, subtitle)
+    axes = figure.add_axes((2.1 / 10, 0.75 / height, 5.05 / 10, 0.36 * len(bars) / height))
+    for row, (_, low, high, color, number, left) in enumerate(bars):
+        axes.barh(row, high - low, left=low, height=0.62, color=color, zorder=2)
+        bold = row in (0, len(bars) - 1)
+        axes.text(high, row, f" {number}", va="center", size=9.5, weight="bold" if bold else "normal", zorder=3)
+        if left is not None:
+            axes.plot([left, left], [row - 0.31, row + 1.31], color="#999999", linewidth=0.8, zorder=1.5)
+    axes.plot([survivors, survivors], [len(bars) - 2.31, len(bars) - 0.69], color="#999999", linewidth=0.8, zorder=1.5)
+
+    def column(x: float, name: str, texts: Sequence[str]) -> None:
+        for row, text in enumerate(texts):
+            axes.text(x, row + 1, text, ha="right", va="center", size=8.5, transform=axes.get_yaxis_transform())
+        axes.text(x, 0, name, ha="right", va="center", size=8, color="#777777", transform=axes.get_yaxis_transform())
+
+    column(1.22, "left", [str(left) for _, left in steps[1:-1]])
+    for x, result in ((1.36, "fail"), (1.54, "undecided")):
+        column(x, result, [str((candidates[check].cast(pl.String) == result).sum()) for check in CHECKS])
+    axes.text(1.54, -0.65, "of all, by this check alone", ha="right", va="center", size=8, color="#777777",
+              transform=axes.get_yaxis_transform())  # fmt: skip
+    axes.set_yticks(range(len(bars)), [text for text, *_ in bars])
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(len(bars) - 0.5, -0.6)
+    axes.set_xlim(0, 1.06 * total)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    axes.grid(axis="y", visible=False)
+    axes.set_xlabel("latents")
+    others = len(table) - total
+    remark = "a latent is counted where the first check takes it away"
+    remark += f"; {others} more recur only with sinks left out" if others else ""
+    figure.text(0.2 / 10, 0.1 / height, remark, size=7.5, color="#777777")
+    return figure
+
+
+OUTCOME_NAMES = {"correct": "correct against wrong", "truncated": "truncated against finished"}
+VALUE_STYLES = {"max": ("o", "#832db6", "maximum"), "mean": ("s", "#e76300", "mean")}
+"""Marker, color and name of the per-trace value an area is of."""
+
+
+def outcomes(table: pl.DataFrame, verdict: pl.DataFrame, *, site: str, latents: int) -> Figure:
+    """Draw how well each leading latent tells how a trace ends, beside how well the trace's length alone does."""
+    title = f"Do the recurring latents at {site} tell how a trace ends?"
+    subtitle = (
+        "AUROC of a latent's activation in the trace, with 95 % intervals, against that of the trace's length alone"
+    )
+    leaders = _leading(verdict, latents)["latent"].to_list()
+    table = table.filter(pl.col("latent").is_in(leaders))
+    if table.is_empty():
+        return _nothing(title, subtitle, "no latent recurs")
+    numbers = table.drop_nulls("auroc")
+    rows = len(leaders) if len(numbers) else 2
+    height = 1.9 + 0.28 * rows
+    figure = _figure(12, height, title, subtitle)
+    for panel, (outcome, name) in enumerate(OUTCOME_NAMES.items()):
+        axes = figure.add_axes(((0.85 + 6.0 * panel) / 12, 0.8 / height, 4.95 / 12, 0.28 * rows / height))
+        mine, about = numbers.filter(outcome=outcome), table.filter(outcome=outcome)
+        axes.set_title(name, pad=16)
+        if mine.is_empty():
+            notes = about["note"].drop_nulls()
+            _note_empty(axes, notes[0] if len(notes) else "no latent has a number")
+            continue
+        axes.set_title(f"{name}: {about['positive'][0]} against {about['negative'][0]} traces", pad=16)
+        _areas(axes, mine, rows)
+    handles: list[Artist] = [
+        mpl.lines.Line2D([], [], marker=marker, color=color, markerfacecolor=face, markersize=5, linestyle=line,
+                         linewidth=1.2, label=f"{name} in the trace" + ("" if line else ", at equal length"))
+        for marker, color, name in VALUE_STYLES.values() for face, line in ((color, "-"), ("white", ""))
+    ]  # fmt: skip
+    handles.append(mpl.patches.Patch(color="#bbbbbb", alpha=0.5, label="length alone"))
+    if len(numbers):
+        figure.legend(handles=handles, loc="lower center", ncols=5, columnspacing=1.6)
+    return figure
+
+
+def _areas(axes: Axes, table: pl.DataFrame, rows: int) -> None:
+    """Draw one outcome's areas, a row a latent, the largest by maximum first."""
+    order = (
+        table.group_by("latent")
+        .agg(by=pl.col("auroc").filter(pl.col("value") == "max").max(), otherwise=pl.col("auroc").max())
+        .sort(pl.coalesce("by", "otherwise"), "latent", descending=[True, False])["latent"]
+        .to_list()
+    )
+    length = table.row(0, named=True)
+    if length["length_auroc"] is not None:
+        axes.axvspan(length["length_low"], length["length_high"], color="#bbbbbb", alpha=0.4, linewidth=0, zorder=1)
+        axes.axvline(length["length_auroc"], color="#717581", linewidth=1.4, zorder=1.5)
+        axes.text(length["length_auroc"], 1.0, "length", ha="center", va="bottom", size=7.5, color="#717581",
+                  transform=axes.get_xaxis_transform())  # fmt: skip
+    axes.axvline(0.5, color="#999999", linewidth=1, linestyle=":", zorder=1.5)
+    for row in table.iter_rows(named=True):
+        marker, color, _ = VALUE_STYLES[row["value"]]
+        y = order.index(row["latent"]) + (-0.17 if row["value"] == "max" else 0.17)
+        if row["low"] is not None:
+            axes.plot([row["low"], row["high"]], [y, y], color=color, linewidth=1.2, alpha=0.6, zorder=2)
+        axes.plot(row["auroc"], y, marker, color=color, markersize=4.5, zorder=3)
+        if row["within_length"] is not None:
+            axes.plot(row["within_length"], y, marker, color=color, markerfacecolor="white", markersize=4.5,
+                      markeredgewidth=1.1, zorder=2.5)  # fmt: skip
+    axes.set_yticks(range(len(order)), [str(latent) for latent in order], size=8)
+    axes.set_ylim(rows - 0.4, -0.6)
+    axes.set_xlim(0, 1)
+    axes.set_xlabel("AUROC (0.5: no better than chance)")
+    axes.set_ylabel("latent")
+
+
+def pattern_counts(table: pl.DataFrame, *, conditions: Sequence[str]) -> Figure:
+    """Draw how often each pattern is in what the model wrote, trace by trace and on average, by condition."""
+    title, subtitle = "Thinking patterns in the text", "matches per 100 tokens: each trace, and the mean over traces"
+    table = table.with_columns(pl.col("per_100_tokens").fill_nan(None)).drop_nulls("per_100_tokens")
+    table = table.filter(pl.col("condition").is_in(list(conditions)))
+    if table.is_empty():
+        return _nothing(title, subtitle, "no trace has any text, or no pattern is looked for")
+    names = (
+        table.group_by("pattern")
+        .agg(pl.col("per_100_tokens").mean())
+        .sort("per_100_tokens", "pattern", descending=[True, False])["pattern"]
+        .to_list()
+    )
+    unit = 0.2 + 0.2 * len(conditions)
+    height = 1.85 + unit * len(names)
+    figure = _figure(9.5, height, title, subtitle)
+    axes = figure.add_axes((1.6 / 9.5, 0.9 / height, 6 / 9.5, unit * len(names) / height))
+    apart = 0.66 / len(conditions)
+    right = axes.get_yaxis_transform()
+    for row, name in enumerate(names):
+        if row % 2 == 0:
+            axes.axhspan(row - 0.5, row + 0.5, color="#f5f5f5", linewidth=0, zorder=0)
+        for index, condition in enumerate(conditions):
+            values = table.filter(pattern=name, condition=condition)["per_100_tokens"].to_numpy()
+            if not len(values):
+                continue
+            y, color = row + apart * (index - (len(conditions) - 1) / 2), CONDITION_COLORS[index % 4]
+            # Spread out, but the same in every run.
+            scatter = y + 0.8 * apart * (np.arange(len(values)) * 0.618034 % 1 - 0.5)
+            axes.plot(values, scatter, "o", color=color, markersize=3, alpha=0.3, markeredgewidth=0, clip_on=False)
+            axes.plot(values.mean(), y, CONDITION_MARKERS[index % 8], color=color, markersize=7.5, zorder=3,
+                      markeredgecolor="white", markeredgewidth=0.8, clip_on=False)  # fmt: skip
+            axes.text(
+                1.09,
+                y,
+                f"{values.mean():.2f}" if values.any() else "0",
+                ha="right",
+                va="center",
+                size=8,
+                color=color,
+                transform=right,
+            )
+            axes.text(1.25, y, f"{(values > 0).sum()} of {len(values)}", ha="right", va="center", size=8, color=color,
+                      transform=right)  # fmt: skip
+    for x, head in ((1.09, "mean"), (1.25, "traces with it")):
+        axes.text(x, -0.58, head, ha="right", va="bottom", size=8, color="#777777", transform=right)
+    axes.set_yticks(range(len(names)), [shown(name) for name in names])
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.grid(axis="y", visible=False)
+    most = max(float(table["per_100_tokens"].to_numpy().max()), 0.1)
+    axes.set_xlim(-0.015 * most, 1.05 * most)
+    axes.set_xlabel("matches per 100 tokens")
+    handles = [
+        mpl.lines.Line2D([], [], marker=CONDITION_MARKERS[index % 8], linestyle="", color=CONDITION_COLORS[index % 4],
+                         markersize=7, label=condition)
+        for index, condition in enumerate(conditions)
+    ]  # fmt: skip
+    figure.legend(handles=handles, loc="lower left", ncols=len(conditions), bbox_to_anchor=(1.4 / 9.5, 0.0))
     return figure

@@ -126,6 +126,10 @@ def _hub(source: Mapping[str, Any], key: str, log: logging.Logger) -> tuple[pl.D
             f" ({first_line(error)})."
         ) from None
     except Exception as error:
+        if at is None:
+            raise InputError(
+                f"config: {key}.name: {what} can't be read from its cache ({first_line(error)})."
+            ) from None
         raise hub.failure(f"{key}.name", what, error) from None
     if not is_commit(revision):
         log.warning("%s isn't pinned; this run uses commit %s. To pin it: '%s.revision: %s'", name, commit, key, commit)

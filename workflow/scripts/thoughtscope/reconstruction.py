@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from . import sites
 from .activations import read_states
-from .config import layer_of
+from .config import is_block, layer_of
 from .saes import Decoder, Encoder
 
 SCHEMA: dict[str, Any] = {
@@ -41,15 +41,18 @@ Number of tokens; Σx; Σ‖x‖²; Σ‖x - x̂‖²; Σcos(x, x̂); ‖x‖ of
 def compared_sites(hookpoint: str, manifest: Mapping[str, Any]) -> list[str]:
     """Return the sites an SAE for `hookpoint` is tried at: its own, the residual stream, the blocks below and above.
 
-    The residual stream entering and leaving the block only where it is as wide as the module's output.
+    The residual stream entering and leaving the block only where it is as wide as the module's output. A block's own
+    output is the residual stream leaving it, and that of the block below the one entering it: each is named once.
     """
     widths, layer = manifest["widths"], layer_of(hookpoint)
-    names = [hookpoint]
-    if widths[hookpoint] == manifest["hidden_size"]:
+    names, others = [hookpoint], [layer - 1, layer + 1]
+    if is_block(hookpoint):
+        names, others = [hookpoint, f"{hookpoint}@residual_in"], [layer + 1]
+    elif widths[hookpoint] == manifest["hidden_size"]:
         names += [f"{hookpoint}@residual_in", f"{hookpoint}@residual_out"]
     parts = hookpoint.split(".")
     index = parts.index(str(layer))
-    neighbours = [".".join([*parts[:index], str(other), *parts[index + 1 :]]) for other in (layer - 1, layer + 1)]
+    neighbours = [".".join([*parts[:index], str(other), *parts[index + 1 :]]) for other in others]
     return names + [name for name in neighbours if widths.get(name) == widths[hookpoint]]
 
 

@@ -7,6 +7,7 @@ import polars as pl
 
 from .config import parse_site
 from .evidence import gate_warnings, leading_latents, leading_tokens
+from .verdict import CHECKS, NAMES, headline
 
 LISTED = 5
 """Latents listed for each site."""
@@ -22,6 +23,7 @@ def write(
     layers: pl.DataFrame,
     recurrence: Mapping[str, pl.DataFrame],
     top_tokens: Mapping[str, pl.DataFrame],
+    verdicts: Mapping[str, pl.DataFrame],
     conditions: Sequence[str],
     top_latents: int,
     max_fvu: float,
@@ -56,11 +58,12 @@ def write(
                 f" {row['sinks']} sinks"
             )
         lines.append("")
-        lines += _leaders(table, top_tokens[site], conditions)
+        lines += [headline(verdicts[site]), ""]
+        lines += _leaders(table, top_tokens[site], conditions, verdicts[site])
     lines += [
         "",
-        "A count alone is no evidence of thinking: a recurring latent may answer to one common token, or to a few of",
-        "large norm (then a trace's top latents peak on few tokens).",
+        f"Checks, in this order: {', '.join(check.replace('_', ' ') for check in CHECKS)};",
+        "thresholds are under `analysis` in the config, each check's number and note in tables/{site}/verdict.parquet.",
         "",
         f"Look at: results/{experiment}/plots/ (pictures), results/{experiment}/tables/ (parquet),",
         f"results/{experiment}/traces/ (what the model wrote).",
@@ -97,16 +100,20 @@ PLACES = {
 }
 
 
-def _leaders(table: pl.DataFrame, tokens: pl.DataFrame, conditions: Sequence[str]) -> list[str]:
-    """Return lines of a Markdown table of the latents that recur most in any condition."""
+def _leaders(table: pl.DataFrame, tokens: pl.DataFrame, conditions: Sequence[str], verdict: pl.DataFrame) -> list[str]:
+    """Return lines of a Markdown table of the latents that recur most in any condition, and the verdict on each."""
+    found = {row["latent"]: row for row in verdict.iter_rows(named=True)}
     names = leading_latents(table, "generated", LISTED)
     table, tokens = table.filter(scope="generated"), leading_tokens(tokens, "generated")
-    rows = [["latent", *conditions, "most active on"]]
+    rows = [["latent", *conditions, "most active on", "verdict"]]
     for latent in names:
         counts = dict(table.filter(latent=latent).select("condition", pl.format("{}/{}", "traces", "of")).iter_rows())
         total = table["of"][0]
         words = " ".join(tokens.filter(latent=latent)["token"].head(5)).replace("|", "\\|").replace("`", "'")
-        rows.append([str(latent), *[counts.get(condition, f"0/{total!s}") for condition in conditions], f"`{words}`"])
+        row = found.get(latent)
+        why = f"no: {NAMES[row['removed_by']]}" if row and row["removed_by"] else row["verdict"] if row else "-"
+        counted = [counts.get(condition, f"0/{total!s}") for condition in conditions]
+        rows.append([str(latent), *counted, f"`{words}`", why])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows

@@ -1,0 +1,286 @@
+"""Patterns: where they are in the text, and what is computed from them, against plain loops over dense matrices."""
+
+import itertools
+import json
+import math
+
+import numpy as np
+import polars as pl
+import pytest
+import yaml
+from conftest import REPO
+from synthetic import PROMPT, VOCABULARY, WORDS, Synthetic
+
+from thoughtscope import patterns
+from thoughtscope.traces import SCHEMA
+
+SCHEMA_FILE = yaml.safe_load((REPO / "workflow" / "schemas" / "config.schema.yaml").read_text())
+DEFAULT = SCHEMA_FILE["properties"]["patterns"]["default"]
+LEXICON = {"reflection": ["wait"], "planning": ["first"], "never": ["zebra"], "sums": [r"/\d+ \+ \d+/"]}
+REASON = ["wait", "maybe", "hmm", "therefore"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "text", "found"),
+    [
+        ("wait", "Wait, wait. Awaiting waits", ["Wait", "wait"]),
+        ("not sure", "Not  sure; not\nsure", ["Not  sure", "not\nsure"]),
+        ("But", "but But", ["But"]),
+        ("I need to", "I need to. i need to", ["I need to"]),
+        ("double-check", "double-check, double-checked", ["double-check"]),
+        (r"/\d+ \+ \d+/", "2 + 3 and 4 +5", ["2 + 3"]),
+        ("a.b", "a.b axb", ["a.b"]),
+        ("$x$", "so $x$ is", ["$x$"]),
+    ],
+)
+def test_entries(entry, text, found):
+    assert [match.group() for match in patterns.expression(entry).finditer(text)] == found
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("so 48 + 24 = 72 clips", ["48 + 24 = 72"]),
+        ("3*4=12", ["3*4=12"]),
+        ("$12 \\times 5$", ["12 \\times 5"]),
+        ("1,000 - 400 = $600", ["1,000 - 400 = $600"]),
+        ("12/60", ["12/60"]),
+        ("no sums in 2024, or 5 eggs", []),
+        ("x = y", []),
+    ],
+)
+def test_the_default_finds_arithmetic(text, found):
+    (entry,) = DEFAULT["calculation"]
+    assert [match.group().strip() for match in patterns.expression(entry).finditer(text)] == found
+
+
+def words_of(text_tokens):
+    """One trace that wrote these tokens, and its vocabulary."""
+    table = pl.DataFrame(
+        [{"trace_id": 3, "condition": "reason", "prompt_ids": [0] * 5, "generated_ids": list(range(len(text_tokens)))}],
+        schema_overrides={name: SCHEMA[name] for name in ("trace_id", "prompt_ids", "generated_ids")},
+    )
+    vocabulary = pl.DataFrame(
+        {"token_id": range(len(text_tokens)), "text": text_tokens}, schema_overrides={"token_id": pl.UInt32}
+    )
+    return table.lazy(), vocabulary.lazy()
+
+
+def test_matches_are_the_tokens_that_carry_the_text():
+    traces, vocabulary = words_of(["So", " W", "ait", ",", " let", " me", " \ufffd", "\ufffd", " wait", "<|end|>"])
+    found = patterns.matches(
+        traces, vocabulary, patterns=json.dumps({"reflection": ["wait", "let me"]}), reason_words=json.dumps(["wait"])
+    )
+    assert found.filter(kind="pattern").select("entry", "start", "end", "text").rows() == [
+        ("wait", 6, 8, "Wait"), ("wait", 13, 14, "wait"), ("let me", 9, 11, "let me"),
+    ]  # fmt: skip
+    assert found.filter(kind="reason_word").select("name", "start").rows() == [("wait", 6), ("wait", 13)]
+    assert set(found["trace_id"]) == {3}
+
+
+@pytest.fixture(scope="module")
+def study():
+    made = Synthetic(seed=1, problems=6, length=40)
+    made.background(range(10), rate=0.2)
+    made.fire(20, lambda _c, _t, _i, word, _s: word == "Wait")
+    return made.tables()
+
+
+@pytest.fixture(scope="module")
+def matches(study):
+    return patterns.matches(
+        study["traces"], study["vocabulary"], patterns=json.dumps(LEXICON), reason_words=json.dumps(REASON)
+    )
+
+
+CANDIDATES = pl.LazyFrame({"latent": [20, 3, 7, 99]}, schema={"latent": pl.UInt32})  # 99 is never active
+
+
+def dense(study, condition="reason"):
+    """Per trace: words and activations (tokens, 100 latents) of the tokens that were read."""
+    active = study["activations"].filter(pl.col("condition") == condition).collect()
+    found = {}
+    for trace in study["traces"].filter(pl.col("condition") == condition).collect().iter_rows(named=True):
+        ids = trace["generated_ids"][:-1]
+        table = np.zeros((len(ids), 100))
+        for row in active.filter(trace_id=trace["trace_id"]).iter_rows(named=True):
+            table[row["position"] - PROMPT, row["latent"]] = row["activation"]
+        found[trace["trace_id"]] = [WORDS[token].strip() for token in ids], table
+    return found
+
+
+def windows(words, wanted, before=1, after=2):
+    mask = np.zeros(len(words), dtype=bool)
+    for index, word in enumerate(words):
+        if word.lower() == wanted:
+            mask[max(0, index - before) : index + 1 + after] = True
+    return mask
+
+
+def run_tests(study, matches, **changes):
+    settings = {"patterns": json.dumps(LEXICON), "condition": "reason", "before": 1, "after": 2, "shifts": 300,
+                "include_sinks": False}  # fmt: skip
+    return patterns.pattern_tests(
+        study["activations"], study["traces"], matches.lazy(), CANDIDATES, **settings | changes
+    )
+
+
+def test_pattern_counts(study, matches):
+    counts = patterns.pattern_counts(matches.lazy(), study["traces"], patterns=json.dumps(LEXICON))
+    assert len(counts) == 12 * len(LEXICON)
+    for trace in study["traces"].collect().iter_rows(named=True):
+        words = [WORDS[token].strip().lower() for token in trace["generated_ids"]]
+        mine = counts.filter(trace_id=trace["trace_id"], condition=trace["condition"])
+        assert dict(mine.select("pattern", "matches").iter_rows())["reflection"] == words.count("wait")
+        assert mine.filter(pattern="never")["matches"].to_list() == [0]
+        assert mine["per_100_tokens"].to_list() == [100 * n / len(words) for n in mine["matches"]]
+
+
+def test_inside_and_outside_are_what_loops_find(study, matches):
+    table = run_tests(study, matches)
+    assert table["latent"].unique().to_list() == [3, 7, 20, 99]
+    for pattern, wanted in (("reflection", "wait"), ("planning", "first")):
+        for latent in (3, 20, 99):
+            differences, inside, outside = [], [], []
+            for words, values in dense(study).values():
+                mask = windows(words, wanted)
+                inside += values[mask, latent].tolist()
+                outside += values[~mask, latent].tolist()
+                if mask.any() and not mask.all():
+                    differences.append(values[mask, latent].mean() - values[~mask, latent].mean())
+            row = table.filter(latent=latent, pattern=pattern).row(0, named=True)
+            assert row["traces"] == len(differences)
+            assert row["windows"] == len(inside)
+            assert row["mean_inside"] == pytest.approx(np.mean(inside))
+            assert row["mean_outside"] == pytest.approx(np.mean(outside))
+            assert row["rate_inside"] == pytest.approx(np.mean(np.array(inside) > 0))
+            assert row["rate_outside"] == pytest.approx(np.mean(np.array(outside) > 0))
+            assert row["difference"] == pytest.approx(np.mean(differences))
+            assert row["low"] <= row["difference"] <= row["high"]
+    assert set(table.filter(latent=99)["difference"].drop_nulls()) == {0.0}
+    assert set(table.filter(latent=99)["p"].drop_nulls()) == {1.0}
+    never = table.filter(pattern="never")
+    assert never["p"].null_count() == len(never)
+    assert never["note"].unique().to_list() == ["no trace has tokens both inside and outside its windows"]
+    linked = table.filter(latent=20, pattern="reflection").row(0, named=True)
+    assert linked["p"] == pytest.approx(1 / 301)
+    assert linked["family"] == "4 recurring latents x 4 patterns"
+
+
+def test_p_is_that_of_all_shifts(matches, study):
+    """One trace has few shifts: all of them, by hand, against the sampled p."""
+    one = dict(study)
+    one["traces"] = study["traces"].filter(pl.col("trace_id") == 2)
+    one["activations"] = study["activations"].filter(pl.col("trace_id") == 2)
+    table = run_tests(one, matches.filter(trace_id=2), shifts=20_000)
+    words, values = dense(study)[2]
+    mask = windows(words, "wait")
+    for latent in (3, 7, 20):
+        every = [
+            values[np.roll(mask, shift), latent].mean() - values[~np.roll(mask, shift), latent].mean()
+            for shift in range(len(words))
+        ]
+        exact = np.mean([value >= every[0] - 1e-12 for value in every])
+        row = table.filter(latent=latent, pattern="reflection").row(0, named=True)
+        assert row["p"] == pytest.approx(exact, abs=4 * math.sqrt(exact * (1 - exact) / row["shifts"]) + 1e-3)
+
+
+def reason_score_by_hand(study, words, weights=None):
+    """The formula of the paper, with loops, for latents 0 to 99."""
+    inside, outside, of_word = [], [], {word: [] for word in words}
+    for number, (text, values) in enumerate(dense(study).values()):
+        times = 1 if weights is None else int(weights[number])
+        masks = {word: windows(text, word) for word in words}
+        union = np.any(list(masks.values()), axis=0)
+        for _ in range(times):
+            inside += values[union].tolist()
+            outside += values[~union].tolist()
+            for word in words:
+                of_word[word] += values[masks[word]].tolist()
+    plus, minus = np.mean(inside, axis=0), np.mean(outside, axis=0)
+    means = np.array([np.mean(rows, axis=0) if rows else np.zeros(100) for rows in of_word.values()])
+    shares = means / np.where(means.sum(axis=0) > 0, means.sum(axis=0), 1)
+    entropy = np.array(
+        [-sum(share * math.log(share) for share in column if share > 0) / math.log(len(words)) for column in shares.T]
+    )
+    return plus / plus.sum() * entropy**0.7 - minus / minus.sum(), entropy, plus, minus
+
+
+def test_reason_scores_are_the_papers_formula(study, matches):
+    settings = {"reason_words": json.dumps(REASON), "condition": "reason", "before": 1, "after": 2, "shifts": 200,
+                "include_sinks": False}  # fmt: skip
+    table = patterns.reason_scores(study["activations"], study["traces"], matches.lazy(), CANDIDATES, **settings)
+    score, entropy, plus, minus = reason_score_by_hand(study, REASON)
+    without = {word: reason_score_by_hand(study, [other for other in REASON if other != word])[0] for word in REASON}
+    for row in table.iter_rows(named=True):
+        latent = row["latent"]
+        assert row["score"] == pytest.approx(score[latent])
+        assert row["entropy"] == pytest.approx(entropy[latent], abs=1e-12)
+        assert row["mean_inside"] == pytest.approx(plus[latent])
+        assert row["mean_outside"] == pytest.approx(minus[latent])
+        least = min(REASON, key=lambda word: without[word][latent])
+        assert row["least_without_a_word"] == pytest.approx(without[least][latent])
+        assert without[row["that_word"]][latent] == pytest.approx(without[least][latent])
+        assert row["low"] <= row["score"] <= row["high"]
+    # One bootstrap resample, by hand.
+    weights = patterns.resamples(6)[5]
+    again = reason_score_by_hand(study, REASON, weights)[0]
+    layout = patterns.design(study["activations"], study["traces"], [3, 7, 20, 99], "reason", False)
+    assert layout.lengths.sum() == sum(len(words) for words, _ in dense(study).values())
+    assert np.isfinite(again[[3, 7, 20]]).all()
+
+
+def test_no_reasoning_word(study, matches):
+    settings = {"condition": "reason", "before": 1, "after": 2, "shifts": 100, "include_sinks": False}
+    table = patterns.reason_scores(
+        study["activations"], study["traces"], matches.lazy(), CANDIDATES, reason_words='["zebra"]', **settings
+    )
+    assert table["score"].null_count() == 4
+    assert table["note"].unique().to_list() == ["no reasoning word in any trace"]
+    nothing = patterns.reason_scores(
+        study["activations"], study["traces"], matches.lazy(), CANDIDATES, reason_words="[]", **settings
+    )
+    assert nothing["score"].null_count() == 4
+
+
+def test_lexicality_is_what_loops_find(study):
+    table = patterns.lexicality(
+        study["activations"], study["traces"], CANDIDATES, study["vocabulary"], condition="reason", max_top_3=0.8,
+        include_sinks=False,
+    )  # fmt: skip
+    words = list(itertools.chain.from_iterable(words for words, _ in dense(study).values()))
+    values = np.concatenate([values for _, values in dense(study).values()])
+    for latent in (3, 7, 20):
+        row = table.filter(latent=latent).row(0, named=True)
+        mass = {}
+        for word, value in zip(words, values[:, latent], strict=True):
+            mass[word] = mass.get(word, 0) + value
+        shares = sorted((value / sum(mass.values()) for value in mass.values() if value > 0), reverse=True)
+        assert (row["tokens"], row["types"]) == ((values[:, latent] > 0).sum(), len(shares))
+        for count in (1, 3, 10):
+            assert row[f"top_{count}"] == pytest.approx(sum(shares[:count]))
+        assert row["entropy"] == pytest.approx(-sum(s * math.log(s) for s in shares) / math.log(len(set(words))))
+        assert row["types_90"] == next(n for n in range(1, 99) if sum(shares[:n]) >= 0.9 - 1e-12)
+        grand = values[:, latent].mean()
+        between = sum(
+            words.count(word) * (np.mean(values[[w == word for w in words], latent]) - grand) ** 2
+            for word in set(words)
+        )
+        assert row["eta_squared"] == pytest.approx(between / ((values[:, latent] - grand) ** 2).sum())
+        assert row["eta_squared_by_chance"] == pytest.approx((len(set(words)) - 1) / (len(words) - 1))
+    detector = table.filter(latent=20).row(0, named=True)
+    assert (detector["lexical"], detector["top_1"], detector["top_tokens"]) == (True, 1.0, "␣Wait")
+    assert table.filter(latent=3)["lexical"].to_list() == [False]
+    assert table.filter(latent=99).select("tokens", "top_1", "lexical").rows() == [(0, None, None)]
+
+
+def test_sinks_are_left_out_unless_included(study):
+    flagged = study["activations"].with_columns(sink=(pl.col("trace_id") == 1) & (pl.col("position") == PROMPT + 3))
+    sizes = [
+        len(patterns.design(flagged, study["traces"], [3], "reason", included).trace) for included in (False, True)
+    ]
+    assert sizes[1] - sizes[0] == 1
+
+
+def test_vocabulary_of_the_synthetic_study():
+    assert VOCABULARY["text"].to_list() == WORDS

@@ -1,0 +1,108 @@
+"""Statistics against scipy's own one at a time, brute force, and published examples."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from thoughtscope import statistics
+
+CHANCE = np.random.default_rng(0)
+
+
+def test_wilson_is_the_formula():
+    low, high = statistics.wilson(np.array([0, 3, 28, 32]), 32)
+    z = stats.norm.ppf(0.975)
+    for count, below, above in zip((0, 3, 28, 32), low, high, strict=True):
+        p = count / 32
+        middle, half = p + z * z / 64, z * math.sqrt(p * (1 - p) / 32 + z * z / (4 * 32 * 32))
+        assert below == pytest.approx(max(0, (middle - half) / (1 + z * z / 32)), abs=1e-12)
+        assert above == pytest.approx((middle + half) / (1 + z * z / 32))
+
+
+def test_mcnemar_is_the_binomial_test():
+    first, second = np.array([0, 5, 10, 3, 0]), np.array([0, 5, 1, 12, 6])
+    for a, b, p in zip(first, second, statistics.mcnemar(first, second), strict=True):
+        assert p == pytest.approx(stats.binomtest(int(a), int(a + b)).pvalue if a + b else 1.0)
+
+
+def test_fdr_leaves_out_what_is_not_a_number():
+    p = np.array([0.001, np.nan, 0.04, 0.03, 0.5])
+    q = statistics.fdr(p)
+    assert np.isnan(q[1])
+    assert q[[0, 3, 2, 4]] == pytest.approx([0.004, 0.05333333, 0.05333333, 0.5])  # p m / rank, made monotone
+    assert np.isnan(statistics.fdr(np.array([np.nan]))).all()
+
+
+def test_paired_is_wilcoxons_test_column_by_column():
+    d = CHANCE.normal(0.2, 1, size=(20, 6))
+    d[:7, 1] = 0
+    d[:, 2] = 0
+    d[:, 3] = np.abs(d[:, 3])
+    d[1:, 4] = 0
+    found = statistics.paired(d)
+    for column in range(6):
+        values = d[:, column][d[:, column] != 0]
+        expected = stats.wilcoxon(values).pvalue if len(values) else 1.0
+        assert found.p[column] == pytest.approx(expected)
+        ranks = stats.rankdata(np.abs(values))
+        up, down = ranks[values > 0].sum(), ranks[values < 0].sum()
+        assert found.effect[column] == pytest.approx((up - down) / (up + down) if len(values) else 0)
+    assert found.effect[3] == 1
+    assert np.isnan(statistics.paired(np.empty((0, 3))).p).all()
+
+
+def brute_auroc(values, positive):
+    pairs = [(a > b) + 0.5 * (a == b) for a in values[positive] for b in values[~positive]]
+    return np.mean(pairs)
+
+
+def test_auroc_is_the_share_of_pairs_and_delongs_variance():
+    values = CHANCE.integers(0, 6, size=(30, 4)).astype(float)
+    positive = CHANCE.random(30) < 0.4
+    found = statistics.auroc(values, positive)
+    for column in range(4):
+        x, y = values[positive, column], values[~positive, column]
+        area = brute_auroc(values[:, column], positive)
+        assert found.value[column] == pytest.approx(area)
+        # DeLong's structural components, written out.
+        v10 = [np.mean([(a > b) + 0.5 * (a == b) for b in y]) for a in x]
+        v01 = [np.mean([(a > b) + 0.5 * (a == b) for a in x]) for b in y]
+        half = 1.959964 * math.sqrt(np.var(v10, ddof=1) / len(x) + np.var(v01, ddof=1) / len(y))
+        assert found.low[column] == pytest.approx(max(0, area - half), abs=1e-5)
+        assert found.high[column] == pytest.approx(min(1, area + half), abs=1e-5)
+        assert found.p[column] == pytest.approx(stats.mannwhitneyu(x, y, method="asymptotic").pvalue)
+    constant = statistics.auroc(np.ones((30, 1)), positive)
+    assert (constant.value[0], constant.p[0]) == (0.5, 1.0)
+
+
+def test_stratified_auroc_counts_pairs_within_strata():
+    strata = np.repeat([0, 1, 2], 12)
+    positive = CHANCE.random(36) < 0.5
+    # All that tells the classes apart is the stratum: none of it is left within.
+    positive[strata == 0], positive[strata == 2] = np.arange(12) < 2, np.arange(12) < 10
+    values = strata[:, None].astype(float)
+    assert statistics.auroc(values, positive).value[0] > 0.7
+    assert statistics.stratified_auroc(values, positive, strata).value[0] == 0.5
+    noisy = CHANCE.normal(size=(36, 1))
+    found = statistics.stratified_auroc(noisy, positive, strata)
+    won = total = 0
+    for stratum in range(3):
+        inside = strata == stratum
+        pairs = positive[inside].sum() * (~positive[inside]).sum()
+        won += pairs * brute_auroc(noisy[inside, 0], positive[inside])
+        total += pairs
+    assert found.value[0] == pytest.approx(won / total)
+    assert found.low[0] < found.value[0] < found.high[0]
+    assert statistics.stratified_auroc(noisy, np.ones(36, dtype=bool), strata) is None
+
+
+def test_percentiles_leave_out_what_is_not_a_number():
+    values = CHANCE.normal(size=(1000, 3))
+    values[:500, 1], values[:, 2] = np.nan, np.nan
+    low, high = statistics.percentiles(values)
+    assert low[0] == pytest.approx(np.percentile(values[:, 0], 2.5))
+    assert high[1] == pytest.approx(np.percentile(values[500:, 1], 97.5))
+    assert np.isnan(low[2])
+    assert statistics.resamples(7).sum(axis=1).tolist() == [7.0] * statistics.BOOTSTRAPS

@@ -1,0 +1,144 @@
+"""Statistics, vectorised over latents: columns are latents, rows are traces; the trace is the unit of every test."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+Floats = NDArray[np.float64]
+
+BOOTSTRAPS = 1000
+"""Resamples of a bootstrap interval."""
+
+
+def wilson(successes: NDArray, trials: int) -> tuple[Floats, Floats]:
+    """Return the 95 % Wilson interval (Wilson 1927) of each share successes / trials."""
+    intervals = {
+        int(count): stats.binomtest(int(count), trials).proportion_ci(0.95, method="wilson")
+        for count in np.unique(successes)
+    }
+    return (
+        np.array([intervals[int(count)].low for count in successes]),
+        np.array([intervals[int(count)].high for count in successes]),
+    )
+
+
+def mcnemar(only_first: NDArray, only_second: NDArray) -> Floats:
+    """Return the exact two-sided McNemar p of each pair of discordant counts (McNemar 1947, binomial form)."""
+    fewer, both = np.minimum(only_first, only_second), only_first + only_second
+    return np.minimum(1.0, 2 * stats.binom.cdf(fewer, both, 0.5))
+
+
+def fdr(p: Floats) -> Floats:
+    """Return Benjamini-Hochberg q values (Benjamini and Hochberg 1995); where p is not a number, q is neither."""
+    q = np.full(len(p), np.nan)
+    known = np.isfinite(p)
+    if known.any():
+        q[known] = stats.false_discovery_control(p[known], method="bh")
+    return q
+
+
+class Paired(NamedTuple):
+    """A paired comparison, each (latents,)."""
+
+    p: Floats
+    """Two-sided Wilcoxon signed-rank p; 1 where no pair differs."""
+    effect: Floats
+    """Matched rank-biserial correlation (Kerby 2014): the rank sums' difference over their total, -1 to 1."""
+
+
+def paired(differences: Floats) -> Paired:
+    """Compare pairs by their differences, (pairs, latents): Wilcoxon signed-rank test (1945), zeros left out."""
+    count, latents = differences.shape
+    if count == 0:
+        return Paired(np.full(latents, np.nan), np.full(latents, np.nan))
+    d = np.where(differences == 0, np.nan, differences)
+    ranks = stats.rankdata(np.abs(d), axis=0, nan_policy="omit")
+    total = np.nansum(ranks, axis=0)
+    signed = np.nansum(np.sign(d) * ranks, axis=0)
+    effect = np.divide(signed, total, out=np.zeros(latents), where=total > 0)
+    p = np.ones(latents)
+    differ = total > 0
+    if differ.any():
+        p[differ] = stats.wilcoxon(d[:, differ], axis=0, nan_policy="omit").pvalue
+    return Paired(p, effect)
+
+
+class Auroc(NamedTuple):
+    """Areas under the ROC curve with 95 % intervals, each (latents,)."""
+
+    value: Floats
+    low: Floats
+    high: Floats
+    p: Floats
+    """Two-sided Mann-Whitney p, asymptotic, corrected for ties."""
+
+
+def auroc(values: Floats, positive: NDArray[np.bool_]) -> Auroc:
+    """Return how well each column of values (traces, latents) tells positive traces from the others.
+
+    The area is the share of (positive, negative) pairs in the right order, ties a half (Hanley and McNeil 1982); its
+    interval is DeLong's (DeLong et al. 1988), cut to [0, 1]. Both classes must have members.
+    """
+    area, variance = _delong(values, positive)
+    half = stats.norm.ppf(0.975) * np.sqrt(variance)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = stats.mannwhitneyu(values[positive], values[~positive], axis=0, method="asymptotic").pvalue
+    return Auroc(area, np.clip(area - half, 0, 1), np.clip(area + half, 0, 1), np.nan_to_num(p, nan=1.0))
+
+
+def stratified_auroc(values: Floats, positive: NDArray[np.bool_], strata: NDArray) -> Auroc | None:
+    """Return the area over the pairs within the same stratum; None where no stratum has both classes twice.
+
+    Each stratum counts by its number of pairs; its p is that of the normal test of 0.5.
+    """
+    areas, variances, pairs = [], [], []
+    for stratum in np.unique(strata):
+        inside = strata == stratum
+        here = positive[inside]
+        if min(here.sum(), (~here).sum()) >= 2:
+            area, variance = _delong(values[inside], here)
+            areas.append(area)
+            variances.append(variance)
+            pairs.append(here.sum() * (~here).sum())
+    if not areas:
+        return None
+    weights = np.array(pairs, dtype=float) / np.sum(pairs)
+    area = weights @ np.array(areas)
+    deviation = np.sqrt(np.square(weights) @ np.array(variances))
+    half = stats.norm.ppf(0.975) * deviation
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = 2 * stats.norm.sf(np.abs(area - 0.5) / deviation)
+    return Auroc(area, np.clip(area - half, 0, 1), np.clip(area + half, 0, 1), np.nan_to_num(p, nan=1.0))
+
+
+def _delong(values: Floats, positive: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    """Return area and DeLong variance of each column, from midranks (Sun and Xu 2014, algorithm 2)."""
+    first, second = int(positive.sum()), int((~positive).sum())
+    ranks = stats.rankdata(values, axis=0)
+    of_positive = ranks[positive] - stats.rankdata(values[positive], axis=0)  # pairs each positive wins, ties a half
+    of_negative = ranks[~positive] - stats.rankdata(values[~positive], axis=0)
+    wins, losses = of_positive / second, of_negative / first
+    variance = np.zeros(values.shape[1])
+    if first > 1:
+        variance += wins.var(axis=0, ddof=1) / first
+    if second > 1:
+        variance += losses.var(axis=0, ddof=1) / second
+    return wins.mean(axis=0), variance
+
+
+def resamples(traces: int, seed: int = 0) -> Floats:
+    """Return how often each trace is drawn in each bootstrap resample, (BOOTSTRAPS, traces)."""
+    if traces == 0:
+        return np.zeros((BOOTSTRAPS, 0))
+    return np.random.default_rng(seed).multinomial(traces, np.full(traces, 1 / traces), BOOTSTRAPS).astype(float)
+
+
+def percentiles(values: Floats) -> tuple[Floats, Floats]:
+    """Return the 95 % percentile interval over the first axis, the resamples; those that aren't numbers left out."""
+    known = np.isfinite(values).any(axis=0)
+    low, high = np.full(values.shape[1:], np.nan), np.full(values.shape[1:], np.nan)
+    if known.any():
+        low[known], high[known] = np.nanpercentile(values[:, known], [2.5, 97.5], axis=0)
+    return low, high
