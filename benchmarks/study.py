@@ -19,6 +19,7 @@ import polars as pl
 import torch
 from tokenizers import Tokenizer
 from tokenizers import models as tokenizers
+from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow" / "scripts"))
@@ -36,18 +37,15 @@ R1_DISTILL_QWEN_1_5B = Qwen2Config(
 )
 
 
-def peak_gb() -> float:
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-
 def report(what: str, tokens: int, started: float) -> None:
+    """Print a stage's speed and its peak memory, which is the GPU's, or else the process's so far."""
     seconds = time.perf_counter() - started
-    print(
-        f"{what}: {tokens} tokens in {seconds:.1f} s, {tokens / seconds:.0f} tokens/s, peak {peak_gb():.1f} GB",
-        flush=True,
-    )
+    if torch.cuda.is_available():
+        peak = f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GB of GPU memory"
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        peak = f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GB so far"
+    print(f"{what}: {tokens} tokens in {seconds:.1f} s, {tokens / seconds:.0f} tokens/s, {peak}", flush=True)
 
 
 def main() -> None:
@@ -68,8 +66,10 @@ def main() -> None:
     model = new_model()
     devices.report(model, log)
     words = Tokenizer(tokenizers.WordLevel({str(index): index for index in range(1000)}, unk_token="0"))
+    words.pre_tokenizer = WhitespaceSplit()
+    questions = [" ".join(map(str, row)) for row in torch.randint(0, 1000, (options.traces, options.prompt)).tolist()]
     problems = pl.DataFrame(
-        {"trace_id": range(options.traces), "question": ["x"] * options.traces, "answer": ["1"] * options.traces},
+        {"trace_id": range(options.traces), "question": questions, "answer": ["1"] * options.traces},
         schema_overrides={"trace_id": pl.UInt32},
     )
     started = time.perf_counter()
@@ -80,15 +80,6 @@ def main() -> None:
     )  # fmt: skip
     report("generate", options.traces * options.written, started)
 
-    # Prompts of the study's length, in place of the one word above.
-    prompt = torch.randint(0, 1000, (options.traces, options.prompt)).tolist()
-    end = options.prompt + options.written
-    segments = [{"segment": "prompt", "start": 0, "end": options.prompt},
-                {"segment": "answer", "start": options.prompt, "end": end}]  # fmt: skip
-    written = written.with_columns(
-        prompt_ids=pl.Series(prompt, dtype=pl.List(pl.UInt32)),
-        segments=pl.Series([segments] * options.traces, dtype=traces.SCHEMA["segments"]),
-    )  # fmt: skip
     tokens = options.traces * (options.prompt + options.written)
     with tempfile.TemporaryDirectory() as folder:
         from sparsify import SparseCoder, SparseCoderConfig
@@ -100,6 +91,7 @@ def main() -> None:
     started = time.perf_counter()
     activations.encode(written, model=model, encoder=encoder, site=hookpoint, log=log)
     report("encode", tokens, started)
+    del model
     model = new_model()
     manifest = {"widths": models.module_widths(R1_DISTILL_QWEN_1_5B), "hidden_size": 1536}
     names = reconstruction.compared_sites(hookpoint, manifest)

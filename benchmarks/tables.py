@@ -18,11 +18,13 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow" / "scripts"))
 
 from thoughtscope import activations, controls, evidence, features, patterns, traces, verdict
 
+SCHEMA = yaml.safe_load((Path(__file__).parents[1] / "workflow/schemas/config.schema.yaml").read_text(encoding="utf-8"))
 CONDITIONS = ["reason", "direct"]
 PROMPT = 100
 WORDS = 2000
@@ -80,14 +82,12 @@ def run(folder: Path, count: int) -> None:
         )
 
     vocabulary, settings = pl.scan_parquet(folder / "vocabulary.parquet"), {"include_sinks": False}
-    lexicon = json.dumps({"reflection": ["wait"], "uncertainty": ["maybe", "hmm"], "planning": ["first"],
-                          "conclusion": ["therefore"], "exploration": ["alternatively"],
-                          "calculation": [r"/\d \+ \d = \d/"]})  # fmt: skip
-    words = json.dumps(["alternatively", "hmm", "maybe", "wait", "let me", "therefore"])
+    lexicon, words = (json.dumps(SCHEMA["properties"][name]["default"]) for name in ("patterns", "reason_words"))
     every, studied = CONDITIONS, CONDITIONS[:1]
-    fit = pl.LazyFrame({"hookpoint": ["s"], "condition": [None], "site": ["s"], "used": [True], "fvu": [0.2]},
+    fit = pl.LazyFrame({"hookpoint": ["s"], "condition": [None], "site": ["s"], "used": [True], "fvu": [0.2],
+                        "fvu_low": [0.1], "fvu_high": [0.3]},
                        schema_overrides={"condition": pl.String})  # fmt: skip
-    window = {"condition": "reason", "before": 1, "after": 2, "shifts": 10_000}
+    window = {"condition": "reason", "before": 1, "after": 2, "shifts": 10_000, "alpha": 0.05}
     made: dict[str, pl.DataFrame] = {}
 
     def table(name: str, function, *inputs: pl.LazyFrame, **params) -> None:
@@ -120,8 +120,8 @@ def run(folder: Path, count: int) -> None:
     )
     table("sinks", evidence.sinks, scan("activations", every), vocabulary)
     table("matches", patterns.matches, scan("traces", every), vocabulary, patterns=lexicon, reason_words=words)
-    table("controls", controls.controls, scan("features", every), scan("traces", studied), most=10, min_traces=2,
-          conditions=CONDITIONS, inferences=count, **settings)  # fmt: skip
+    table("controls", controls.controls, scan("features", every), scan("traces", every), most=10, min_traces=2,
+          conditions=CONDITIONS, **settings)  # fmt: skip
     candidates, sinks, matches = (made[name].lazy() for name in ("controls", "sinks", "matches"))
     table("contrasts", controls.contrasts, scan("features", every), scan("traces", every), sinks, candidates,
           conditions=CONDITIONS, **settings)  # fmt: skip
@@ -144,7 +144,8 @@ def run(folder: Path, count: int) -> None:
     )
     tests = [made[name].lazy() for name in ("pattern_tests", "lexicality", "outcomes")]
     table("verdict", verdict.verdict, candidates, fit, *tests,
-          min_traces=2, alpha=0.05, max_fvu=0.7, max_sink_share=0.5, max_top_3=0.8, max_length_auroc=0.8)  # fmt: skip
+          min_traces=2, alpha=0.05, min_excess=0.5, max_fvu=0.7, max_sink_share=0.5, max_top_3=0.8,
+          max_length_auroc=0.8)  # fmt: skip
 
 
 def main() -> None:

@@ -47,6 +47,12 @@ class Synthetic:
                 )  # fmt: skip
         self.traces = pl.DataFrame(table, schema=traces.SCHEMA)
 
+    def retell(self) -> None:
+        """Take over changed words into the traces."""
+        keys = zip(self.traces["condition"], self.traces["trace_id"], strict=True)
+        ids = pl.Series([self.words[key].tolist() for key in keys], dtype=traces.SCHEMA["generated_ids"])
+        self.traces = self.traces.with_columns(generated_ids=ids)
+
     def correct(self, condition: str, trace: int) -> bool:
         return condition == self.conditions[0] and bool(trace % 2)
 

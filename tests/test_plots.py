@@ -140,10 +140,10 @@ def lexicality_table():
 
 
 def pattern_table():
-    rows = [{"latent": latent, "pattern": name, "traces": 9, "windows": 40, "difference": (latent + index) % 4 - 1.5,
+    rows = [{"latent": latent, "pattern": name, "traces": 9, "difference": (latent + index) % 4 - 1.5,
              "q": 0.01 if (latent + index) % 4 == 3 else 1.0}
             for latent in LATENTS for index, name in enumerate(PATTERNS[:-1])]  # fmt: skip
-    rows += [{"latent": latent, "pattern": PATTERNS[-1], "traces": 0, "windows": 0} for latent in LATENTS]
+    rows += [{"latent": latent, "pattern": PATTERNS[-1], "traces": 0, "note": "in no trace"} for latent in LATENTS]
     return complete(pl.DataFrame(rows, infer_schema_length=None), patterns.PATTERNS_SCHEMA)
 
 

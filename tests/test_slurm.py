@@ -121,7 +121,8 @@ def test_the_shipped_profile_runs_a_study(cluster, tmp_path, tiny_model):
     run = study.snakemake("--profile", str(tmp_path / "profile"), timeout=400)
     assert run.code == 0, run.output
     submitted = dict(re.findall(r"Job (\S+) has been submitted with SLURM jobid (\d+)", run.output))
-    assert len(submitted) == 5, run.output  # generate, train_sae, encode, the block's group, the site's group
+    # generate, train_sae, encode, reconstruct, the block's group, the site's group
+    assert len(submitted) == 6, run.output
     assert len(pl.read_parquet(study.results / "tables" / "layers.1.mlp" / "recurrence.parquet")) > 0
     assert (study.results / "summary.md").exists()
     jobs = subprocess.run(["scontrol", "show", "jobs"], capture_output=True, text=True, check=True).stdout.split("\n\n")
@@ -132,5 +133,6 @@ def test_the_shipped_profile_runs_a_study(cluster, tmp_path, tiny_model):
         "generate",
         "train_sae",
         "encode",
+        "reconstruct",
     }
     assert study.plan() == set()

@@ -84,9 +84,9 @@ def test_stratified_auroc_counts_pairs_within_strata():
     positive[strata == 0], positive[strata == 2] = np.arange(12) < 2, np.arange(12) < 10
     values = strata[:, None].astype(float)
     assert statistics.auroc(values, positive).value[0] > 0.7
-    assert statistics.stratified_auroc(values, positive, strata).value[0] == 0.5
+    assert statistics.stratified_auroc(values, positive, strata, 2).value[0] == 0.5
     noisy = CHANCE.normal(size=(36, 1))
-    found = statistics.stratified_auroc(noisy, positive, strata)
+    found = statistics.stratified_auroc(noisy, positive, strata, 2)
     won = total = 0
     for stratum in range(3):
         inside = strata == stratum
@@ -95,7 +95,46 @@ def test_stratified_auroc_counts_pairs_within_strata():
         total += pairs
     assert found.value[0] == pytest.approx(won / total)
     assert found.low[0] < found.value[0] < found.high[0]
-    assert statistics.stratified_auroc(noisy, np.ones(36, dtype=bool), strata) is None
+    assert statistics.stratified_auroc(noisy, np.ones(36, dtype=bool), strata, 2) is None
+    assert statistics.stratified_auroc(noisy, positive, strata, 99) is None
+    # One stratum: the p is Mann-Whitney's without its correction for continuity, ties and all.
+    tied = CHANCE.integers(0, 4, size=(30, 3)).astype(float)
+    labels = CHANCE.random(30) < 0.4
+    one = statistics.stratified_auroc(tied, labels, np.zeros(30), 2)
+    for column in range(3):
+        x, y = tied[labels, column], tied[~labels, column]
+        expected = stats.mannwhitneyu(x, y, method="asymptotic", use_continuity=False).pvalue
+        assert one.p[column] == pytest.approx(expected)
+
+
+def test_classes_that_are_apart_still_have_an_interval():
+    """DeLong's variance is 0 there; of 2 against 2 traces nothing is certain."""
+    apart = np.array([[0.0], [1.0], [2.0], [3.0]])
+    found = statistics.auroc(apart, np.array([False, False, True, True]))
+    assert (found.value[0], found.high[0]) == (1.0, 1.0)
+    assert 0.4 < found.low[0] < 0.8
+    strata = np.repeat(np.arange(8), 4)
+    many = statistics.stratified_auroc(np.tile(apart, (8, 1)), np.tile([False, False, True, True], 8), strata, 8)
+    assert 0.8 < many.low[0] < 1
+    assert 1e-8 < many.p[0] < 1e-3
+
+
+def test_stratified_p_is_right_where_nothing_is():
+    below = 0
+    for seed in range(400):
+        chance = np.random.default_rng(seed)
+        strata, positive = np.repeat(np.arange(4), 8), chance.random(32) < 0.3
+        found = statistics.stratified_auroc(chance.normal(size=(32, 1)), positive, strata, 2)
+        below += found is not None and found.p[0] < 0.05
+    assert 6 <= below <= 36
+
+
+def test_matched_difference_is_agresti_and_mins():
+    low, high = statistics.matched_difference(np.array([0, 9]), np.array([0, 1]), 16)
+    assert low[0] == pytest.approx(-high[0])
+    assert high[0] == pytest.approx(1.959964 / 18)
+    d, n = (9.5 - 1.5) / 18, 18
+    assert high[1] == pytest.approx(d + 1.959964 * math.sqrt(11 - 64 / n) / n)
 
 
 def test_percentiles_leave_out_what_is_not_a_number():
@@ -106,3 +145,13 @@ def test_percentiles_leave_out_what_is_not_a_number():
     assert high[1] == pytest.approx(np.percentile(values[500:, 1], 97.5))
     assert np.isnan(low[2])
     assert statistics.resamples(7).sum(axis=1).tolist() == [7.0] * statistics.BOOTSTRAPS
+
+
+def test_truncated_traces_are_a_stratum_of_their_own():
+    from thoughtscope.controls import length_strata
+
+    lengths = np.array([100.0] * 5 + [150.0, 160, 170, 180, 190] + [400.0] * 22)
+    strata = length_strata(lengths)
+    assert set(strata[lengths == 400]).isdisjoint(strata[lengths < 400])
+    assert len(set(length_strata(np.full(9, 400.0)))) == 1
+    assert len(set(length_strata(np.arange(30.0)))) >= 3

@@ -5,6 +5,11 @@ and, per site, results/{experiment}/tables/{site}/*.parquet. The first condition
 """
 
 
+localrules:
+    matches,
+    pattern_counts,
+
+
 rule matches:
     input:
         traces=per_block("results/{experiment}/traces/{condition}/{block}.parquet"),
@@ -53,7 +58,7 @@ rule controls:
         features=per_block(
             "results/{experiment}/features/{site}/{condition}/{block}.parquet"
         ),
-        traces=of_studied("results/{experiment}/traces/{condition}/{block}.parquet"),
+        traces=per_block("results/{experiment}/traces/{condition}/{block}.parquet"),
     output:
         table="results/{experiment}/tables/{site}/controls.parquet",
     log:
@@ -69,7 +74,6 @@ rule controls:
         **tracked(
             most=config["analysis"]["top_latents"],
             min_traces=config["analysis"]["min_traces"],
-            inferences=config["inferences"],
         ),
         conditions=CONDITIONS,
         include_sinks=config["analysis"]["include_sinks"],
@@ -153,6 +157,7 @@ rule pattern_tests:
             before=config["analysis"]["window_before"],
             after=config["analysis"]["window_after"],
             shifts=config["analysis"]["shifts"],
+            alpha=config["analysis"]["alpha"],
         ),
         patterns=literal(as_json(config["patterns"])),
         condition=CONDITIONS[0],
@@ -185,6 +190,7 @@ rule reason_scores:
             before=config["analysis"]["window_before"],
             after=config["analysis"]["window_after"],
             shifts=config["analysis"]["shifts"],
+            alpha=config["analysis"]["alpha"],
         ),
         reason_words=literal(as_json(config["reason_words"])),
         condition=CONDITIONS[0],
@@ -242,6 +248,7 @@ rule verdict:
         **tracked(
             min_traces=config["analysis"]["min_traces"],
             alpha=config["analysis"]["alpha"],
+            min_excess=config["analysis"]["min_excess"],
             max_fvu=config["analysis"]["max_fvu"],
             max_sink_share=config["analysis"]["max_sink_share"],
             max_top_3=config["analysis"]["max_top_3"],

@@ -122,6 +122,8 @@ def describe_violation(violation: Any) -> str:
             return f"config: {key} is {value!r}; {twice!r} stands in it twice, list it once."
         case "minItems" | "minLength":
             return f"config: {key} is {value!r}; it must not be empty."
+        case "pattern" if "propertyNames" in violation.absolute_schema_path:
+            return f"config: {key}: {value!r} is no name; one must match {allowed}."
         case "pattern":
             return f"config: {key} is {value!r}; it must match {allowed}."
         case "anyOf":  # a section or null: what is wrong with the section
@@ -181,7 +183,17 @@ def _check_source(key: str, given: Mapping[str, Any]) -> None:
             )
 
 
-_FRACTIONAL = ("temperature", "top_p", "lr", "max_fvu", "alpha", "max_sink_share", "max_top_3", "max_length_auroc")
+_FRACTIONAL = (
+    "temperature",
+    "top_p",
+    "lr",
+    "max_fvu",
+    "alpha",
+    "min_excess",
+    "max_sink_share",
+    "max_top_3",
+    "max_length_auroc",
+)
 """Keys whose value need not be a whole number."""
 
 

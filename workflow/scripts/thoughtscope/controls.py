@@ -11,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from .evidence import complete, in_scope, latents_of
-from .statistics import Auroc, Floats, auroc, fdr, mcnemar, paired, stratified_auroc
+from .statistics import Auroc, Floats, auroc, fdr, matched_difference, mcnemar, paired, stratified_auroc
 
 MIN_CLASS = 8
 """Traces a class needs at least for an AUROC."""
@@ -25,13 +25,21 @@ CONTROLS_SCHEMA = {
     "of": pl.UInt32,
     "only_condition": pl.UInt32,
     "only_control": pl.UInt32,
+    "excess": pl.Float64,
+    "excess_low": pl.Float64,
+    "excess_high": pl.Float64,
     "p": pl.Float64,
     "q": pl.Float64,
     "family": pl.String,
     "traces_with_sinks": pl.UInt32,
     "traces_control_with_sinks": pl.UInt32,
+    "only_condition_with_sinks": pl.UInt32,
+    "only_control_with_sinks": pl.UInt32,
     "p_with_sinks": pl.Float64,
     "q_with_sinks": pl.Float64,
+    "family_with_sinks": pl.String,
+    "tokens": pl.Float64,
+    "tokens_control": pl.Float64,
     "sink_share": pl.Float64,
     "length_auroc": pl.Float64,
     "length_low": pl.Float64,
@@ -47,16 +55,18 @@ def controls(
     min_traces: int,
     conditions: Sequence[str],
     include_sinks: bool,
-    inferences: int,
 ) -> pl.DataFrame:
     """Compare in how many traces each latent recurs with each control, paired by problem; a row a latent and control.
 
     A latent is here if it is among the `most` latents with the largest maximum of at least `min_traces` traces of any
     condition, sinks counted or not. Columns:
 
-    - traces, traces_control: in how many of the `of` problems it is one under the condition and under the control
-    - only_condition, only_control: problems with it under one alone; p: exact McNemar test; q: Benjamini-Hochberg over
+    - traces, traces_control: in how many of the `of` problems it is one under the condition and under the control; a
+      problem is compared if tokens were read under both
+    - only_condition, only_control: problems with it under one alone; excess, excess_low, excess_high: the difference of
+      the shares and its 95 % interval (Agresti and Min 2005); p: exact McNemar test; q: Benjamini-Hochberg over
       `family`, the latents that recur under either
+    - tokens, tokens_control: mean length of the traces compared; unequal lengths are an explanation, too
     - …_with_sinks: the same with sink tokens counted (without `include_sinks` the first ones leave them out)
     - sink_share: share of its activation mass on generated tokens, under the condition, that is on sinks
     - length_auroc, length_low, length_high: how well a trace's length alone tells whether the latent is one of its top
@@ -66,42 +76,42 @@ def controls(
     """
     counted, along = (_relevant(features, most, sinks) for sinks in (include_sinks, True))
     first, *others = conditions
-    everything = pl.concat([counted, along])
     recurring = [
         frame.group_by("latent", "condition").len().filter(pl.col("len") >= min_traces) for frame in (counted, along)
     ]
     candidates = pl.concat(recurring)["latent"].unique().sort().to_list()
-    problems = sorted(everything["trace_id"].unique().to_list())
-    tables = {
-        (condition, which): _indicator(frame.filter(pl.col("condition") == condition), candidates, problems)
-        for condition in conditions
-        for which, frame in (("counted", counted), ("along", along))
-    }
-    rows = []
-    lengths = _lengths(traces, first, problems)
-    about: dict[str, Any] = {"latent": candidates, "condition": first, "of": inferences}
-    about |= {"sink_share": _sink_shares(features, candidates, first)}
-    about |= _length_areas(tables[first, "counted"], lengths)
+    if not candidates:
+        return pl.DataFrame(schema=CONTROLS_SCHEMA)
+    lengths = {condition: _lengths(traces, condition) for condition in conditions}
     compared: list[str | None] = [*others] or [None]
+    rows = []
     for control in compared:
-        row: dict[str, Any] = about | {"control": control}
-        for which, suffix in (("counted", ""), ("along", "_with_sinks")):
-            mine = tables[first, which]
+        problems = sorted(set(lengths[first]) & set(lengths[control or first]))
+        row: dict[str, Any] = {"latent": candidates, "condition": first, "control": control, "of": len(problems)}
+        row |= {"sink_share": _sink_shares(features, candidates, first)}
+        row["tokens"] = np.mean([lengths[first][problem] for problem in problems])
+        if control is not None:
+            row["tokens_control"] = np.mean([lengths[control][problem] for problem in problems])
+        for frame, suffix in ((counted, ""), (along, "_with_sinks")):
+            mine = _indicator(frame, first, candidates, problems)
             row[f"traces{suffix}"] = mine.sum(axis=0)
+            if not suffix:
+                row |= _length_areas(mine, np.array([float(lengths[first][problem]) for problem in problems]))
             if control is None:
                 continue
-            theirs = tables[control, which]
-            row[f"traces_control{suffix}"] = theirs.sum(axis=0)
+            theirs = _indicator(frame, control, candidates, problems)
             only_mine, only_theirs = (mine & ~theirs).sum(axis=0), (theirs & ~mine).sum(axis=0)
+            row |= {f"traces_control{suffix}": theirs.sum(axis=0)}
+            row |= {f"only_condition{suffix}": only_mine, f"only_control{suffix}": only_theirs}
             if not suffix:
-                row |= {"only_condition": only_mine, "only_control": only_theirs}
+                low, high = matched_difference(only_mine, only_theirs, len(problems))
+                row |= {"excess": (only_mine - only_theirs) / len(problems), "excess_low": low, "excess_high": high}
             # The family: what recurs under either; a latent outside of it is here for its other count.
             family = np.maximum(mine.sum(axis=0), theirs.sum(axis=0)) >= min_traces
             p = np.where(family, mcnemar(only_mine, only_theirs), np.nan)
             row |= {f"p{suffix}": p, f"q{suffix}": fdr(p)}
-            if not suffix:
-                row["family"] = f"{int(family.sum())} latents recurring under {first} or {control}"
-        rows.append(complete(pl.DataFrame(row, strict=False) if candidates else pl.DataFrame(), CONTROLS_SCHEMA))
+            row[f"family{suffix}"] = f"{int(family.sum())} latents recurring under {first} or {control}"
+        rows.append(complete(pl.DataFrame(row, strict=False), CONTROLS_SCHEMA))
     return pl.concat(rows).sort("latent", "control")
 
 
@@ -121,20 +131,25 @@ def _relevant(features: pl.LazyFrame, most: int, include_sinks: bool) -> pl.Data
     )
 
 
-def _indicator(relevant: pl.DataFrame, latents: Sequence[int], problems: Sequence[int]) -> NDArray[np.bool_]:
+def _indicator(
+    relevant: pl.DataFrame, condition: str, latents: Sequence[int], problems: Sequence[int]
+) -> NDArray[np.bool_]:
+    """Return in which problems' traces under a condition each latent is relevant, (problems, latents)."""
     table = np.zeros((len(problems), len(latents)), dtype=bool)
-    mine = relevant.filter(pl.col("latent").is_in(list(latents)))
-    table[
-        np.searchsorted(problems, mine["trace_id"].to_numpy()), np.searchsorted(latents, mine["latent"].to_numpy())
-    ] = True
+    mine = relevant.filter(
+        pl.col("condition") == condition,
+        pl.col("latent").is_in(list(latents)),
+        pl.col("trace_id").is_in(list(problems)),
+    )
+    rows = np.searchsorted(problems, mine["trace_id"].to_numpy())
+    table[rows, np.searchsorted(latents, mine["latent"].to_numpy())] = True
     return table
 
 
-def _lengths(traces: pl.LazyFrame, condition: str, problems: Sequence[int]) -> Floats:
-    """Return how many tokens each problem's trace has under a condition."""
-    mine = traces.filter(pl.col("condition") == condition)
-    of_problem = dict(mine.select("trace_id", pl.col("generated_ids").list.len()).collect().iter_rows())
-    return np.array([float(of_problem.get(problem, 0)) for problem in problems])
+def _lengths(traces: pl.LazyFrame, condition: str) -> dict[int, int]:
+    """Return how many tokens each trace under a condition has, of those with any that was read."""
+    mine = traces.filter(pl.col("condition") == condition, pl.col("generated_ids").list.len() > 1)
+    return dict(mine.select("trace_id", pl.col("generated_ids").list.len()).collect().iter_rows())
 
 
 def _sink_shares(features: pl.LazyFrame, latents: Sequence[int], condition: str) -> Floats:
@@ -331,27 +346,40 @@ def outcomes(
         known = about.filter(pl.col(outcome).is_not_null(), pl.col("trace_id").is_in(ids.tolist())).sort("trace_id")
         rows = np.searchsorted(ids, known["trace_id"].to_numpy())
         positive = known[outcome].to_numpy().astype(bool)
-        for value, table in (("mean", mean), ("max", largest)):
-            row: dict[str, Any] = {"latent": latents, "outcome": outcome, "value": value}
-            row |= {"positive": int(positive.sum()), "negative": int((~positive).sum())}
-            fewest = min(row["positive"], row["negative"])
-            if fewest < MIN_CLASS:
-                row["note"] = (
-                    f"too few: {row['positive']} {outcome} and {row['negative']} not, {MIN_CLASS} needed of each"
-                )
-            elif latents:
-                row |= _outcome(table[rows], tokens[rows].astype(float), positive)
-                row["family"] = f"{len(latents)} recurring latents"
-            frames.append(complete(pl.DataFrame(row) if latents else pl.DataFrame(), OUTCOMES_SCHEMA))
-    return pl.concat(frames).sort("latent", "outcome", "value")
+        classes = int(positive.sum()), int((~positive).sum())
+        row: dict[str, Any] = {"latent": latents, "outcome": outcome, "positive": classes[0], "negative": classes[1]}
+        if not latents:
+            continue
+        if min(classes) < MIN_CLASS:
+            row["note"] = f"too few: {classes[0]} {outcome} and {classes[1]} not, {MIN_CLASS} needed of each"
+            both = [row | {"value": value} for value in ("mean", "max")]
+        else:
+            length = tokens[rows].astype(float)
+            both = [
+                row | {"value": value} | _outcome(table[rows], length, positive)
+                for value, table in (("mean", mean), ("max", largest))
+            ]
+            q = np.split(fdr(np.concatenate([part["p"] for part in both])), 2)
+            family = f"{2 * len(latents)} tests: recurring latents x mean and max"
+            both = [part | {"q": mine, "family": family} for part, mine in zip(both, q, strict=True)]
+        frames += [complete(pl.DataFrame(part), OUTCOMES_SCHEMA) for part in both]
+    return pl.concat(frames).sort("latent", "outcome", "value") if frames else pl.DataFrame(schema=OUTCOMES_SCHEMA)
+
+
+def length_strata(lengths: Floats) -> NDArray[np.int64]:
+    """Return the stratum of each length: LENGTH_STRATA quantiles; a length at an edge is a stratum of its own.
+
+    Truncated traces all have the greatest length; among shorter ones they would make length a difference again.
+    """
+    edges = np.unique(np.quantile(lengths, np.linspace(0, 1, LENGTH_STRATA + 1)[1:-1]))
+    return np.searchsorted(edges, lengths, side="left") + np.searchsorted(edges, lengths, side="right")
 
 
 def _outcome(values: Floats, lengths: Floats, positive: NDArray[np.bool_]) -> dict[str, Any]:
     found = auroc(values, positive)
     of_length = auroc(lengths[:, None], positive)
-    edges = np.quantile(lengths, np.linspace(0, 1, LENGTH_STRATA + 1)[1:-1])
-    within: Auroc | None = stratified_auroc(values, positive, np.searchsorted(edges, lengths, side="left"))
-    row = {"auroc": found.value, "low": found.low, "high": found.high, "p": found.p, "q": fdr(found.p)}
+    within: Auroc | None = stratified_auroc(values, positive, length_strata(lengths), MIN_CLASS)
+    row = {"auroc": found.value, "low": found.low, "high": found.high, "p": found.p}
     row |= {"length_auroc": of_length.value[0], "length_low": of_length.low[0], "length_high": of_length.high[0]}
     if within is not None:
         row |= {"within_length": within.value, "within_low": within.low, "within_high": within.high}

@@ -50,7 +50,8 @@ def _rows(node: Mapping[str, Any], root: Mapping[str, Any], parent: str) -> Iter
             yield key, "section", "required with `train`", text
             continue
         is_section = "properties" in spec
-        default = f"`{json.dumps(spec['default'], ensure_ascii=False)}`" if "default" in spec else ""
+        value = json.dumps(spec["default"], ensure_ascii=False) if "default" in spec else None
+        default = "" if value is None else "`" + value.replace("|", "\\|") + "`"  # a bare | would end the cell
         if not default and not is_section:
             default = "required" if name in required else _required_with(node, name)
         elif not default:

@@ -1,14 +1,17 @@
 """Room 7, evidence: what a latent responds to. Thinking patterns in the text, and activation inside and outside them.
 
 A pattern's window is its tokens, with some before and after. Whether a latent is more active inside than outside is
-tested against circular shifts of all windows within each trace: they keep how windows and activations are clustered,
-and break how they are aligned. Zeros count: a token on which a latent isn't active has activation 0.
+tested against circular shifts of all windows within each segment of each trace: they keep how windows and activations
+are clustered, and in which segments, and break how they are aligned. (What both owe to a fixed place within a segment,
+such as its start, isn't told apart.) Zeros count: a token on which a latent isn't active has activation 0.
 """
 
 import json
+import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -100,7 +103,8 @@ class Design:
     """One condition's generated tokens that count, trace after trace, and what the latents tested do on them.
 
     activations: (tokens, latents), sparse; mass: all latents' activation on each token; trace: each token's trace, 0 to
-    traces - 1; starts: each trace's first token, and the number of tokens at the end.
+    traces - 1; starts: each trace's first token, and the number of tokens at the end; run, run_starts: the same for the
+    segments of traces, within which windows are shifted.
     """
 
     latents: NDArray[np.int64]
@@ -109,6 +113,8 @@ class Design:
     mass: Floats
     trace: NDArray[np.int64]
     starts: NDArray[np.int64]
+    run: NDArray[np.int64]
+    run_starts: NDArray[np.int64]
     positions: NDArray[np.int64]
     token_ids: NDArray[np.int64]
 
@@ -116,6 +122,16 @@ class Design:
     def lengths(self) -> NDArray[np.int64]:
         """Tokens of each trace."""
         return np.diff(self.starts)
+
+    @cached_property
+    def by_latent(self) -> sparse.csc_array:
+        """The activations, column by column."""
+        return sparse.csc_array(self.activations)
+
+    @property
+    def run_lengths(self) -> NDArray[np.int64]:
+        """Tokens of each segment of each trace."""
+        return np.diff(self.run_starts)
 
     def per_trace(self, weights: NDArray[Any]) -> Floats:
         """Sum weighted activations within each trace: (traces, latents), from weights (tokens,)."""
@@ -148,12 +164,14 @@ def design(
             "trace_id",
             token_id=pl.col("generated_ids").list.head(pl.col("generated_ids").list.len() - 1),
             start=pl.col("prompt_ids").list.len(),
+            cuts=pl.col("segments").list.eval(pl.element().struct.field("start")),
         )
         .sort("trace_id")
         .collect()
     )
     tokens = (
         written.lazy()
+        .drop("cuts")
         .explode("token_id", empty_as_null=False)
         .with_columns(position=pl.col("start") + pl.int_range(pl.len(), dtype=pl.UInt32).over("trace_id"))
     )
@@ -183,9 +201,17 @@ def design(
     trace_ids = written["trace_id"].to_numpy().astype(np.int64)
     trace = np.searchsorted(trace_ids, table["trace_id"].to_numpy())
     starts = np.searchsorted(trace, np.arange(len(trace_ids) + 1))
+    positions = table["position"].to_numpy().astype(np.int64)
+    segment = np.zeros(len(positions), dtype=np.int64)
+    for row, cuts in enumerate(written["cuts"].to_list()):
+        mine = slice(starts[row], starts[row + 1])
+        segment[mine] = np.searchsorted(cuts, positions[mine], side="right")
+    changes = np.flatnonzero((np.diff(trace) != 0) | (np.diff(segment) != 0)) + 1
+    run_starts = np.concatenate([[0], changes, [len(positions)]]) if len(positions) else np.zeros(1, dtype=np.int64)
+    run = np.repeat(np.arange(len(run_starts) - 1), np.diff(run_starts))
     return Design(
-        names, trace_ids, matrix, mass, trace, starts,
-        table["position"].to_numpy().astype(np.int64), table["token_id"].to_numpy().astype(np.int64),
+        names, trace_ids, matrix, mass, trace, starts, run, run_starts, positions,
+        table["token_id"].to_numpy().astype(np.int64),
     )  # fmt: skip
 
 
@@ -202,16 +228,24 @@ ENOUGH = 10
 def shifted_sums(
     layout: Design, weights: Floats, shifts: NDArray[np.int64], columns: NDArray[np.int64] | slice
 ) -> Floats:
-    """Return Σ weight · activation over all tokens with the weights shifted circularly within each trace.
+    """Return Σ weight · activation over all tokens with the weights shifted circularly within each segment of a trace.
 
-    shifts: (shifts, traces), how far; weights: (tokens,); the result is (shifts, columns).
+    shifts: (shifts, runs), how far; weights: (tokens,); the result is (shifts, columns).
     """
     inside = np.flatnonzero(weights)
-    activations = layout.activations[:, columns]
-    if len(inside) == 0:
+    activations = layout.by_latent[:, columns]
+    if len(inside) == 0 or activations.nnz == 0:
         return np.zeros((len(shifts), activations.shape[1]))
-    of, low = layout.trace[inside], layout.starts[layout.trace[inside]]
-    moved = low + (inside - low + shifts[:, of]) % layout.lengths[of]
+    if activations.nnz < len(inside):
+        # Few activations: look up the weight that each one meets, which was shifted there from so far before it.
+        of, low = layout.run[activations.indices], layout.run_starts[layout.run[activations.indices]]
+        met = weights[low + (activations.indices - low - shifts[:, of]) % layout.run_lengths[of]] * activations.data
+        firsts = np.flatnonzero(np.diff(activations.indptr))
+        sums = np.zeros((len(shifts), activations.shape[1]))
+        sums[:, firsts] = np.add.reduceat(met, activations.indptr[firsts], axis=1)
+        return sums
+    of, low = layout.run[inside], layout.run_starts[layout.run[inside]]
+    moved = low + (inside - low + shifts[:, of]) % layout.run_lengths[of]
     masks = sparse.csr_array(
         (np.tile(weights[inside], len(shifts)), moved.ravel(), np.arange(len(shifts) + 1) * len(inside)),
         shape=(len(shifts), len(layout.trace)),
@@ -222,14 +256,16 @@ def shifted_sums(
 def shift_p(
     layout: Design,
     observed: Floats,
+    scale: Floats,
     statistic: Callable[[NDArray[np.int64], NDArray[np.int64]], Floats],
     shifts: int,
     seed: int,
 ) -> tuple[Floats, NDArray[np.int64]]:
     """Return the one-sided p of each latent and how many shifts it is from: (1 + exceeding) / (1 + shifts).
 
-    `statistic(shifts, columns)` gives the statistic (shifts, columns) under shifts (shifts, traces). All latents see
-    FIRST_SHIFTS shifts; those that fewer than ENOUGH of them exceed see more, up to `shifts`.
+    `statistic(shifts, columns)` gives the statistic (shifts, columns) under shifts (shifts, runs); `scale` is the size
+    of the terms it is a difference of, to which its rounding is relative. All latents see FIRST_SHIFTS shifts; those
+    that fewer than ENOUGH of them exceed see more, up to `shifts`.
     """
     chance = np.random.default_rng(seed)
     exceeding = np.zeros(len(observed))
@@ -238,11 +274,10 @@ def shift_p(
     while len(columns) and used.max() < shifts:
         count = min(SHIFTS_AT_ONCE, shifts - int(used.max()))
         # A shift of 0 is one of the possible ones, as a permutation test counts the identity.
-        drawn = chance.integers(0, np.maximum(layout.lengths, 1), size=(count, len(layout.lengths)))
+        drawn = chance.integers(0, np.maximum(layout.run_lengths, 1), size=(count, len(layout.run_lengths)))
         values = statistic(drawn, columns)
         # Rounding must not make a tie an exceedance or the contrary.
-        slack = 1e-9 * np.maximum(np.abs(observed[columns]), 1e-12)
-        exceeding[columns] += (values >= observed[columns] - slack).sum(axis=0)
+        exceeding[columns] += (values >= observed[columns] - 1e-9 * scale[columns]).sum(axis=0)
         used[columns] += count
         if used.max() >= min(FIRST_SHIFTS, shifts):
             columns = columns[exceeding[columns] < ENOUGH]
@@ -250,11 +285,18 @@ def shift_p(
     return p, used
 
 
+def enough_shifts(shifts: int, tests: int, alpha: float) -> int:
+    """Return how many shifts to draw at most: `shifts`, or as many as let a single one of `tests` reach q < alpha."""
+    return max(shifts, math.ceil(tests / alpha) + 1)
+
+
 PATTERNS_SCHEMA = {
     "latent": pl.UInt32,
     "pattern": pl.String,
     "traces": pl.UInt32,
-    "windows": pl.UInt32,
+    "active_traces": pl.UInt32,
+    "active_tokens": pl.UInt32,
+    "tokens_inside": pl.UInt32,
     "rate_inside": pl.Float64,
     "rate_outside": pl.Float64,
     "mean_inside": pl.Float64,
@@ -281,16 +323,20 @@ def pattern_tests(
     before: int,
     after: int,
     shifts: int,
+    alpha: float,
     include_sinks: bool,
 ) -> pl.DataFrame:
     """Compare each candidate latent's activation inside and outside each pattern's windows; a row a latent and pattern.
 
     Columns:
 
-    - traces: those with tokens both inside and outside (none: no number, and a note); windows: tokens inside
+    - traces: those with tokens both inside and outside (none: no number, and a note), over which all that follows is;
+      active_traces: those of them in which the latent is active at all; active_tokens: where it is active;
+      tokens_inside
     - rate_inside, rate_outside: share of tokens it is active on; mean_inside, mean_outside: mean activation
-    - difference: mean over these traces of (mean inside - mean outside); low, high: 95 % bootstrap interval over traces
-    - p: one-sided, from circular shifts of the windows; q: Benjamini-Hochberg over `family`; shifts: how many were seen
+    - difference: mean over traces of (mean inside - mean outside); low, high: 95 % bootstrap interval over traces
+    - p: one-sided, from circular shifts of the windows; q: Benjamini-Hochberg over `family`; shifts: how many were
+      seen, at most `shifts`, or as many more as let a single latent reach q < `alpha`
     """
     names = sorted(json.loads(patterns))
     layout = design(activations, traces, latents_of(candidates), condition, include_sinks)
@@ -299,61 +345,63 @@ def pattern_tests(
         (np.ones_like(layout.activations.data), layout.activations.indices, layout.activations.indptr),
         shape=layout.activations.shape,
     )
+    masks = {name: layout.windows(found.filter(pl.col("name") == name), before, after) for name in names}
+    sizes = {name: np.bincount(layout.trace[mask], minlength=len(layout.trace_ids)) for name, mask in masks.items()}
+    testable = [name for name in names if ((sizes[name] > 0) & (sizes[name] < layout.lengths)).any()]
+    most_shifts = enough_shifts(shifts, len(testable) * len(layout.latents), alpha)
     frames = []
     for number, name in enumerate(names):
-        mask = layout.windows(found.filter(pl.col("name") == name), before, after)
-        inside = np.bincount(layout.trace[mask], minlength=len(layout.trace_ids))
-        outside = layout.lengths - inside
-        both = (inside > 0) & (outside > 0)
-        count = int(both.sum())
+        mask, inside = masks[name], sizes[name]
         table = pl.DataFrame({"latent": layout.latents}, schema={"latent": pl.UInt32}).with_columns(
-            pattern=pl.lit(name), traces=pl.lit(count, pl.UInt32), windows=pl.lit(int(mask.sum()), pl.UInt32)
+            pattern=pl.lit(name)
         )
-        if count == 0:
-            frames.append(table.with_columns(note=pl.lit("no trace has tokens both inside and outside its windows")))
+        if name not in testable:
+            note = "all tokens are inside its windows" if mask.any() else "in no trace"
+            frames.append(table.with_columns(traces=pl.lit(0, pl.UInt32), note=pl.lit(note)))
             continue
-        with np.errstate(divide="ignore", invalid="ignore"):
-            per_inside = np.where(both, 1 / np.maximum(inside, 1), 0.0)
-            per_outside = np.where(both, 1 / np.maximum(outside, 1), 0.0)
-        differences = (
-            layout.per_trace(mask * per_inside[layout.trace]) - layout.per_trace((~mask) * per_outside[layout.trace])
-        )[both]
-        observed = differences.mean(axis=0)
+        both = (inside > 0) & (inside < layout.lengths)
+        count, outside = int(both.sum()), layout.lengths - inside
+        per_inside = np.where(both, 1 / np.maximum(inside, 1), 0.0)
+        per_outside = np.where(both, 1 / np.maximum(outside, 1), 0.0)
+        means_inside = layout.per_trace(mask * per_inside[layout.trace])[both]
+        means_outside = layout.per_trace((~mask) * per_outside[layout.trace])[both]
+        differences = means_inside - means_outside
+        scale = means_inside.mean(axis=0) + means_outside.mean(axis=0)
+        # What rounding leaves of two equal means is no difference.
+        observed = np.where(np.abs(differences.mean(axis=0)) > 1e-12 * scale, differences.mean(axis=0), 0.0)
         # mean inside - mean outside = Σ_inside a (1/inside + 1/outside) - Σ a / outside, linear in what is inside.
-        weight = (per_inside + per_outside)[layout.trace] / count
+        weight = mask * (per_inside + per_outside)[layout.trace] / count
         constant = layout.per_trace(per_outside[layout.trace]).sum(axis=0) / count
 
         def under_shifts(
             drawn: NDArray[np.int64],
             columns: NDArray[np.int64],
-            weight: Floats = mask * weight,
+            weight: Floats = weight,
             constant: Floats = constant,
         ) -> Floats:
             return shifted_sums(layout, weight, drawn, columns) - constant[columns]
 
-        p, used = shift_p(layout, observed, under_shifts, shifts, seed=number)
-        weights = resamples(count)
-        low, high = percentiles(weights @ differences / count)
-        total = mask.sum(), (~mask).sum()
-        sums = [
-            np.asarray(m.T @ matrix).ravel()
+        p, used = shift_p(layout, observed, scale + constant, under_shifts, most_shifts, seed=number)
+        low, high = percentiles(resamples(count) @ differences / count)
+        counted = both[layout.trace]
+        sides = mask & counted, ~mask & counted
+        rates, means = (
+            [np.asarray(matrix.T @ side.astype(float)).ravel() / side.sum() for side in sides]
             for matrix in (active, layout.activations)
-            for m in (mask * 1.0, ~mask * 1.0)
-        ]
+        )
+        on = Design.per_trace(replace(layout, activations=active), counted.astype(float))
         frames.append(
             table.with_columns(
-                rate_inside=sums[0] / total[0], rate_outside=sums[1] / total[1],
-                mean_inside=sums[2] / total[0], mean_outside=sums[3] / total[1],
-                difference=observed, low=low, high=high, p=p, shifts=used,
+                traces=pl.lit(count, pl.UInt32), active_traces=(on > 0).sum(axis=0), active_tokens=on.sum(axis=0),
+                tokens_inside=pl.lit(int(sides[0].sum()), pl.UInt32), rate_inside=rates[0], rate_outside=rates[1],
+                mean_inside=means[0], mean_outside=means[1], difference=observed, low=low, high=high, p=p, shifts=used,
             )
         )  # fmt: skip
     result = pl.concat(frames, how="diagonal_relaxed") if frames else pl.DataFrame(schema=PATTERNS_SCHEMA)
     result = complete(result, PATTERNS_SCHEMA)
-    family = f"{len(layout.latents)} recurring latents x {len(names)} patterns"
-    return result.with_columns(
-        q=pl.Series(fdr(result["p"].cast(pl.Float64).fill_null(np.nan).to_numpy())).fill_nan(None),
-        family=pl.lit(family),
-    ).sort("latent", "pattern")
+    family = f"{len(layout.latents) * len(testable)} tests: recurring latents x patterns that occur"
+    q = pl.Series(fdr(result["p"].fill_null(np.nan).to_numpy())).fill_nan(None)
+    return result.with_columns(q=q, family=pl.lit(family)).sort("latent", "pattern")
 
 
 ENTROPY_POWER = 0.7
@@ -388,6 +436,7 @@ def reason_scores(
     before: int,
     after: int,
     shifts: int,
+    alpha: float,
     include_sinks: bool,
 ) -> pl.DataFrame:
     """Return each candidate latent's ReasonScore (Galichin et al. 2025, arXiv 2503.18878, eqs. 4 to 7).
@@ -409,9 +458,8 @@ def reason_scores(
     table = pl.DataFrame({"latent": layout.latents}, schema={"latent": pl.UInt32})
     union = np.asarray(masks.any(axis=0))
     if not union.any() or union.all():
-        return complete(
-            table.with_columns(note=pl.lit("no reasoning word in any trace"), family=pl.lit(family)), REASON_SCHEMA
-        )
+        note = "all tokens are inside the windows" if union.any() else "no reasoning word in any trace"
+        return complete(table.with_columns(note=pl.lit(note), family=pl.lit(family)), REASON_SCHEMA)
     everything = np.column_stack([layout.per_trace(np.ones(len(layout.trace))), _per_trace(layout, layout.mass)])
 
     def sums(mask: NDArray[np.bool_]) -> tuple[Floats, Floats]:
@@ -426,7 +474,7 @@ def reason_scores(
     def score(weights: Floats, inside: tuple[Floats, Floats], words: Sequence[tuple[Floats, Floats]]) -> Floats:
         return _reason_score(
             weights @ inside[0], weights @ inside[1], weights @ everything, weights @ layout.lengths.astype(float),
-            [(weights @ sums_of, weights @ count) for sums_of, count in words],
+            [(weights @ sums_of[:, :-1], weights @ count) for sums_of, count in words],
         )  # fmt: skip
 
     observed = score(ones, of_union, of_words)[0]
@@ -444,22 +492,21 @@ def reason_scores(
         else [np.full(len(observed), np.nan)]
     )
     least = np.where(np.isnan(without), np.inf, without)
-    widened = Design(
-        layout.latents, layout.trace_ids, sparse.csr_array(sparse.hstack([layout.activations, layout.mass[:, None]])),
-        layout.mass, layout.trace, layout.starts, layout.positions, layout.token_ids,
-    )  # fmt: skip
-    last = np.array([len(layout.latents)])
+    of_mass = replace(layout, activations=sparse.csr_array(layout.mass[:, None]))
     total, tokens = ones @ everything, ones @ layout.lengths.astype(float)
 
     def under_shifts(drawn: NDArray[np.int64], columns: NDArray[np.int64]) -> Floats:
-        both = np.concatenate([columns, last])
-        inside = shifted_sums(widened, union.astype(float), drawn, both)
+        mass = shifted_sums(of_mass, union.astype(float), drawn, slice(None))
+        inside = np.column_stack([shifted_sums(layout, union.astype(float), drawn, columns), mass])
         of_each = [
-            (shifted_sums(widened, mask.astype(float), drawn, both), np.array([float(mask.sum())])) for mask in masks
+            (shifted_sums(layout, mask.astype(float), drawn, columns), np.array([float(mask.sum())])) for mask in masks
         ]
-        return _reason_score(inside, np.array([float(union.sum())]), total[:, both], tokens, of_each)
+        known = np.append(columns, len(layout.latents))
+        return _reason_score(inside, np.array([float(union.sum())]), total[:, known], tokens, of_each)
 
-    p, used = shift_p(layout, observed, under_shifts, shifts, seed=0)
+    scale = (everything.sum(axis=0) / everything.sum(axis=0)[-1])[:-1]
+    most_shifts = enough_shifts(shifts, len(layout.latents), alpha)
+    p, used = shift_p(layout, observed, scale, under_shifts, most_shifts, seed=0)
     inside, outside = of_union[0].sum(axis=0)[:-1], everything.sum(axis=0)[:-1]
     count = int(union.sum())
     result = table.with_columns(
@@ -478,18 +525,21 @@ def reason_scores(
 def _reason_score(
     inside: Floats, tokens_inside: Floats, total: Floats, tokens: Floats, words: Sequence[tuple[Floats, Floats]]
 ) -> Floats:
-    """Return scores (rows, latents) from sums (rows, latents + 1), whose last column is the mass of all latents."""
+    """Return scores (rows, latents) from sums (rows, latents + 1), whose last column is the mass of all latents.
+
+    Those of words are without that column.
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
         positive = inside / tokens_inside[:, None]
         negative = (total - inside) / (tokens - tokens_inside)[:, None]
-        entropy = _entropy([(sums[:, :-1], count) for sums, count in words])
+        entropy = _entropy(words)
         return positive[:, :-1] / positive[:, -1:] * entropy**ENTROPY_POWER - negative[:, :-1] / negative[:, -1:]
 
 
 def _entropy(words: Sequence[tuple[Floats, Floats]]) -> Floats:
-    """Return H of each latent, (rows, latents); 0 for a latent that is active in no window."""
+    """Return H of each latent, (rows, latents): 0 where it is active in no window, 1 if there is but one word."""
     if len(words) < 2:
-        return np.zeros_like(words[0][0])
+        return np.ones_like(words[0][0])  # as in the authors' code: one word can't be spread over
     with np.errstate(divide="ignore", invalid="ignore"):
         means = np.stack([np.where(count[:, None] > 0, sums / count[:, None], 0.0) for sums, count in words])
         shares = np.nan_to_num(means / means.sum(axis=0))
@@ -500,6 +550,9 @@ def _entropy(words: Sequence[tuple[Floats, Floats]]) -> Floats:
 def _per_trace(layout: Design, values: Floats) -> Floats:
     return np.bincount(layout.trace, weights=values, minlength=len(layout.trace_ids)).astype(float)
 
+
+MIN_TOKENS = 10
+"""Tokens a latent must be active on before it says anything on which."""
 
 LEXICALITY_SCHEMA = {
     "latent": pl.UInt32,
@@ -533,8 +586,8 @@ def lexicality(
     many types; entropy of the mass over types, in units of ln(all types in the traces); types_90: the fewest types that
     hold 90 % of the mass; eta_squared: share of the variance of its activation (zeros included) between token types
     (Fisher's η², between over total sum of squares), and what chance alone would give, (types - 1) / (tokens - 1);
-    top_tokens: its first three types; lexical: a token detector, top_3 at least `max_top_3`. Null where it is active on
-    no token.
+    top_tokens: its first three types; lexical: a token detector, top_3 at least `max_top_3` (null below
+    MIN_TOKENS tokens). Null where it is active on no token.
     """
     layout = design(activations, traces, latents_of(candidates), condition, include_sinks)
     labels = dict(vocabulary.select("token_id", "token").collect().iter_rows())
@@ -561,11 +614,15 @@ def lexicality(
                 "eta_squared": between / total if total > 1e-12 * squares[column] else None,
                 "eta_squared_by_chance": (len(kinds) - 1) / (tokens - 1) if tokens > 1 else None,
                 "top_tokens": " ".join(labels[int(kinds[index])] for index in types[:3]),
-                "lexical": bool(share[:3].sum() >= max_top_3),
             }  # fmt: skip
         rows.append(row)
     active = np.bincount(layout.activations.indices, minlength=len(layout.latents))
     table = complete(
         pl.DataFrame(rows, schema_overrides=LEXICALITY_SCHEMA, infer_schema_length=None), LEXICALITY_SCHEMA
     )
-    return table.with_columns(tokens=pl.Series(active, dtype=pl.UInt32)).sort("latent")
+    enough = pl.col("tokens") >= MIN_TOKENS
+    return (
+        table.with_columns(tokens=pl.Series(active, dtype=pl.UInt32))
+        .with_columns(lexical=pl.when(enough).then(pl.col("top_3") >= max_top_3))
+        .sort("latent")
+    )

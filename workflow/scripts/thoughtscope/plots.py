@@ -690,7 +690,7 @@ def patterns(table: pl.DataFrame, verdict: pl.DataFrame, *, site: str, latents: 
     )
     if leaders.is_empty():
         return _nothing(title, subtitle, "no latent recurs")
-    about = table.group_by("pattern").agg(pl.col("traces", "windows").max())
+    about = table.group_by("pattern").agg(pl.col("traces").max(), pl.col("note").first())
     # Patterns that have no number last.
     names = about.sort(pl.col("traces") == 0, "pattern")
     if names.is_empty():
@@ -722,9 +722,10 @@ def patterns(table: pl.DataFrame, verdict: pl.DataFrame, *, site: str, latents: 
     axes.plot(column_of, row_of, "o", color=INK, markeredgecolor="white", markeredgewidth=0.8, markersize=5.5)
     axes.set_xticks(range(len(columns)), [str(latent) for latent in columns], rotation=90, size=8)
     axes.set_yticks(range(len(rows)), [shown(name) for name in rows])
-    for row, (traces, windows) in enumerate(names.select("traces", "windows").iter_rows()):
-        often = str(traces) if traces else "in no trace" if not windows else "fills its traces"
-        axes.text(len(columns) - 0.2, row, often, va="center", size=8.5, color=INK if traces else "#777777")
+    for row, (traces, note) in enumerate(names.select("traces", "note").iter_rows()):
+        axes.text(
+            len(columns) - 0.2, row, str(traces or note), va="center", size=8.5, color=INK if traces else "#777777"
+        )
     axes.text(len(columns) - 0.2, -0.8, "traces with it", va="center", size=8, color="#777777")
     for column, (name, peak) in enumerate(zip(leaders["verdict"], largest, strict=True)):
         axes.plot(column, -0.8, VERDICT_MARKERS[name], color=VERDICT_COLORS[name], markersize=5, clip_on=False)

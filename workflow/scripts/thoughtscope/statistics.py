@@ -39,6 +39,17 @@ def fdr(p: Floats) -> Floats:
     return q
 
 
+def matched_difference(only_first: NDArray, only_second: NDArray, pairs: int) -> tuple[Floats, Floats]:
+    """Return the 95 % interval of the difference of two shares of the same pairs, from the discordant counts.
+
+    Wald's with half a pair added to each cell of the table (Agresti and Min 2005).
+    """
+    first, second, total = only_first + 0.5, only_second + 0.5, pairs + 2
+    difference = (first - second) / total
+    half = stats.norm.ppf(0.975) * np.sqrt(first + second - np.square(first - second) / total) / total
+    return difference - half, difference + half
+
+
 class Paired(NamedTuple):
     """A paired comparison, each (latents,)."""
 
@@ -72,14 +83,15 @@ class Auroc(NamedTuple):
     low: Floats
     high: Floats
     p: Floats
-    """Two-sided Mann-Whitney p, asymptotic, corrected for ties."""
+    """Two-sided Mann-Whitney p, asymptotic, corrected for ties; van Elteren's (1960) over strata."""
 
 
 def auroc(values: Floats, positive: NDArray[np.bool_]) -> Auroc:
     """Return how well each column of values (traces, latents) tells positive traces from the others.
 
     The area is the share of (positive, negative) pairs in the right order, ties a half (Hanley and McNeil 1982); its
-    interval is DeLong's (DeLong et al. 1988), cut to [0, 1]. Both classes must have members.
+    interval is DeLong's (DeLong et al. 1988), cut to [0, 1], and never narrower than a share's of as many traces would
+    be, as DeLong's is nothing where the classes are apart. Both classes must have members.
     """
     area, variance = _delong(values, positive)
     half = stats.norm.ppf(0.975) * np.sqrt(variance)
@@ -88,33 +100,42 @@ def auroc(values: Floats, positive: NDArray[np.bool_]) -> Auroc:
     return Auroc(area, np.clip(area - half, 0, 1), np.clip(area + half, 0, 1), np.nan_to_num(p, nan=1.0))
 
 
-def stratified_auroc(values: Floats, positive: NDArray[np.bool_], strata: NDArray) -> Auroc | None:
-    """Return the area over the pairs within the same stratum; None where no stratum has both classes twice.
+def stratified_auroc(values: Floats, positive: NDArray[np.bool_], strata: NDArray, least: int) -> Auroc | None:
+    """Return the area over the pairs within the same stratum, which counts by its number of pairs.
 
-    Each stratum counts by its number of pairs; its p is that of the normal test of 0.5.
+    None where the strata that have both classes have fewer than `least` traces of either together.
     """
-    areas, variances, pairs = [], [], []
-    for stratum in np.unique(strata):
-        inside = strata == stratum
-        here = positive[inside]
-        if min(here.sum(), (~here).sum()) >= 2:
-            area, variance = _delong(values[inside], here)
-            areas.append(area)
-            variances.append(variance)
-            pairs.append(here.sum() * (~here).sum())
-    if not areas:
+    parts = [(strata == stratum) for stratum in np.unique(strata)]
+    parts = [inside for inside in parts if 0 < positive[inside].sum() < inside.sum()]
+    counts = np.array([[positive[inside].sum(), (~positive[inside]).sum()] for inside in parts], dtype=float)
+    if not parts or counts.sum(axis=0).min() < least:
         return None
-    weights = np.array(pairs, dtype=float) / np.sum(pairs)
-    area = weights @ np.array(areas)
-    deviation = np.sqrt(np.square(weights) @ np.array(variances))
-    half = stats.norm.ppf(0.975) * deviation
+    pairs = counts.prod(axis=1)
+    weights = pairs / pairs.sum()
+    found = [_delong(values[inside], positive[inside]) for inside in parts]
+    area = weights @ np.array([area for area, _ in found])
+    half = stats.norm.ppf(0.975) * np.sqrt(np.square(weights) @ np.array([variance for _, variance in found]))
+    # Under the null, a stratum's rank sum has variance n1 n0 (N + 1 - ties) / 12.
+    null = np.array([_null_variance(values[inside], positive[inside]) for inside in parts])
     with np.errstate(divide="ignore", invalid="ignore"):
-        p = 2 * stats.norm.sf(np.abs(area - 0.5) / deviation)
+        p = 2 * stats.norm.sf(np.abs(area - 0.5) / np.sqrt(np.square(weights) @ null))
     return Auroc(area, np.clip(area - half, 0, 1), np.clip(area + half, 0, 1), np.nan_to_num(p, nan=1.0))
 
 
+def _null_variance(values: Floats, positive: NDArray[np.bool_]) -> Floats:
+    """Return the variance of the area where the classes don't differ, corrected for ties (Lehmann 1975)."""
+    total, first, second = len(values), int(positive.sum()), int((~positive).sum())
+    ties = np.array([(np.unique(column, return_counts=True)[1] ** 3.0).sum() for column in values.T])
+    # Σ(t³ - t) over groups of equal values; Σt is the number of values.
+    correction = (ties - total) / (total * (total - 1))
+    return (total + 1 - correction) / (12 * first * second)
+
+
 def _delong(values: Floats, positive: NDArray[np.bool_]) -> tuple[Floats, Floats]:
-    """Return area and DeLong variance of each column, from midranks (Sun and Xu 2014, algorithm 2)."""
+    """Return area and DeLong variance of each column, from midranks (Sun and Xu 2014, algorithm 2).
+
+    The variance is at least that of a share of as many traces, the share drawn a little to the middle.
+    """
     first, second = int(positive.sum()), int((~positive).sum())
     ranks = stats.rankdata(values, axis=0)
     of_positive = ranks[positive] - stats.rankdata(values[positive], axis=0)  # pairs each positive wins, ties a half
@@ -125,7 +146,9 @@ def _delong(values: Floats, positive: NDArray[np.bool_]) -> tuple[Floats, Floats
         variance += wins.var(axis=0, ddof=1) / first
     if second > 1:
         variance += losses.var(axis=0, ddof=1) / second
-    return wins.mean(axis=0), variance
+    area = wins.mean(axis=0)
+    shrunk = (area * first * second + 0.5) / (first * second + 1)
+    return area, np.maximum(variance, shrunk * (1 - shrunk) / (first + second))
 
 
 def resamples(traces: int, seed: int = 0) -> Floats:

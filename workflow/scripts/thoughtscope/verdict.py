@@ -8,6 +8,7 @@ import polars as pl
 
 from .controls import MIN_CLASS
 from .evidence import complete
+from .patterns import MIN_TOKENS
 
 CHECKS = (
     "not_a_sink",
@@ -21,9 +22,6 @@ CHECKS = (
 
 RESULTS = ("pass", "fail", "undecided")
 VERDICTS = ("thinking pattern", "no", "undecided")
-
-MIN_TOKENS = 10
-"""Tokens a latent must be active on before its types say anything."""
 
 MIN_PATTERN_TRACES = 5
 """Traces a pattern must be in before a link to it counts."""
@@ -54,6 +52,7 @@ def verdict(
     *,
     min_traces: int,
     alpha: float,
+    min_excess: float,
     max_fvu: float,
     max_sink_share: float,
     max_top_3: float,
@@ -65,15 +64,16 @@ def verdict(
     Each check has a result (`pass`, `fail`, `undecided`), the number behind it, and a note:
 
     - not_a_sink: share of its activation mass on sink tokens, at most `max_sink_share`
-    - fits_its_site: FVU of its SAE at the site read, at most `max_fvu`, and no other place fits better
-    - recurs_beyond_control: the largest q against a control; below `alpha` and in more traces than every control; fails
-      where a control has it in as many problems that it hasn't under the condition, undecided in between
-    - pattern_linked: the least q over patterns, below `alpha`, with a bootstrap interval above 0, in at least
-      MIN_PATTERN_TRACES traces; undecided where only part of that holds, or where no pattern is in MIN_CLASS traces
+    - fits_its_site: FVU of its SAE at the site read, at most `max_fvu`, and no other place fits better; undecided where
+      an interval leaves it open
+    - recurs_beyond_control: q against each control, below `alpha` and in more traces; fails where even the upper end of
+      the excess's interval over one is below `min_excess` of its own share of traces, undecided in between
+    - pattern_linked: q of a pattern below `alpha`, with a bootstrap interval above 0, in at least MIN_PATTERN_TRACES
+      traces; undecided where only part of that holds, or where it is too rarely active in traces with a pattern to say
     - not_merely_lexical: share of mass on its three top token types, below `max_top_3`; undecided on few tokens
-    - not_merely_length: where its mean or maximum tells correct from wrong traces (q below `alpha`), the area within
-      strata of length, whose interval must leave out 0.5; else how well a trace's length alone tells whether it is
-      among the top there, at most `max_length_auroc`
+    - not_merely_length: where its mean or maximum tells correct from wrong traces (q below `alpha`): whether it does
+      among traces of equal length (fails where length surely explains a part and maybe all); else how well a trace's
+      length alone tells whether it is among the top there, at most `max_length_auroc`
 
     The verdict is `thinking pattern` if all pass, `no` if any fails (`removed_by`: the first), else `undecided`.
     """
@@ -89,7 +89,7 @@ def verdict(
         checks = {
             "not_a_sink": _not_a_sink(about, max_sink_share),
             "fits_its_site": fits,
-            "recurs_beyond_control": _recurs(compared, alpha),
+            "recurs_beyond_control": _recurs(compared, alpha, min_excess),
             "pattern_linked": _pattern_linked(tests, alpha),
             "not_merely_lexical": _not_lexical(words, max_top_3),
             "not_merely_length": _not_length(about, ends, alpha, max_length_auroc),
@@ -123,41 +123,63 @@ def _fits(fit: pl.DataFrame, max_fvu: float) -> Check:
         return "undecided", None, "no variance to explain"
     row = mine.row(0, named=True)
     best = fit.drop_nulls("fvu").sort("fvu").row(0, named=True)
+    if row["fvu_low"] is None or row["fvu_high"] is None:
+        return "undecided", row["fvu"], f"FVU {row['fvu']:.2f}, from one problem"
     if best["fvu"] < row["fvu"]:
-        return "fail", row["fvu"], f"the SAE fits {best['site']} better (FVU {best['fvu']:.2f})"
-    return ("fail" if row["fvu"] > max_fvu else "pass"), row["fvu"], f"FVU {row['fvu']:.2f}, best at this site"
+        apart = best["fvu_high"] is not None and best["fvu_high"] < row["fvu_low"]
+        return (
+            ("fail" if apart else "undecided"),
+            row["fvu"],
+            f"the SAE fits {best['site']} better (FVU {best['fvu']:.2f})",
+        )
+    note = f"FVU {row['fvu']:.2f} ({row['fvu_low']:.2f} to {row['fvu_high']:.2f}), best at this site"
+    result = "pass" if row["fvu_high"] <= max_fvu else "fail" if row["fvu_low"] > max_fvu else "undecided"
+    return result, row["fvu"], note
 
 
-def _recurs(compared: list[dict[str, Any]], alpha: float) -> Check:
+def _recurs(compared: list[dict[str, Any]], alpha: float, min_excess: float) -> Check:
     known = [row for row in compared if row["control"] is not None]
     if not known:
         return "undecided", None, "no control condition"
-    worst = max(
-        known, key=lambda row: (row["only_condition"] <= row["only_control"], 1 if row["q"] is None else row["q"])
-    )
-    note = f"{worst['traces']}/{worst['of']} against {worst['traces_control']}/{worst['of']} under {worst['control']}"
-    if worst["only_condition"] <= worst["only_control"]:
-        return "fail", worst["q"], note
-    return ("pass" if worst["q"] is not None and worst["q"] < alpha else "undecided"), worst["q"], note
+    results = [_recurs_beyond(row, alpha, min_excess) for row in known]
+    for result in ("fail", "undecided"):
+        if result in results:
+            row = known[results.index(result)]
+            break
+    else:
+        result, row = "pass", max(known, key=lambda row: row["q"])
+    note = f"{row['traces']}/{row['of']} against {row['traces_control']}/{row['of']} under {row['control']}"
+    return result, row["q"], note
+
+
+def _recurs_beyond(row: Mapping[str, Any], alpha: float, min_excess: float) -> str:
+    if row["q"] is not None and row["q"] < alpha and row["only_condition"] > row["only_control"]:
+        return "pass"
+    return "fail" if row["excess_high"] < min_excess * row["traces"] / row["of"] else "undecided"
 
 
 def _pattern_linked(tests: list[dict[str, Any]], alpha: float) -> Check:
     known = [row for row in tests if row.get("p") is not None]
     if not known:
-        return "undecided", None, "no pattern occurs"
-    best = min(known, key=lambda row: (row["q"], row["p"], -row["difference"]))
+        return (
+            "undecided",
+            None,
+            "; ".join(sorted({str(row["note"]) for row in tests if row.get("note")})) or "no pattern",
+        )
+    known.sort(key=lambda row: (row["q"], row["p"], -row["difference"]))
+    # The shifts say that it is aligned with the words; the traces must also agree among themselves.
+    aligned = [row for row in known if row["q"] < alpha and row["difference"] > 0]
+    linked = [row for row in aligned if row["traces"] >= MIN_PATTERN_TRACES and row["low"] > 0]
+    best = (linked or aligned or known)[0]
     note = f"{best['pattern']}: {best['mean_inside']:.3g} inside, {best['mean_outside']:.3g} outside"
-    if best["q"] < alpha and best["difference"] > 0:
-        # The shifts say that it is aligned with the words; the traces must also agree among themselves.
-        if best["traces"] < MIN_PATTERN_TRACES:
-            return "undecided", best["q"], f"{note}; in {best['traces']} traces only"
-        if best["low"] <= 0:
-            return "undecided", best["q"], f"{note}; the interval over traces holds 0"
+    if linked:
         return "pass", best["q"], note
+    if aligned:
+        return "undecided", best["q"], f"{note}; in {best['traces']} traces, interval from {best['low']:.3g}"
     if best["p"] < alpha:
         return "undecided", best["q"], f"{note}; not beyond what {best['family']} give by chance"
-    if max(row["traces"] for row in known) < MIN_CLASS:
-        return "undecided", best["q"], f"no pattern in {MIN_CLASS} traces"
+    if not any(row["active_traces"] >= MIN_CLASS and row["active_tokens"] >= MIN_TOKENS for row in known):
+        return "undecided", best["q"], f"with no pattern in {MIN_CLASS} traces and on {MIN_TOKENS} tokens"
     return "fail", best["q"], note
 
 
@@ -172,26 +194,26 @@ def _not_length(about: Mapping[str, Any], ends: list[dict[str, Any]], alpha: flo
     linked = [row for row in ends if row.get("outcome") == "correct" and row.get("q") is not None and row["q"] < alpha]
     if linked:
         row = min(linked, key=lambda row: row["q"])
-        area, of_length = row["auroc"], row["length_auroc"]
-        note = f"tells correct traces: AUROC {area:.2f} ({row['value']}), of length alone {of_length:.2f}"
-        if row["within_length"] is None:
-            return "undecided", None, f"{note}; no stratum of length has both"
-        apart = row["within_low"] > 0.5 or row["within_high"] < 0.5
-        return (
-            ("pass" if apart else "fail"),
-            row["within_length"],
-            f"{note}, {row['within_length']:.2f} at equal length",
-        )
+        area, within = row["auroc"], row["within_length"]
+        note = f"tells correct traces: AUROC {area:.2f} ({row['value']}), of length alone {row['length_auroc']:.2f}"
+        if within is None:
+            return "undecided", None, f"{note}; too few traces of equal length"
+        note = f"{note}, {within:.2f} at equal length"
+        if row["within_p"] < alpha and (within > 0.5) == (area > 0.5):
+            return "pass", within, note
+        # Length has taken a part away for certain, and may have taken all.
+        explained = not row["within_low"] <= area <= row["within_high"]
+        return ("fail" if explained else "undecided"), within, note
     area = about["length_auroc"]
     if area is None:
         traces, total = about["traces"], about["of"]
-        if traces >= MOST_TRACES * total:
+        if traces >= max(MIN_CLASS, MOST_TRACES * total):
             return "pass", None, f"in {traces} of {total} traces, long and short"
         return "undecided", None, f"{traces} of {total} traces; {MIN_CLASS} with and without it are needed"
+    # Of short traces only is merely length, too.
+    apart, surely = (area, about["length_low"]) if area >= 0.5 else (1 - area, 1 - about["length_high"])
     note = f"length alone tells where it is among the top: AUROC {area:.2f}"
-    if area > most and about["length_low"] > 0.5:
-        return "fail", area, note
-    return ("undecided" if area > most else "pass"), area, note
+    return ("pass" if apart <= most else "fail" if surely > 0.5 else "undecided"), area, note
 
 
 NAMES = {
