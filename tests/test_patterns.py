@@ -11,7 +11,7 @@ import yaml
 from conftest import REPO
 from synthetic import PROMPT, WORDS, Synthetic
 
-from thoughtscope import patterns
+from thoughtscope import patterns, statistics
 from thoughtscope.activations import SCHEMA as ACTIVATIONS
 from thoughtscope.traces import SCHEMA
 
@@ -339,7 +339,7 @@ def test_lexicality_is_what_loops_find(study):
         assert row["eta_squared_by_chance"] == pytest.approx((len(set(words)) - 1) / (len(words) - 1))
     detector = table.filter(latent=20).row(0, named=True)
     assert (detector["top_1"], detector["top_tokens"]) == (1.0, "␣Wait")
-    assert detector["lexical"] == (True if detector["tokens"] >= patterns.MIN_TOKENS else None)
+    assert detector["lexical"] == (True if detector["tokens"] >= statistics.MIN_TOKENS else None)
     assert table.filter(latent=3)["lexical"].to_list() == [False]
     assert table.filter(latent=99).select("tokens", "top_1", "lexical").rows() == [(0, None, None)]
 

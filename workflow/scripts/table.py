@@ -4,12 +4,15 @@ from thoughtscope.job import job
 
 site = {name: value for name, value in snakemake.wildcards.items() if name == "site"}
 with job(snakemake.log[0], " ".join([snakemake.rule, *site.values()])):
-    import polars as pl
-    from thoughtscope import controls, evidence, files, patterns, verdict
+    import importlib
 
-    make = next(
-        vars(room)[snakemake.rule] for room in (evidence, controls, patterns, verdict) if snakemake.rule in vars(room)
-    )
+    import polars as pl
+    from thoughtscope import files
+
+    for room in ("evidence", "controls", "patterns", "verdict"):  # loaded only up to the one that has it
+        make = getattr(importlib.import_module(f"thoughtscope.{room}"), snakemake.rule, None)
+        if make is not None:
+            break
     inputs = {name: pl.scan_parquet(snakemake.input.get(name)) for name in snakemake.input.keys()}  # noqa: SIM118
     settings = {name: value for name, value in snakemake.params.items() if name != "names"}
     table = make(**inputs, **settings)

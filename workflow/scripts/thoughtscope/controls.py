@@ -11,10 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from .evidence import complete, in_scope, latents_of
-from .statistics import Auroc, Floats, auroc, fdr, matched_difference, mcnemar, paired, stratified_auroc
-
-MIN_CLASS = 8
-"""Traces a class needs at least for an AUROC."""
+from .statistics import MIN_CLASS, Auroc, Floats, auroc, fdr, matched_difference, mcnemar, paired, stratified_auroc
 
 CONTROLS_SCHEMA = {
     "latent": pl.UInt32,

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from .evidence import complete, latents_of
-from .statistics import Floats, fdr, percentiles, resamples
+from .statistics import MIN_TOKENS, Floats, fdr, percentiles, resamples
 
 MATCHES_SCHEMA: dict[str, Any] = {
     "trace_id": pl.UInt32,
@@ -550,9 +550,6 @@ def _entropy(words: Sequence[tuple[Floats, Floats]]) -> Floats:
 def _per_trace(layout: Design, values: Floats) -> Floats:
     return np.bincount(layout.trace, weights=values, minlength=len(layout.trace_ids)).astype(float)
 
-
-MIN_TOKENS = 10
-"""Tokens a latent must be active on before it says anything on which."""
 
 LEXICALITY_SCHEMA = {
     "latent": pl.UInt32,

@@ -1,19 +1,29 @@
-"""Statistics, vectorised over latents: columns are latents, rows are traces; the trace is the unit of every test."""
+"""Statistics, vectorised over latents: columns are latents, rows are traces; the trace is the unit of every test.
+
+scipy.stats is imported where it is used: it takes longer than most tables do, and most need none of it.
+"""
 
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 Floats = NDArray[np.float64]
 
 BOOTSTRAPS = 1000
 """Resamples of a bootstrap interval."""
 
+MIN_CLASS = 8
+"""Traces a class needs at least for an AUROC."""
+
+MIN_TOKENS = 10
+"""Tokens a latent must be active on before it says anything on which."""
+
 
 def wilson(successes: NDArray, trials: int) -> tuple[Floats, Floats]:
     """Return the 95 % Wilson interval (Wilson 1927) of each share successes / trials."""
+    from scipy import stats
+
     intervals = {
         int(count): stats.binomtest(int(count), trials).proportion_ci(0.95, method="wilson")
         for count in np.unique(successes)
@@ -26,12 +36,16 @@ def wilson(successes: NDArray, trials: int) -> tuple[Floats, Floats]:
 
 def mcnemar(only_first: NDArray, only_second: NDArray) -> Floats:
     """Return the exact two-sided McNemar p of each pair of discordant counts (McNemar 1947, binomial form)."""
+    from scipy import stats
+
     fewer, both = np.minimum(only_first, only_second), only_first + only_second
     return np.minimum(1.0, 2 * stats.binom.cdf(fewer, both, 0.5))
 
 
 def fdr(p: Floats) -> Floats:
     """Return Benjamini-Hochberg q values (Benjamini and Hochberg 1995); where p is not a number, q is neither."""
+    from scipy import stats
+
     q = np.full(len(p), np.nan)
     known = np.isfinite(p)
     if known.any():
@@ -44,6 +58,8 @@ def matched_difference(only_first: NDArray, only_second: NDArray, pairs: int) ->
 
     Wald's with half a pair added to each cell of the table (Agresti and Min 2005).
     """
+    from scipy import stats
+
     first, second, total = only_first + 0.5, only_second + 0.5, pairs + 2
     difference = (first - second) / total
     half = stats.norm.ppf(0.975) * np.sqrt(first + second - np.square(first - second) / total) / total
@@ -61,6 +77,8 @@ class Paired(NamedTuple):
 
 def paired(differences: Floats) -> Paired:
     """Compare pairs by their differences, (pairs, latents): Wilcoxon signed-rank test (1945), zeros left out."""
+    from scipy import stats
+
     count, latents = differences.shape
     if count == 0:
         return Paired(np.full(latents, np.nan), np.full(latents, np.nan))
@@ -93,6 +111,8 @@ def auroc(values: Floats, positive: NDArray[np.bool_]) -> Auroc:
     interval is DeLong's (DeLong et al. 1988), cut to [0, 1], and never narrower than a share's of as many traces would
     be, as DeLong's is nothing where the classes are apart. Both classes must have members.
     """
+    from scipy import stats
+
     area, variance = _delong(values, positive)
     half = stats.norm.ppf(0.975) * np.sqrt(variance)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -105,6 +125,8 @@ def stratified_auroc(values: Floats, positive: NDArray[np.bool_], strata: NDArra
 
     None where the strata that have both classes have fewer than `least` traces of either together.
     """
+    from scipy import stats
+
     parts = [(strata == stratum) for stratum in np.unique(strata)]
     parts = [inside for inside in parts if 0 < positive[inside].sum() < inside.sum()]
     counts = np.array([[positive[inside].sum(), (~positive[inside]).sum()] for inside in parts], dtype=float)
@@ -136,6 +158,8 @@ def _delong(values: Floats, positive: NDArray[np.bool_]) -> tuple[Floats, Floats
 
     The variance is at least that of a share of as many traces, the share drawn a little to the middle.
     """
+    from scipy import stats
+
     first, second = int(positive.sum()), int((~positive).sum())
     ranks = stats.rankdata(values, axis=0)
     of_positive = ranks[positive] - stats.rankdata(values[positive], axis=0)  # pairs each positive wins, ties a half

@@ -6,9 +6,8 @@ from typing import Any
 
 import polars as pl
 
-from .controls import MIN_CLASS
 from .evidence import complete
-from .patterns import MIN_TOKENS
+from .statistics import MIN_CLASS, MIN_TOKENS
 
 CHECKS = (
     "not_a_sink",
