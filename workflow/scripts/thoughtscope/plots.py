@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from . import files
 from .evidence import leading_latents, leading_tokens
 from .statistics import wilson
-from .verdict import CHECKS, VERDICTS
+from .verdict import CHECKS, FAILED, VERDICTS
 from .verdict import waterfall as steps_left
 from .vocabulary import escape, label
 
@@ -44,21 +44,7 @@ VERDICT_COLORS = dict(zip(VERDICTS, ("#0072b2", "#7a7a7a", "#d55e00"), strict=Tr
 
 VERDICT_MARKERS = dict(zip(VERDICTS, ("o", "x", "D"), strict=True))
 
-CHECK_NAMES = dict(
-    zip(
-        CHECKS,
-        (
-            ("sinks", "active on sink tokens"),
-            ("site", "SAE doesn't fit the site"),
-            ("control", "as often under a control"),
-            ("pattern", "linked to no pattern"),
-            ("tokens", "token detector"),
-            ("length", "follows a trace's length"),
-        ),
-        strict=True,
-    )
-)
-"""Each check's subject, and what speaks against a latent that fails it."""
+CHECK_TOPICS = dict(zip(CHECKS, ("sinks", "site", "control", "pattern", "tokens", "length"), strict=True))
 
 STYLE = {
     "font.family": "DejaVu Sans",
@@ -638,8 +624,8 @@ def _verdict_list(figure: Figure, leaders: pl.DataFrame, lexicality: pl.DataFram
 def _reason(row: Mapping[str, Any]) -> str:
     """Say a verdict in a few words: why not, or what is open."""
     if row["removed_by"] is not None:
-        return f"no: {CHECK_NAMES[row['removed_by']][1]}"
-    open_checks = [CHECK_NAMES[check][0] for check in CHECKS if row[check] == "undecided"]
+        return f"no: {FAILED[row['removed_by']]}"
+    open_checks = [CHECK_TOPICS[check] for check in CHECKS if row[check] == "undecided"]
     return f"{row['verdict']}: {', '.join(open_checks)}" if open_checks else str(row["verdict"])
 
 
@@ -763,7 +749,7 @@ def waterfall(table: pl.DataFrame, *, site: str) -> Figure:
     bars: list[tuple[str, int, int, str, str, int | None]]
     bars = [("recurring latents", 0, total, "#555555", str(total), total)]
     bars += [
-        (CHECK_NAMES[check][1], left, before, VERDICT_COLORS["no"], f"−{before - left}" if before > left else "0", left)
+        (FAILED[check], left, before, VERDICT_COLORS["no"], f"−{before - left}" if before > left else "0", left)
         for (_, before), (check, left) in pairwise(steps[:-1])
     ]
     bars += [

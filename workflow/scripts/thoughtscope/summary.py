@@ -7,7 +7,7 @@ import polars as pl
 
 from .config import parse_site
 from .evidence import gate_warnings, leading_latents, leading_tokens
-from .verdict import CHECKS, NAMES, headline
+from .verdict import CHECKS, FAILED, headline
 
 LISTED = 5
 """Latents listed for each site."""
@@ -111,7 +111,7 @@ def _leaders(table: pl.DataFrame, tokens: pl.DataFrame, conditions: Sequence[str
         total = table["of"][0]
         words = " ".join(tokens.filter(latent=latent)["token"].head(5)).replace("|", "\\|").replace("`", "'")
         row = found.get(latent)
-        why = f"no: {NAMES[row['removed_by']]}" if row and row["removed_by"] else row["verdict"] if row else "-"
+        why = f"no: {FAILED[row['removed_by']]}" if row and row["removed_by"] else row["verdict"] if row else "-"
         counted = [counts.get(condition, f"0/{total!s}") for condition in conditions]
         rows.append([str(latent), *counted, f"`{words}`", why])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]

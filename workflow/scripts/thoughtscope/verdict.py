@@ -215,15 +215,15 @@ def _not_length(about: Mapping[str, Any], ends: list[dict[str, Any]], alpha: flo
     return ("pass" if apart <= most else "fail" if surely > 0.5 else "undecided"), area, note
 
 
-NAMES = {
-    "not_a_sink": "one of sink tokens",
-    "fits_its_site": "off a site its SAE fits",
-    "recurs_beyond_control": "no more recurrent than under a control",
+FAILED = {
+    "not_a_sink": "active on sink tokens",
+    "fits_its_site": "SAE doesn't fit the site",
+    "recurs_beyond_control": "as often under a control",
     "pattern_linked": "linked to no pattern",
     "not_merely_lexical": "a token detector",
-    "not_merely_length": "merely length",
+    "not_merely_length": "follows a trace's length",
 }
-"""What a latent that fails a check is, in words."""
+"""What a latent that fails a check is, in words, for summary and pictures."""
 
 
 def headline(table: pl.DataFrame) -> str:
@@ -233,7 +233,7 @@ def headline(table: pl.DataFrame) -> str:
     if not candidates:
         return "No latent recurs: there is nothing to judge."
     removed = [
-        f"{before - after} {NAMES[check]}" for (_, before), (check, after) in pairwise(steps[:-1]) if before > after
+        f"{before - after} {FAILED[check]}" for (_, before), (check, after) in pairwise(steps[:-1]) if before > after
     ]
     text = (
         f"Of {candidates} latents that the original study's method would call thinking features, {survivors} pass all"
