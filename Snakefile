@@ -29,11 +29,13 @@ include: "workflow/rules/features.smk"
 include: "workflow/rules/evidence.smk"
 include: "workflow/rules/verdict.smk"
 include: "workflow/rules/plots.smk"
+include: "workflow/rules/report.smk"
 
 
 rule all:
     default_target: True
     input:
+        report=f"results/{EXPERIMENT}/report.html",
         summary=f"results/{EXPERIMENT}/summary.md",
         gate=f"results/{EXPERIMENT}/plots/site_gate.png",
         layers=f"results/{EXPERIMENT}/plots/layers.png",
@@ -66,6 +68,10 @@ rule all:
             condition=CONDITIONS,
             block=BLOCKS,
         ),
+
+
+onstart:
+    save_rule_graph()
 
 
 onsuccess:

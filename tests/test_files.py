@@ -90,7 +90,8 @@ def version(name):
         raise importlib.metadata.PackageNotFoundError(name)
     return found(name)
 importlib.metadata.version = version
-from thoughtscope import controls, evidence, features, files, job, patterns, plots, summary, verdict
+from thoughtscope import controls, dashboards, evidence, features, files, job, patterns, plots, reader, report
+from thoughtscope import summary, verdict
 import polars as pl
 files.write_parquet(pl.DataFrame({{"a": [1]}}), {str(tmp_path / "a.parquet")!r}, {{}})
 """

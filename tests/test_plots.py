@@ -11,6 +11,7 @@ from matplotlib.text import Annotation, Text
 
 from thoughtscope import controls, evidence, patterns, plots, verdict
 from thoughtscope.evidence import complete
+from thoughtscope.verdict import leading
 
 CONDITIONS = ["reason", "direct"]
 TOKENS = ["␣the", "$x$", "<script>", "\\xe2\\x80", "中文", "🙂", "a" * 60, "_^{"]
@@ -297,7 +298,7 @@ def test_the_pattern_picture_marks_what_is_significant_and_what_is_absent():
     found = words(figure)
     assert found.count("in no trace") == 1
     marks = next(line for line in figure.axes[0].lines if line.get_color() == plots.INK)
-    shown = plots._leading(verdict_table(), 20)["latent"].to_list()
+    shown = leading(verdict_table(), 20)["latent"].to_list()
     significant = pattern_table().filter(pl.col("q") < 0.05, pl.col("latent").is_in(shown))
     assert len(marks.get_xdata()) == len(significant) > 0
     scaled = figure.axes[0].images[0].get_array()

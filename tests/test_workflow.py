@@ -20,17 +20,21 @@ PER_TRACE = ["trace_top_activations", "trace_frequencies", "trace_histograms", "
 POOLED = ["top_activations", "frequencies", "histogram", "recurrence", "top_tokens"]
 CANDIDATES = ["contrasts", "outcomes", "pattern_tests", "reason_scores", "lexicality", "verdict"]  # tests of latents
 TABLES = [*POOLED, "sinks", "fit", "controls", *CANDIDATES]  # of a site, over all its traces
+LATENTS = ["passages", "latent_histograms", "strips", "coactivation", "logit_effects", "neighbours"]  # of dashboards
 JUDGED = ["waterfall", "verdict", "patterns", "outcomes"]  # pictures of the verdict
 PICTURES = [*POOLED, *JUDGED]
 TEXT = {"matches", "pattern_counts", "plot_pattern_counts"}  # what is in the text, whatever the site
 CONDITIONS = ["reason", "bypass"]
 FIRST, SECOND = "00000-00001", "00002-00003"
 GATE = {"site_gate", "plot_site_gate"}
-ACROSS = {"layers", "plot_layers", "summary"} | GATE  # what compares layers
+ACROSS = {"layers", "plot_layers", "summary", "report"} | GATE  # what compares layers
+
+
+BOARDS = ["dashboards", "directions"]
 
 
 def of_site(site: str) -> set[str]:
-    return {f"{rule} {site}" for rule in [*TABLES, *[f"plot_{name}" for name in PICTURES]]}
+    return {f"{rule} {site}" for rule in [*TABLES, *BOARDS, *[f"plot_{name}" for name in PICTURES]]}
 
 
 def of_blocks(rules: list[str], site: str, blocks: list[str]) -> set[str]:
@@ -60,7 +64,8 @@ EVERYTHING = (
 
 def judged(site: str) -> set[str]:
     """The verdict, and what shows it."""
-    return {f"verdict {site}", *[f"plot_{name} {site}" for name in JUDGED], "summary"}
+    shown = {f"{rule} {site}" for rule in [*BOARDS, *[f"plot_{name}" for name in JUDGED]]}
+    return {f"verdict {site}", "summary", "report"} | shown
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +76,7 @@ def done(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Study:
     assert run.jobs == EVERYTHING
     assert "# tiny" in run.output  # the summary ends the run
     assert "results/tiny/plots/" in run.output
+    assert re.search(r"^Report: results/tiny/report.html$", run.output, re.M)
     return study
 
 
@@ -93,7 +99,8 @@ def test_results_are_where_the_design_says(done):
         *[f"tables/{name}.parquet" for name in ("layers", "site_gate", "matches", "pattern_counts")],
         *[f"plots/{name}.png" for name in ("layers", "site_gate", "pattern_counts")],
         *[f"tables/{SITE}/traces/reason/{FIRST}/{name}.parquet" for name in tables],
-        *[f"tables/{SITE}/{name}.parquet" for name in TABLES], *[f"plots/{SITE}/{name}.png" for name in PICTURES],
+        *[f"tables/{SITE}/{name}.parquet" for name in [*TABLES, *LATENTS]],
+        *[f"plots/{SITE}/{name}.png" for name in PICTURES],
         *[f"plots/{SITE}/traces/reason/{FIRST}/0000{trace}.png" for trace in (0, 1)],
     }  # fmt: skip
     assert {path.name for path in (done.results / "saes" / SITE).iterdir()} == {
@@ -184,10 +191,11 @@ def test_reruns_are_exactly_what_an_edit_affects(done):
     sharper = done.edit(plots={"dpi": 80})
     scoped = {f"plot_{name} {SITE}" for name in POOLED} | of_blocks(["plot_traces"], SITE, [FIRST]) | {"plot_layers"}
     pictures = scoped | {f"plot_{name} {SITE}" for name in JUDGED} | {"plot_site_gate", "plot_pattern_counts"}
+    pictures |= {"report"}
     assert sharper.plan() == pictures
     assert done.edit(plots={"latents": 5}).plan() == {
         f"plot_{name} {SITE}" for name in ("recurrence", "top_tokens", "patterns", "outcomes")
-    }
+    } | {"report"}
     assert done.edit(plots={"tokens": 3}).plan() == {f"plot_top_tokens {SITE}"} | of_blocks(
         ["plot_traces"], SITE, [FIRST]
     )
@@ -198,7 +206,7 @@ def test_reruns_are_exactly_what_an_edit_affects(done):
     # An analysis setting: its tables and what is made from them.
     assert done.edit(analysis__top_activations=10).plan() == (
         of_blocks(["trace_top_activations", "plot_traces"], SITE, [FIRST])
-        | {f"top_activations {SITE}", f"plot_top_activations {SITE}", "layers", "summary"}
+        | {f"top_activations {SITE}", f"plot_top_activations {SITE}", "layers", "summary", "report"}
     )
     assert done.edit(analysis__histogram_bins=9).plan() == (
         of_blocks(["trace_histograms", "plot_traces"], SITE, [FIRST]) | {f"histogram {SITE}", f"plot_histogram {SITE}"}
@@ -223,12 +231,17 @@ def test_reruns_are_exactly_what_an_edit_affects(done):
     assert done.edit(analysis__alpha=0.01).plan() == found | judged(SITE)  # with it goes how small a p must get
     lexical = {f"lexicality {SITE}"}
     assert done.edit(analysis__max_top_3=0.9).plan() == lexical | judged(SITE)
-    assert done.edit(plots={"scope": "all"}).plan() == scoped
+    assert done.edit(plots={"scope": "all"}).plan() == scoped | {"report"}
+
+    # A setting of the report: the tables of its dashboards, or the page alone.
+    boards = {f"{rule} {SITE}" for rule in BOARDS}
+    assert done.edit(report={"latents": 2}).plan() == boards | {"report"}
+    assert done.edit(report={"max_megabytes": 5}).plan() == {"report"}
     fewer = done.edit(analysis__top_tokens=2)
     expected = (
         of_blocks(["trace_top_tokens", "plot_traces"], SITE, [FIRST])
         | {f"{rule} {SITE}" for rule in ("top_tokens", "plot_recurrence", "plot_top_tokens")}
-        | {"summary"}
+        | {"summary", "report"}
     )
     assert fewer.plan() == expected
     assert fewer.run().jobs == expected

@@ -8,6 +8,8 @@ import json
 import sys
 from pathlib import Path
 
+import yaml
+
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
 
 from thoughtscope.config import (
@@ -48,6 +50,15 @@ wildcard_constraints:
     block=r"\d+-\d+",
     hookpoint=r"[A-Za-z0-9_.]+",
     site=r"[A-Za-z0-9_.]+(@residual_(in|out))?",
+
+
+# What the report shows of each site, and of all.
+SITE_TABLES = [
+    *["recurrence", "controls", "contrasts", "outcomes", "pattern_tests", "verdict"],
+    *["reason_scores", "lexicality", "top_tokens", "passages", "latent_histograms"],
+    *["strips", "coactivation", "logit_effects", "neighbours"],
+]
+SITE_PICTURES = ["verdict", "patterns", "recurrence", "outcomes"]
 
 
 def check_against_manifest():
@@ -197,10 +208,35 @@ def gigabytes(size):
 
 
 def show_summary():
-    """Print the run's summary and where to look."""
+    """Print the run's summary, and at last the path of the report."""
     summary = Path(f"results/{EXPERIMENT}/summary.md")
     if summary.exists():
         print(summary.read_text(encoding="utf-8"))
+    page = Path(f"results/{EXPERIMENT}/report.html")
+    if page.exists():
+        print(f"Report: {page}")
+
+
+def save_rule_graph():
+    """Write which rules there are, by rule file, and which takes from which, for the report.
+
+    Only where the report is among what is asked for, as the graph has only what is.
+    """
+    rooms, needs = {}, {}
+    for job, sources in workflow.dag.dependencies.items():
+        rooms[job.rule.name] = Path(str(job.rule.snakefile)).stem
+        needs.setdefault(job.rule.name, set()).update(
+            source.rule.name for source in sources
+        )
+    if "report" not in rooms:
+        return
+    order = [rule.name for rule in workflow.rules if rule.name in rooms]
+    graph = {
+        "rooms": {rule: rooms[rule] for rule in order if rule != "all"},
+        "needs": {rule: sorted(needs[rule]) for rule in order if rule != "all"},
+    }
+    Path(f"results/{EXPERIMENT}").mkdir(parents=True, exist_ok=True)
+    Path(f"results/{EXPERIMENT}/rules.json").write_text(json.dumps(graph, indent=1))
 
 
 try:

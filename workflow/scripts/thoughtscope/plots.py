@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from . import files
 from .evidence import leading_latents, leading_tokens
 from .statistics import wilson
-from .verdict import CHECKS, FAILED, VERDICTS
+from .verdict import CHECKS, FAILED, VERDICTS, leading
 from .verdict import waterfall as steps_left
 from .vocabulary import escape, label
 
@@ -135,15 +135,6 @@ def _nothing(title: str, subtitle: str, text: str) -> Figure:
     figure = _figure(9, 2, title, subtitle)
     _note_empty(figure.add_axes((0.05, 0.05, 0.9, 0.6)), text)
     return figure
-
-
-def _leading(verdict: pl.DataFrame, most: int) -> pl.DataFrame:
-    """Return the leading rows of a verdict's table: thinking patterns first, then by traces."""
-    return (
-        verdict.with_columns(pl.col("verdict").cast(pl.String))
-        .sort(pl.col("verdict") != VERDICTS[0], "traces", "latent", descending=[False, True, False])
-        .head(most)
-    )
 
 
 def recurrence(
@@ -544,7 +535,7 @@ def verdict(
         notes = reason_scores["note"].drop_nulls()
         why = f": {notes[0]}" if len(notes) else ""
         subtitle = f"no latent has a ReasonScore{why}; how much of a latent is a matter of a few tokens (right)"
-    leaders = _leading(table, LABELLED)
+    leaders = leading(table, LABELLED)
     figure = _figure(12.2, 6, title, subtitle)
     axes = figure.add_axes((1 / 12.2, 0.8 / 6, 5.75 / 12.2, 4.3 / 6))
     _verdict_list(figure, leaders, lexicality, len(table))
@@ -668,7 +659,7 @@ def patterns(table: pl.DataFrame, verdict: pl.DataFrame, *, site: str, latents: 
     title = f"What the recurring latents at {site} respond to"
     subtitle = "mean activation inside a pattern's windows minus outside, relative to the latent's largest difference"
     order = {name: index for index, name in enumerate((VERDICTS[0], VERDICTS[2], VERDICTS[1]))}
-    leaders = _leading(verdict, latents).sort(
+    leaders = leading(verdict, latents).sort(
         pl.col("verdict").replace_strict(order, return_dtype=pl.UInt8),
         "traces",
         "latent",
@@ -802,7 +793,7 @@ def outcomes(table: pl.DataFrame, verdict: pl.DataFrame, *, site: str, latents: 
     subtitle = (
         "AUROC of a latent's activation in the trace, with 95 % intervals, against that of the trace's length alone"
     )
-    leaders = _leading(verdict, latents)["latent"].to_list()
+    leaders = leading(verdict, latents)["latent"].to_list()
     table = table.filter(pl.col("latent").is_in(leaders))
     if table.is_empty():
         return _nothing(title, subtitle, "no latent recurs")

@@ -226,6 +226,15 @@ FAILED = {
 """What a latent that fails a check is, in words, for summary and pictures."""
 
 
+def leading(table: pl.DataFrame, most: int) -> pl.DataFrame:
+    """Return the leading rows of a verdict's table: thinking patterns first, then by traces."""
+    return (
+        table.with_columns(pl.col("verdict").cast(pl.String))
+        .sort(pl.col("verdict") != VERDICTS[0], "traces", "latent", descending=[False, True, False])
+        .head(most)
+    )
+
+
 def headline(table: pl.DataFrame) -> str:
     """Say in a sentence how many of the original's candidates survive, and what removed the rest."""
     steps = waterfall(table)

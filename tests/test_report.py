@@ -1,0 +1,478 @@
+"""The report in a real browser: what it says and does, checked against the tables; hostile text, no network."""
+
+import html
+import json
+import os
+import re
+import shutil
+import subprocess
+from itertools import pairwise
+from pathlib import Path
+
+import polars as pl
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from conftest import REPO, Study, new_study
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from thoughtscope import files, reader, report
+from thoughtscope.evidence import FIT_SCHEMA, complete
+from thoughtscope.verdict import SCHEMA, VERDICTS
+
+SITE = "layers.1.mlp"
+BLOCK = "00000-00003"
+HOSTILE = [
+    "<script>window.hostile = 1</script><img src=x onerror='window.hostile = 2'>",
+    "</script><!-- \"quoted\" & 'single' \\ back\\n {{ 7 * 7 }} ${7} &lt;b&gt;",
+    "right \u202eto left\u202c, zero\u200bwidth, bell\u0007, é, 中文, 🙂, \u2028line",
+    "</table></dialog><a href='javascript:window.hostile = 3'>link</a> %s %(x)s \ud7ff",
+]
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Study:
+    """A run whose problems, prompts and patterns are hostile, with more active latents than the tiny study."""
+    study = new_study(tmp_path_factory.mktemp("report") / "study", tiny_model).edit(
+        inferences=4, block_size=4, analysis__top_latents=8, generation__max_new_tokens=40, sae__k=8,
+        prompts__reason__user="{question} <b id=hostile>Think</b> \\ \"'",
+        patterns={"odd": ["/[^<]/"], "none": ["</b>"]},
+        report={"neuronpedia": "gpt2-small/{layer}-mlp"},
+    )  # fmt: skip
+    rows = [{"question": text, "answer": "1"} for text in HOSTILE]
+    (study.folder / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    study.run()
+    return study
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium as the machine has it, or else the one that `playwright install chromium` has put there."""
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    with sync_playwright() as driver:
+        if path is None and not os.path.exists(driver.chromium.executable_path):
+            pytest.fail("no Chromium; install your system's, or run: .venv/bin/playwright install chromium")
+        browser = driver.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+def open_page(browser: Browser, study: Study, hash_: str = "", **options) -> Page:
+    """Open the report from its file, with the network off; `page.seen` collects what must not be."""
+    context = browser.new_context(**({"viewport": {"width": 1280, "height": 900}} | options))
+    context.set_offline(True)
+    page = context.new_page()
+    page.seen = []
+    page.on("console", lambda message: page.seen.append(message.text))
+    page.on("pageerror", lambda error: page.seen.append(str(error)))
+    page.on("dialog", lambda dialog: page.seen.append(dialog.message))
+    page.on("request", lambda request: request.url.startswith(("file:", "data:")) or page.seen.append(request.url))
+    page.goto((study.results / "report.html").as_uri() + hash_)
+    return page
+
+
+@pytest.fixture
+def page(browser, study):
+    page = open_page(browser, study)
+    yield page
+    assert page.seen == []
+    page.context.close()
+
+
+def table(study: Study, name: str) -> pl.DataFrame:
+    return pl.read_parquet(study.results / "tables" / SITE / f"{name}.parquet")
+
+
+def shown_latents(page: Page) -> list[int]:
+    return [int(text) for text in page.locator("#latents-0 tbody tr:visible th").all_inner_texts()]
+
+
+def test_it_is_one_file_that_answers_first(page, study):
+    assert page.title() == "tiny – thoughtscope report"
+    verdict = table(study, "verdict").filter("original")
+    counts = dict(
+        zip(page.locator(".tiles dt").all_inner_texts(), page.locator(".tiles dd").all_inner_texts(), strict=True)
+    )
+    found = verdict["verdict"].cast(pl.String).value_counts()
+    named = dict(found.iter_rows())
+    assert {name: int(count) for name, count in counts.items()} == {
+        "recur": len(verdict), "ruled out": named.get("no", 0), "undecided": named.get("undecided", 0),
+        "pass all checks": named.get("thinking pattern", 0),
+    }  # fmt: skip
+    assert f"Of {len(verdict)} latents that recur" in page.locator(".finding").inner_text()
+    text = (study.results / "report.html").read_text(encoding="utf-8")
+    assert not re.search(r"""(src|href)=["']?(https?:)?//""", re.sub(r"<script type.*?</script>", "", text, flags=re.S))
+    headings = page.locator("h2").all_inner_texts()
+    assert headings.index("What speaks against it") < headings.index("Layers side by side") < headings.index("Methods")
+
+
+def test_every_leading_latent_has_a_row(page, study):
+    assert sorted(shown_latents(page)) == sorted(table(study, "verdict")["latent"])
+    for row in table(study, "verdict").iter_rows(named=True):
+        text = page.locator(f'#latents-0 tr[data-latent="{row["latent"]}"]').inner_text()
+        assert f"{row['traces']}/{row['of']}" in text
+        assert row["verdict"] in text
+
+
+def test_headings_sort(page, study):
+    verdict = table(study, "verdict")
+    heading = page.get_by_role("columnheader", name="latent", exact=True)
+    heading.get_by_role("button").click()
+    assert shown_latents(page) == sorted(verdict["latent"])
+    assert heading.get_attribute("aria-sort") == "ascending"
+    heading.get_by_role("button").press("Enter")
+    assert shown_latents(page) == sorted(verdict["latent"], reverse=True)
+    assert heading.get_attribute("aria-sort") == "descending"
+    page.get_by_role("columnheader", name="in traces").get_by_role("button").click()
+    traces = dict(verdict.select("latent", "traces").iter_rows())
+    counts = [traces[latent] for latent in shown_latents(page)]
+    assert counts == sorted(counts, reverse=True)
+    assert len(set(counts)) > 1
+    assert heading.get_attribute("aria-sort") is None
+    scores = dict(table(study, "reason_scores").select("latent", "score").iter_rows())
+    page.get_by_role("columnheader", name="ReasonScore").get_by_role("button").click()
+    order = [scores[latent] for latent in shown_latents(page)]
+    known = [score for score in order if score is not None]
+    assert order == sorted(known, reverse=True) + [None] * (len(order) - len(known))
+
+
+def test_filters_hide_rows(page, study):
+    verdict = table(study, "verdict")
+    form = page.locator("form.filters").first
+    one = int(verdict["latent"][0])
+    form.get_by_label("Search").fill(str(one))
+    assert one in shown_latents(page)
+    shown = shown_latents(page)
+    assert all(str(one) in page.locator(f'tr[data-latent="{latent}"]').inner_text() for latent in shown)
+    assert (
+        form.locator("output")
+        .inner_text()
+        .startswith(f"{len(shown)} of {len(verdict)}" if len(shown) < len(verdict) else str(len(verdict)))
+    )
+    form.get_by_label("Search").fill("nothing has this")
+    assert shown_latents(page) == []
+    form.get_by_label("Search").fill("")
+    kept = verdict.filter(pl.col("verdict") == "no")["latent"].to_list()
+    form.get_by_label("Verdict").select_option("no")
+    assert sorted(shown_latents(page)) == sorted(kept)
+    form.get_by_label("Verdict").select_option("")
+    assert len(shown_latents(page)) == len(verdict)
+
+
+def open_board(page: Page, latent: int) -> None:
+    page.locator(f'#latents-0 tr[data-latent="{latent}"] a').click()
+    page.get_by_role("heading", name=f"Latent {latent}").wait_for()
+
+
+def cells(page: Page, label: str) -> list[list[str]]:
+    """Return the cells of a dashboard's table, row by row."""
+    rows = page.locator(f'#dashboard [aria-label="{label}"] tbody tr')
+    return rows.evaluate_all("rows => rows.map((row) => [...row.cells].map((cell) => cell.textContent))")
+
+
+def number(text: str) -> float:
+    return float(text.replace("−", "-"))
+
+
+def test_a_dashboard_shows_the_tables(page, study):
+    for row in table(study, "verdict").head(3).iter_rows(named=True):
+        latent = row["latent"]
+        open_board(page, latent)
+        checks = cells(page, "Checks")
+        assert [check[0] for check in checks][:2] == ["not a sink", "fits its site"]
+        for name, result, _, note in checks:
+            key = name.replace(" ", "_")
+            assert (result.strip(), note) == (row[key], row[f"{key}_note"])
+        passages = table(study, "passages").filter(latent=latent)
+        values = [number(text) for text in page.locator(".passage .value").all_inner_texts()]
+        assert values == pytest.approx(passages["activation"].to_list(), rel=6e-3)
+        texts = page.locator(".passage p").evaluate_all("nodes => nodes.map((node) => node.children.length)")
+        assert texts == passages["token_ids"].list.len().to_list()
+        peaks = page.locator(".passage .peak").evaluate_all("nodes => nodes.map((node) => node.title)")
+        assert [number(title.rpartition(": ")[2]) for title in peaks] == pytest.approx(values)
+        effects = table(study, "logit_effects").filter(latent=latent)
+        for side, label in (("top", "raises"), ("bottom", "lowers")):
+            expected = effects.filter(side=side).select("token", "effect").rows()
+            assert [(token, number(effect)) for token, effect in cells(page, label)] == [
+                (token, pytest.approx(effect, rel=6e-3)) for token, effect in expected
+            ]
+        near = table(study, "neighbours").filter(latent=latent).select("neighbour", "cosine").rows()
+        shown = [(int(other), number(cosine)) for other, cosine in cells(page, "Nearest latents by decoder cosine")]
+        assert shown == [(other, pytest.approx(cosine, rel=6e-3)) for other, cosine in near]
+        strip = table(study, "strips").filter(pl.col("latent") == latent, pl.col("rank") <= 8)
+        assert page.locator("#dashboard .cell.top").count() == len(strip)
+        link = page.get_by_role("link", name="On Neuronpedia").get_attribute("href")
+        assert link == f"https://www.neuronpedia.org/gpt2-small/1-mlp/{latent}"
+        page.keyboard.press("Escape")
+        assert not page.locator("#dashboard").is_visible()
+        assert page.evaluate("document.activeElement.textContent") == str(latent)
+
+
+def test_dashboards_have_addresses_and_follow_each_other(browser, study):
+    page = open_page(browser, study)
+    order = shown_latents(page)
+    page.context.close()
+    page = open_page(browser, study, f"#{SITE}/{order[1]}")
+    page.get_by_role("heading", name=f"Latent {order[1]}").wait_for()
+    page.get_by_role("link", name="Next latent").click()
+    page.get_by_role("heading", name=f"Latent {order[2 % len(order)]}").wait_for()
+    page.get_by_role("button", name="Close").click()
+    assert not page.locator("#dashboard").is_visible()
+    assert page.seen == []
+    page.context.close()
+
+
+def read_trace(page: Page, condition: str, trace: int) -> None:
+    page.locator("#traces").scroll_into_view_if_needed()
+    value = f"{['reason', 'bypass'].index(condition)} {trace}"
+    page.locator("#reader-trace").select_option(value)
+    page.locator(f'.trace[data-trace="{value}"]').wait_for()
+
+
+def test_the_reader_shades_by_any_latent_and_names_those_active(page, study):
+    rows = pl.read_parquet(study.results / "activations" / SITE / "bypass" / f"{BLOCK}.parquet").filter(trace_id=2)
+    read_trace(page, "bypass", 2)
+    latent = int(rows.group_by("latent").len().sort("len", "latent")["latent"][-1])
+    page.get_by_label("Shade by latent").fill(str(latent))
+    hot = page.locator(".trace .hot").evaluate_all("spans => spans.map((span) => Number(span.dataset.at))")
+    assert hot == rows.filter(latent=latent)["position"].sort().to_list()
+    written = (
+        pl.read_parquet(study.results / "traces" / "bypass" / f"{BLOCK}.parquet").filter(trace_id=2).row(0, named=True)
+    )
+    length = len(written["prompt_ids"]) + len(written["generated_ids"])
+    assert page.locator(".trace [data-at]").count() == length
+    assert page.locator(".segment h4").all_inner_texts() == [part["segment"].upper() for part in written["segments"]]
+    for position in (0, 7, length - 2):
+        page.locator(f'.trace [data-at="{position}"]').hover()
+        expected = rows.filter(position=position).sort("activation", "latent", descending=[True, False])
+        names = [int(text) for text in page.locator(".active button").all_inner_texts()]
+        assert sorted(names) == sorted(expected["latent"])
+        values = page.locator(".active meter").evaluate_all("meters => meters.map((meter) => meter.value)")
+        of_name = dict(expected.select("latent", "activation").iter_rows())
+        assert values == pytest.approx([of_name[name] for name in names], rel=0.02)
+        assert values == sorted(values, reverse=True)
+    page.locator(".trace").press("End")
+    assert "never read" in page.locator(".panel").inner_text()
+    page.locator(".trace").press("ArrowLeft")
+    assert f"position {length - 2}" in page.locator(".panel").inner_text()
+    chosen = page.locator(".active button").nth(1)
+    other = int(chosen.inner_text())
+    chosen.click()
+    hot = page.locator(".trace .hot").evaluate_all("spans => spans.map((span) => Number(span.dataset.at))")
+    assert hot == rows.filter(latent=other)["position"].sort().to_list()
+
+
+def test_pattern_words_are_underlined(page, study):
+    matches = pl.read_parquet(study.results / "tables" / "matches.parquet").filter(
+        kind="pattern", condition="reason", trace_id=0
+    )
+    assert len(matches)
+    read_trace(page, "reason", 0)
+    marked = page.locator(".trace .pattern").evaluate_all("spans => spans.map((span) => Number(span.dataset.at))")
+    assert set(marked) == {at for start, end in matches.select("start", "end").iter_rows() for at in range(start, end)}
+
+
+def test_a_passage_opens_its_trace(page, study):
+    passage = table(study, "passages").row(0, named=True)
+    open_board(page, passage["latent"])
+    page.locator(".passage .where").first.click()
+    page.wait_for_function("document.querySelector('.chosen') !== null")
+    assert not page.locator("#dashboard").is_visible()
+    assert page.locator("#reader-trace").input_value() == f"0 {passage['trace_id']}"
+    assert page.locator("#reader-latent").input_value() == str(passage["latent"])
+    assert f"position {passage['peak']}" in page.locator(".panel").inner_text()
+
+
+def test_hostile_text_is_text(page, study):
+    for trace, expected in enumerate(
+        ["<script>window.hostile = 1</script><img src=x onerror='window.hostile = 2'>",
+         "</script><!-- \"quoted\" & 'single' \\ back\\n {{ 7 * 7 }} ${7} &lt;b&gt;",
+         "right \\xe2\\x80\\xaeto left\\xe2\\x80\\xac, zero\\xe2\\x80\\x8bwidth, bell\\u0007, \\xc3\\xa9",
+         "</table></dialog><a href='javascript:window.hostile = 3'>link</a> %s %(x)s"]
+    ):  # fmt: skip
+        read_trace(page, "reason", trace)
+        assert expected in page.locator(".segment.prompt .text").text_content()
+        assert "<b id=hostile>Think</b> \\ \"'" in page.locator(".segment.prompt .text").text_content()
+    assert page.locator("#hostile, img[src=x], a[href^=javascript]").count() == 0
+    assert page.evaluate("window.hostile === undefined")
+    assert "<b id=hostile>Think</b>" in page.locator("#answer").inner_text()
+    assert "</b>" in page.locator("#methods").inner_text()
+    assert page.locator("#reader").evaluate("node => node.querySelectorAll('b b, script, img').length") == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_accessibility(browser, study, scheme, width):
+    page = open_page(browser, study, color_scheme=scheme, viewport={"width": width, "height": 800})
+    axe = Axe()
+
+    def check():
+        found = [each for each in axe.run(page).response["violations"] if each["impact"] in ("serious", "critical")]
+        assert [(each["id"], each["nodes"][0]["html"], each["nodes"][0].get("failureSummary")) for each in found] == []
+
+    read_trace(page, "reason", 1)
+    page.locator('.trace [data-at="9"]').click()
+    page.get_by_label("Shade by latent").fill(page.locator(".active button").first.inner_text())
+    check()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    open_board(page, shown_latents(page)[0])
+    check()
+    page.context.close()
+
+
+def test_without_script_it_can_still_be_read(browser, study):
+    page = open_page(browser, study, java_script_enabled=False)
+    assert page.locator(".finding").is_visible()
+    assert page.locator("#latents-0 tbody tr").count() == len(table(study, "verdict"))
+    assert "need JavaScript" in page.locator("#reader").inner_text()
+    page.context.close()
+
+
+def test_it_prints(browser, study, tmp_path):
+    page = open_page(browser, study)
+    page.pdf(path=tmp_path / "report.pdf")
+    assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
+    page.emulate_media(media="print")
+    assert not page.locator("nav").is_visible()
+    assert page.locator("#latents-0").is_visible()
+    page.context.close()
+
+
+def test_provenance_repeats_the_run(page, study, tmp_path):
+    """The config on the page, saved and run, is the same study."""
+    text = page.locator("#provenance pre").first.text_content()
+    (study.folder / "repeat.yaml").write_text(text)
+    command = study.command("--dry-run")
+    command[command.index("--configfile") + 1] = str(study.folder / "repeat.yaml")
+    done = subprocess.run(command, cwd=study.folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Nothing to be done" in done.stdout + done.stderr
+    shown = page.locator("#provenance").inner_text()
+    for path in ["problems.parquet", f"traces/reason/{BLOCK}.parquet"]:
+        assert files.sha256(study.results / path) in shown
+    rules = page.locator(".graph text:not(.room)").all_text_contents()
+    assert {"generate", "encode", "verdict", "report", "dashboards", "train_sae"} <= set(rules)
+    assert "torch" in shown
+
+
+def test_the_reader_s_packing_can_be_undone():
+    rows = pl.DataFrame(
+        {"latent": [7, 3, 7, 65000, 3], "position": [4, 0, 5, 4, 9], "activation": [1.0, 0.01, 250.0, 3.0, 3.0],
+         "sink": [False, True, False, False, False]},
+        schema_overrides={"latent": pl.UInt32, "position": pl.UInt32, "activation": pl.Float32},
+    )  # fmt: skip
+    packed = reader.active_latents(rows)
+    latents, index, found = 0, 0, {}
+    for gap, count in zip(packed["latents"], packed["counts"], strict=True):
+        latents, position = latents + gap, 0
+        for _ in range(count):
+            position += packed["positions"][index]
+            share = packed["levels"][index] / reader.LEVELS
+            found[latents, position] = packed["low"] * (packed["high"] / packed["low"]) ** share
+            index += 1
+    expected = {(row["latent"], row["position"]): row["activation"] for row in rows.iter_rows(named=True)}
+    assert found == pytest.approx(expected, rel=0.021)  # half a step of ln(25,000) / 255
+    assert packed["sinks"] == [0]
+
+
+def test_what_cannot_be_read_shows_its_code():
+    tokens = reader.Tokens.of(
+        pl.DataFrame(
+            {"token_id": [0, 1, 2, 3], "text": [" a\u202eb", "\ufffd", "\n\n", "<b>"],
+             "token": ["␣a\\u202eb", "\\xe2\\x80", "↵↵", "<b>"]}
+        )
+    )  # fmt: skip
+    assert tokens.numbers([3, 0, 3, 1, 2, 9]) == [0, 1, 0, 2, 3, 4]
+    assert tokens.rows == [
+        ("<b>", "<b>"), ("␣a\\u202eb", " a\\u202eb"), ("\\xe2\\x80", "\\xe2\\x80"), ("↵↵", "\n\n"), ("[9]", "[9]")
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 32, 500])
+def test_traces_get_room_evenly(count):
+    order = reader.spread(count)
+    assert sorted(order) == list(range(count))
+    for first in (2, 4, 8, 16):
+        if first <= count:
+            gaps = [high - low for low, high in pairwise([*sorted(order[:first]), count])]
+            assert max(gaps) <= 2 * count / first + 1
+
+
+def test_those_under_study_get_room_first():
+    traces = pl.DataFrame({"condition": ["b"] * 3 + ["a"] * 3 + ["c"] * 2, "trace_id": [0, 1, 2, 0, 1, 2, 0, 1]})
+    order = reader.order(traces, ["a", "b", "c"])
+    assert order[:3] == [("a", 0), ("a", 2), ("a", 1)]
+    assert sorted(order) == sorted(traces.rows())
+
+
+def steps(*verdicts: str | None) -> pl.DataFrame:
+    """A verdict's table: None passes all checks, `?` is undecided, else the check that removes the latent."""
+    names = [VERDICTS[0] if check is None else "undecided" if check == "?" else "no" for check in verdicts]
+    removed = [None if check in (None, "?") else check for check in verdicts]
+    rows = {"latent": range(len(verdicts)), "verdict": names, "removed_by": removed, "original": True}
+    return complete(pl.DataFrame(rows, schema_overrides={"removed_by": pl.String, "verdict": pl.String}), SCHEMA)
+
+
+def finding(*tables: pl.DataFrame) -> str:
+    """The first sentences of a report on sites with these verdicts, each fitting its site."""
+    gate = pl.DataFrame(schema=FIT_SCHEMA)
+    sites = [report.Site(f"layers.{index}.mlp", {}, {"verdict": table}, {}) for index, table in enumerate(tables)]
+    settings = {"analysis": {"top_latents": 10, "min_traces": 2, "alpha": 0.05}}
+    traces = pl.DataFrame({"condition": ["a"] * 20 + ["b"] * 20})
+    study = report.Study(
+        "x", ["a", "b"], settings, "", {}, {}, traces, pl.DataFrame(), gate, pl.DataFrame(), sites, {}, None
+    )
+    return report.answer(study)["finding"]
+
+
+def test_the_finding_follows_from_the_numbers():
+    assert finding(steps(), steps()).startswith("No latent recurs: none is among the top 10 of 2 or more traces")
+    assert finding(steps("not_a_sink")) == "Of 1 latent that recurs, none passes all 6 checks. 1 fails at least one."
+    assert finding(steps("?", "?"), steps("pattern_linked")) == (
+        "Of 3 latents that recur, none passes all 6 checks. 1 fails at least one and 2 can’t be decided with 20 traces."
+    )
+    assert finding(steps(None, "?"), steps("not_a_sink", "not_merely_length", None)) == (
+        "Of 5 latents that recur, 2 pass all 6 checks: 0 at layers.0.mlp, 2 at layers.1.mlp. 2 fail at least one and 1"
+        " can’t be decided with 20 traces."
+    )
+    assert finding(steps(None)) == "Of 1 latent that recurs, 1 passes all 6 checks: 0 at layers.0.mlp."
+    assert finding(steps(*[None] * 7)).endswith(
+        "7 pass all 6 checks: " + ", ".join(f"{latent} at layers.0.mlp" for latent in range(5)) + " and 2 more."
+    )
+
+
+def test_a_page_keeps_to_its_size_and_says_what_it_left_out(study):
+    """With parcels of a megabyte each: as many as there is room for, and a sentence on the rest."""
+    shown = re.search(r"<summary>All settings.*?<pre[^>]*>(.*?)</pre>", page_of(study), re.DOTALL).group(1)
+    settings = json.loads(html.unescape(shown))
+    loaded = report.load(
+        study.results, conditions=["reason", "bypass"], sites=[SITE], blocks=[BLOCK], settings=settings, config="",
+        neuronpedia=None,
+    )  # fmt: skip
+    asked = []
+
+    def parcels():
+        for condition, trace in reader.order(loaded.traces, loaded.conditions):
+            asked.append((condition, trace))
+            yield condition, trace, "A" * 1_000_000
+
+    page, held = report.render(
+        loaded, folder=REPO / "workflow" / "report", parcels=parcels(), max_megabytes=5,
+        tokens=reader.Tokens.of(pl.read_parquet(study.results / "vocabulary.parquet")),
+        provenance={"rules": None, "stages": [], "hashes": {}, "versions": {"thoughtscope": "0"}, "run": "",
+                    "settings": ""},
+    )  # fmt: skip
+    assert 3e6 < len(page.encode()) <= 5e6
+    assert 2 <= len(held) == len(asked) - 1 < 8
+    assert held == asked[:-1]
+    found = re.search(r"The page holds (\d+) of 8 traces \((\d+) under “reason”, (\d+) under “bypass”\)", page)
+    assert [int(number) for number in found.groups()] == [
+        len(held), *[sum(key[0] == condition for key in held) for condition in ("reason", "bypass")]
+    ]  # fmt: skip
+
+
+def page_of(study: Study) -> str:
+    return (study.results / "report.html").read_text(encoding="utf-8")
