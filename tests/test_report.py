@@ -248,6 +248,8 @@ def test_the_reader_shades_by_any_latent_and_names_those_active(page, study):
     for position in (0, 7, length - 2):
         page.locator(f'.trace [data-at="{position}"]').hover()
         expected = rows.filter(position=position).sort("activation", "latent", descending=[True, False])
+        assert page.locator(".panel > :not(p, ol)").count() == 0
+        assert "null" not in page.locator(".panel").inner_text()
         names = [int(text) for text in page.locator(".active button").all_inner_texts()]
         assert sorted(names) == sorted(expected["latent"])
         values = page.locator(".active meter").evaluate_all("meters => meters.map((meter) => meter.value)")

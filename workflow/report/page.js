@@ -416,14 +416,15 @@ function select(at, jump = false) {
   const most = active.length ? active[0][1] : 1;
   const segment = trace.segments.find(([, start, end]) => at >= start && at < end)[0];
   const read = at < trace.tokens.length - 1;
-  ui.panel.replaceChildren(
+  ui.panel.replaceChildren(...[
     el("p", { class: "token-name" }, el("code", {}, tokens[trace.tokens[at]][0]), ` position ${at}, ${segment}${reader.sinks.has(at) ? ", sink" : ""}`),
     reader.inside[at].length ? el("p", {}, `Pattern: ${reader.inside[at].join("; ")}`) : null,
     el("p", {}, read ? `${active.length} active latents at ${core.sites[reader.site]}:` : "The last token was never read: it has no activations."),
     el("ol", { class: "active" }, active.map(([latent, value]) => el("li", {},
       el("button", { type: "button", title: "Shade by this latent", "aria-pressed": String(latent === reader.latent), click: () => { reader.latent = latent; ui.latent.value = latent; paint(); select(at); } }, String(latent)),
       el("meter", { min: 0, max: most, value, "aria-label": `activation of ${latent}` }), ` ${number(value, 2)} `,
-      core.latents[reader.site].includes(latent) ? latentLink(reader.site, latent, "dashboard") : null))));
+      core.latents[reader.site].includes(latent) ? latentLink(reader.site, latent, "dashboard") : null))),
+  ].filter((node) => node !== null));
 }
 
 function move(event) {

@@ -117,7 +117,8 @@ rule report:
         conditions=CONDITIONS,
         sites=SITES,
         blocks=BLOCKS,
-        max_megabytes=config["report"]["max_megabytes"],
+        max_megabytes=config["report"]["max_megabytes"]
+        or (60 if config["inferences"] > 100 else 10),
         neuronpedia=literal(config["report"]["neuronpedia"]),
         # As it was run: what only says how the work is done, not what comes out, reruns nothing.
         config=untracked(yaml.safe_dump(given, sort_keys=False, allow_unicode=True)),

@@ -24,6 +24,9 @@ AT_ONCE = 64
 SUBLAYERS = ("mlp", "self_attn", "attn", "attention", "feed_forward", "block_sparse_moe")
 """What architectures of transformers call the two modules of a block whose outputs are added to the residual stream."""
 
+LAST_PROJECTIONS = ("down_proj", "o_proj", "c_proj", "out_proj", "dense", "dense_4h_to_h")
+"""What they call the last module in a sublayer, whose output is the sublayer's."""
+
 OUTPUT_NORMS = (
     ("post_attention_layernorm", "post_feedforward_layernorm"),
     ("post_self_attn_layernorm", "post_mlp_layernorm"),
@@ -51,13 +54,15 @@ NEIGHBOURS_SCHEMA: dict[str, Any] = {
 def writes_to_residual(site: str, manifest: Mapping[str, Any]) -> bool:
     """Return whether what is read at a site is the residual stream, or added to it as it is.
 
-    So are the residual stream itself, a block's output, and the output of its attention and MLP; where the block
+    So are the residual stream itself, a block's output, and that of its attention and MLP; where the block
     normalises these before it adds them (OUTPUT_NORMS), it is the norm's output that is added.
     """
     hookpoint, read_from = parse_site(site)
     if read_from != "hookpoint" or is_block(hookpoint):
         return True
     block, _, module = hookpoint.rpartition(".")
+    if module in LAST_PROJECTIONS:
+        block, _, module = block.rpartition(".")
     if not is_block(block):
         return False
     for norms in OUTPUT_NORMS:
