@@ -144,7 +144,7 @@ def run(folder: Path, count: int) -> None:
     )
     tests = [made[name].lazy() for name in ("pattern_tests", "lexicality", "outcomes")]
     table("verdict", verdict.verdict, candidates, fit, *tests,
-          min_traces=2, alpha=0.05, min_excess=0.5, max_fvu=0.7, max_sink_share=0.5, max_top_3=0.8,
+          min_traces=2, alpha=0.05, min_excess=0.5, min_link=0.5, max_fvu=0.7, max_sink_share=0.5, max_top_3=0.8,
           max_length_auroc=0.8)  # fmt: skip
 
 

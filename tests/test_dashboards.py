@@ -296,6 +296,9 @@ def test_histograms(study, include_sinks):
             assert row["tokens_active"] == len(found[condition])
             assert row["tokens"] == written.sum() - 12 - left_out
             assert row["largest"] == largest
+            values = sorted(found[condition].values())
+            cuts = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
+            assert row["quartiles"] == pytest.approx([values[0], *cuts, values[-1]] if values else [])
     once = table.filter(latent=ONCE)
     assert once["tokens_active"].to_list() == [1, 0]
     assert once["counts"].to_list() == [[0] * 6 + [1], [0] * 7]

@@ -240,14 +240,17 @@ def test_layers(rows, table, summary):
     sinks = evidence.sinks(table.lazy(), VOCABULARY)
     per_trace = evidence.trace_top_activations(table.lazy(), VOCABULARY, most=90, include_sinks=False)
     top = evidence.top_activations(per_trace.lazy(), most=90)
-    compared = evidence.layers(
-        *(frame.lazy().with_columns(site=pl.lit("layers.1.mlp")) for frame in (active, recurring, relevant, sinks, top))
-    )
+    frames = [
+        frame.lazy().with_columns(site=pl.lit("layers.1.mlp")) for frame in (active, recurring, relevant, sinks, top)
+    ]
+    compared = evidence.layers(*frames, min_traces=2)
     assert len(compared) == 4
     row = compared.filter(condition="reason", scope="generated").row(0, named=True)
     mine = recurring.filter(condition="reason", scope="generated")
     assert row["active"] == len(active.filter(condition="reason", scope="generated"))
     assert (row["relevant"], row["recurring"]) == (len(mine), (mine["traces"] >= 2).sum())
+    thrice = evidence.layers(*frames, min_traces=3).filter(condition="reason", scope="generated")["recurring"][0]
+    assert thrice == (mine["traces"] >= 3).sum() < row["recurring"]
     assert row["top_traces"] == mine["traces"].max()
     by_hand = relevant_by_hand(rows, "generated", False, 4)
     peaks = [len({position for *_, position in by_hand["reason", trace_id]}) for trace_id in range(3)]

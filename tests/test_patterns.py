@@ -143,23 +143,22 @@ def test_inside_and_outside_are_what_loops_find(study, matches):
     assert table["latent"].unique().to_list() == [3, 7, 20, 99]
     for pattern, wanted in (("reflection", "wait"), ("planning", "first")):
         for latent in (3, 20, 99):
-            differences, inside, outside, active = [], [], [], 0
+            inside, outside, active = [], [], 0
             for words, values in dense(study).values():
                 mask = windows(words, wanted)
                 if mask.any() and not mask.all():
-                    inside += values[mask, latent].tolist()
-                    outside += values[~mask, latent].tolist()
-                    differences.append(values[mask, latent].mean() - values[~mask, latent].mean())
+                    inside.append(values[mask, latent].tolist())
+                    outside.append(values[~mask, latent].tolist())
                     active += (values[:, latent] > 0).any()
             row = table.filter(latent=latent, pattern=pattern).row(0, named=True)
-            assert row["traces"] == len(differences)
-            assert (row["tokens_inside"], row["active_traces"]) == (len(inside), active)
-            assert row["active_tokens"] == sum(value > 0 for value in inside + outside)
-            assert row["mean_inside"] == pytest.approx(np.mean(inside))
-            assert row["mean_outside"] == pytest.approx(np.mean(outside))
-            assert row["rate_inside"] == pytest.approx(np.mean(np.array(inside) > 0))
-            assert row["rate_outside"] == pytest.approx(np.mean(np.array(outside) > 0))
-            assert row["difference"] == pytest.approx(np.mean(differences))
+            assert row["traces"] == len(inside)
+            assert (row["tokens_inside"], row["active_traces"]) == (sum(map(len, inside)), active)
+            assert row["active_tokens"] == sum(value > 0 for values in inside + outside for value in values)
+            # The unit is the trace: means over traces of means over their tokens, which differ from those over tokens.
+            for side, traces in (("inside", inside), ("outside", outside)):
+                assert row[f"mean_{side}"] == pytest.approx(np.mean([np.mean(values) for values in traces]))
+                assert row[f"rate_{side}"] == pytest.approx(np.mean([np.mean(np.array(values) > 0) for values in traces]))
+            assert row["difference"] == pytest.approx(row["mean_inside"] - row["mean_outside"], abs=1e-12)
             assert row["low"] <= row["difference"] <= row["high"]
     assert set(table.filter(latent=99)["difference"].drop_nulls()) == {0.0}
     assert set(table.filter(latent=99)["p"].drop_nulls()) == {1.0}

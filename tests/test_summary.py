@@ -42,16 +42,18 @@ def test_summary():
         saes={"layers.1.mlp": {"num_latents": 48, "k": 4}}, gate=gate, layers=layers,
         recurrence={"layers.1.mlp": recurrence}, top_tokens={"layers.1.mlp": tokens},
         verdicts={"layers.1.mlp": verdicts},
-        conditions=["reason", "direct"], top_latents=10, max_fvu=0.7, include_sinks=False,
+        conditions=["reason", "direct"], top_latents=10, min_traces=2, max_fvu=0.7, include_sinks=False,
     )  # fmt: skip
     lines = text.splitlines()
     assert "- reason: 4 traces, 120 tokens written (median 25), 2 truncated, 2 of 3 graded answers correct" in lines
     assert "- direct: 4 traces, 8 tokens written (median 2), 0 truncated, 0 of 4 graded answers correct" in lines
-    headline = next(line for line in lines if line.startswith("Of 3 latents that the original study's method would"))
-    assert headline.endswith("1 pass all 6 checks, 1 is undecided, 1 removed: 1 a token detector.")
+    headline = next(line for line in lines if line.startswith("Of 4 recurring latents, "))
+    assert headline.endswith(
+        "1 passes all 6 checks, 1 is undecided, 2 removed: 1 active on sink tokens; 1 a token detector."
+    )
     assert any(line.startswith("| 7 ") and "no: a token detector" in line for line in lines)
     of_site = [line for line in lines if "latents active" in line]
-    assert of_site[0].startswith("- reason: 12 latents active, 4 among the top of some trace, 2 of two or more")
+    assert of_site[0].startswith("- reason: 12 latents active, 4 among the top of some trace, 2 of at least 2")
     assert of_site[0].endswith("peak on 3.5 tokens; 2 sinks")
     assert "On these traces, FVU 0.81 at its site (read), 0.90 one block below" in lines
     warned = [line for line in lines if line.startswith("- WARNING: ")]

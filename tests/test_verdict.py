@@ -55,7 +55,8 @@ def run(study, *, conditions=("reason", "direct"), gate=GATE, shifts=1000, most=
     )
     out["verdict"] = verdict.verdict(
         candidates, gate.lazy(), *(out[name].lazy() for name in ("pattern_tests", "lexicality", "outcomes")),
-        min_traces=2, alpha=0.05, min_excess=0.5, max_fvu=0.7, max_sink_share=0.5, max_top_3=0.8, max_length_auroc=0.8,
+        min_traces=2, alpha=0.05, min_excess=0.5, min_link=0.5, max_fvu=0.7, max_sink_share=0.5, max_top_3=0.8,
+        max_length_auroc=0.8,
     )  # fmt: skip
     return out
 
@@ -215,7 +216,7 @@ def test_a_latent_that_fires_once_a_trace_is_undecided():
     study.fire(50, lambda c, t, i, _w, _s: c == "reason" and t < 3 and i == 7, strength=50)
     row = run(study)["verdict"].filter(latent=50).row(0, named=True)
     assert (row["traces"], row["verdict"], row["pattern_linked"]) == (3, "undecided", "undecided")
-    assert "on 10 tokens" in row["pattern_linked_note"]
+    assert "too rarely active" in row["pattern_linked_note"]
 
 
 WAIT, THINK, SINK, EVERYWHERE, WAIT_IF_CORRECT, THINKING, LONG = range(100, 107)
@@ -306,6 +307,9 @@ def test_more_shifts_where_few_exceed(planted):
     assert len(settled) > 10
 
 
+UNLINKED = {"q": 0.3, "p": 0.2, "difference": 0.0, "low": -0.02, "high": 0.04}
+
+
 @pytest.mark.parametrize(
     ("changes", "result"),
     [
@@ -313,9 +317,13 @@ def test_more_shifts_where_few_exceed(planted):
         ({"traces": 4}, "undecided"),
         ({"low": -0.1}, "undecided"),
         ({"q": 0.06}, "undecided"),
-        ({"q": 0.3, "p": 0.2}, "fail"),
-        ({"q": 0.3, "p": 0.2, "active_traces": 7}, "undecided"),
-        ({"q": 0.3, "p": 0.2, "active_tokens": 9}, "undecided"),
+        (UNLINKED, "fail"),
+        (UNLINKED | {"high": 0.06}, "undecided"),  # room for half as much again as outside
+        (UNLINKED | {"high": 1.5}, "undecided"),
+        (UNLINKED | {"traces": 4}, "undecided"),  # a pattern in too few traces for any link
+        (UNLINKED | {"active_traces": 4}, "undecided"),
+        (UNLINKED | {"active_tokens": 9}, "undecided"),
+        (UNLINKED | {"mean_outside": 0.0, "high": 0.0}, "undecided"),
         ({"p": None, "q": None}, "undecided"),
     ],
 )
@@ -323,9 +331,15 @@ def test_when_a_latent_is_linked_to_a_pattern(changes, result):
     row = {"pattern": "reflection", "traces": 20, "active_traces": 20, "active_tokens": 99,
            "note": None, "difference": 1.0, "low": 0.5, "high": 1.5, "p": 0.001, "q": 0.01,
            "mean_inside": 1.0, "mean_outside": 0.1, "family": "9 latents x 1 pattern"}  # fmt: skip
-    assert verdict._pattern_linked([row | changes], 0.05)[0] == result
+    assert verdict._pattern_linked([row | changes], 0.05, 0.5)[0] == result
     # Another pattern that is linked to it settles it, whatever the first one is.
-    assert verdict._pattern_linked([row | changes, row | {"pattern": "planning"}], 0.05)[0] == "pass"
+    assert verdict._pattern_linked([row | changes, row | {"pattern": "planning"}], 0.05, 0.5)[0] == "pass"
+    # One that leaves it open keeps it open; one in too few traces for any link doesn't matter.
+    other = row | UNLINKED | {"pattern": "planning"}
+    if result == "fail":
+        assert verdict._pattern_linked([row | changes, other], 0.05, 0.5)[0] == "fail"
+        assert verdict._pattern_linked([row | changes, other | {"high": 0.06}], 0.05, 0.5)[0] == "undecided"
+        assert verdict._pattern_linked([row | changes, other | {"high": 0.06, "traces": 4}], 0.05, 0.5)[0] == "fail"
 
 
 @pytest.mark.parametrize(
@@ -393,16 +407,16 @@ def test_when_a_latent_is_not_merely_length(about, ends, result):
 def test_when_an_sae_fits_its_site(fvu, low, high, result):
     columns = {"fvu": fvu, "fvu_low": low, "fvu_high": high}
     gate = GATE.with_columns(pl.Series(name, values, dtype=pl.Float64) for name, values in columns.items())
-    assert verdict._fits(gate, 0.7)[0] == result
+    assert verdict.fits(gate, 0.7)[0] == result
 
 
-def test_the_waterfall_starts_with_what_the_original_would_name():
+def test_the_waterfall_starts_with_all_that_recur():
     table = pl.DataFrame(
         {"original": [True, True, True, False, True], "verdict": ["no", "no", "undecided", "no", "thinking pattern"],
          "removed_by": ["not_a_sink", "not_merely_lexical", None, "not_a_sink", None]}
     )  # fmt: skip
     assert verdict.waterfall(table) == [
-        ("candidates", 4), ("not_a_sink", 3), ("fits_its_site", 3), ("recurs_beyond_control", 3), ("pattern_linked", 3),
+        ("candidates", 5), ("not_a_sink", 3), ("fits_its_site", 3), ("recurs_beyond_control", 3), ("pattern_linked", 3),
         ("not_merely_lexical", 2), ("not_merely_length", 2), ("survivors", 1),
     ]  # fmt: skip
 
@@ -446,7 +460,7 @@ def test_the_waterfall_counts_them(planted):
     counts = list(steps.values())
     assert counts == sorted(counts, reverse=True)
     assert steps["candidates"] - steps["not_a_sink"] == 1
-    assert steps["survivors"] == planted["verdict"].filter(verdict="thinking pattern", original=True).height == 1
+    assert steps["survivors"] == planted["verdict"].filter(verdict="thinking pattern").height == 1
 
 
 def test_a_wrong_site_refutes_all():

@@ -319,6 +319,7 @@ rule layers:
         "../../envs/analysis.yaml"
     params:
         sites=SITES,
+        min_traces=config["analysis"]["min_traces"],
     script:
         "../scripts/layers.py"
 
@@ -353,6 +354,7 @@ rule summary:
         conditions=CONDITIONS,
         sites=SITES,
         top_latents=config["analysis"]["top_latents"],
+        min_traces=config["analysis"]["min_traces"],
         max_fvu=config["analysis"]["max_fvu"],
         include_sinks=config["analysis"]["include_sinks"],
     script:

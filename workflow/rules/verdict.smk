@@ -249,6 +249,7 @@ rule verdict:
             min_traces=config["analysis"]["min_traces"],
             alpha=config["analysis"]["alpha"],
             min_excess=config["analysis"]["min_excess"],
+            min_link=config["analysis"]["min_link"],
             max_fvu=config["analysis"]["max_fvu"],
             max_sink_share=config["analysis"]["max_sink_share"],
             max_top_3=config["analysis"]["max_top_3"],

@@ -13,5 +13,6 @@ with job(snakemake.log[0], snakemake.rule):
             for site in snakemake.params.sites
         )
 
-    table = evidence.layers(**{name: of_all_sites(paths) for name, paths in snakemake.input.items()})
+    tables = {name: of_all_sites(paths) for name, paths in snakemake.input.items()}
+    table = evidence.layers(**tables, min_traces=snakemake.params.min_traces)
     files.write_parquet(table, snakemake.output[0], {"experiment": snakemake.wildcards.experiment})

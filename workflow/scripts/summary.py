@@ -20,6 +20,7 @@ with job(snakemake.log[0], snakemake.rule):
         verdicts=dict(zip(params.sites, map(pl.read_parquet, source.verdicts), strict=True)),
         conditions=params.conditions,
         top_latents=params.top_latents,
+        min_traces=params.min_traces,
         max_fvu=params.max_fvu,
         include_sinks=params.include_sinks,
     )

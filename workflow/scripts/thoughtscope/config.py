@@ -190,6 +190,7 @@ _FRACTIONAL = (
     "max_fvu",
     "alpha",
     "min_excess",
+    "min_link",
     "max_sink_share",
     "max_top_3",
     "max_length_auroc",

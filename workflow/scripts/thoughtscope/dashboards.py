@@ -146,6 +146,7 @@ HISTOGRAMS_SCHEMA: dict[str, Any] = {
     "tokens": pl.UInt32,
     "largest": pl.Float32,
     "counts": pl.List(pl.UInt32),
+    "quartiles": pl.List(pl.Float32),
 }
 
 
@@ -163,7 +164,8 @@ def latent_histograms(
 
     A row for every latent and condition, active or not. Columns: tokens_active; tokens (that count, active or not);
     largest (activation under any of the conditions; 0 if it is never active); counts, of `bins` equal bins from 0 to
-    the largest, which belongs to the last.
+    the largest, which belongs to the last; quartiles of its activations under the condition, interpolated linearly,
+    after the least and before the largest: five numbers, none if it is never active there.
     """
     values = activations.filter(
         _counted(include_sinks), pl.col("condition").is_in(list(conditions)), pl.col("latent").is_in(list(latents))
@@ -175,14 +177,22 @@ def latent_histograms(
         .agg(tokens=pl.len())
         .collect(engine="streaming")
     )
+    cuts = [pl.col("activation").quantile(share, "linear") for share in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    quartiles = {
+        (latent, condition): row
+        for latent, condition, *row in values.group_by("latent", "condition")
+        .agg(cut.alias(str(index)) for index, cut in enumerate(cuts))
+        .collect()
+        .iter_rows()
+    }
     largest = dict(found.select("latent", "largest").iter_rows())
     counts = {(latent, condition): [0] * bins for latent in sorted(latents) for condition in conditions}
     for latent, condition, index, tokens in found.select("latent", "condition", "bin", "tokens").iter_rows():
         counts[latent, condition][index] = tokens
     read = _tokens(traces, sinks, include_sinks)
     rows = [
-        (latent, condition, sum(count), read.get(condition, 0), largest.get(latent, 0.0), count)
-        for (latent, condition), count in counts.items()
+        (*key, sum(count), read.get(key[1], 0), largest.get(key[0], 0.0), count, quartiles.get(key, []))
+        for key, count in counts.items()
     ]
     return pl.DataFrame(rows, schema=HISTOGRAMS_SCHEMA, orient="row")
 

@@ -321,11 +321,13 @@ def layers(
     relevant: pl.LazyFrame,
     sinks: pl.LazyFrame,
     top_activations: pl.LazyFrame,
+    *,
+    min_traces: int,
 ) -> pl.DataFrame:
     """Compare sites. The frames have a `site` column beside their own, one row a site, condition and scope comes out.
 
     Columns: site, condition, scope, active (latents active at all), relevant (latents relevant in any trace),
-    recurring (in two or more), top_latent and top_traces (the most recurrent and its count), of (traces there are),
+    recurring (in `min_traces` or more), top_latent and top_traces (the most recurrent and its count), of (traces there are),
     peaks (different positions at which a trace's relevant latents have their maxima, mean over traces), sinks (tokens),
     sinks_on_top (how many of the `listed` largest activations are on sinks, where those count), largest_on_sinks and
     largest_elsewhere (activation).
@@ -337,7 +339,7 @@ def layers(
         .group_by(keys, maintain_order=True)
         .agg(
             relevant=pl.len(),
-            recurring=(pl.col("traces") >= 2).sum(),
+            recurring=(pl.col("traces") >= min_traces).sum(),
             top_latent=pl.col("latent").first(),
             top_traces=pl.col("traces").first(),
             of=pl.col("of").first(),
@@ -488,9 +490,9 @@ def gate_warnings(gate: pl.DataFrame, max_fvu: float) -> list[str]:
                     if best["place"].startswith("residual")
                     else "check sae.hookpoint and what the SAE was trained on."
                 )
-                apart = row["fvu_low"] is not None and best["fvu_high"] < row["fvu_low"]
+                overlap = row["fvu_low"] is not None and best["fvu_high"] >= row["fvu_low"]
                 lines.append(
                     f"{row['site']}: the SAE of {hookpoint} fits {best['site']} better, FVU {best['fvu']:.3g}"
-                    f" against {row['fvu']:.3g}{'' if apart else ', though their intervals overlap'}; {remedy}"
+                    f" against {row['fvu']:.3g}{', though their intervals overlap' if overlap else ''}; {remedy}"
                 )
     return lines

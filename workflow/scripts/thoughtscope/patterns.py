@@ -333,8 +333,9 @@ def pattern_tests(
     - traces: those with tokens both inside and outside (none: no number, and a note), over which all that follows is;
       active_traces: those of them in which the latent is active at all; active_tokens: where it is active;
       tokens_inside
-    - rate_inside, rate_outside: share of tokens it is active on; mean_inside, mean_outside: mean activation
-    - difference: mean over traces of (mean inside - mean outside); low, high: 95 % bootstrap interval over traces
+    - rate_inside, rate_outside: share of a trace's tokens it is active on; mean_inside, mean_outside: its mean
+      activation on them; each the mean over traces
+    - difference: mean_inside - mean_outside; low, high: 95 % bootstrap interval over traces
     - p: one-sided, from circular shifts of the windows; q: Benjamini-Hochberg over `family`; shifts: how many were
       seen, at most `shifts`, or as many more as let a single latent reach q < `alpha`
     """
@@ -383,18 +384,18 @@ def pattern_tests(
 
         p, used = shift_p(layout, observed, scale + constant, under_shifts, most_shifts, seed=number)
         low, high = percentiles(resamples(count) @ differences / count)
-        counted = both[layout.trace]
-        sides = mask & counted, ~mask & counted
-        rates, means = (
-            [np.asarray(matrix.T @ side.astype(float)).ravel() / side.sum() for side in sides]
-            for matrix in (active, layout.activations)
-        )
-        on = Design.per_trace(replace(layout, activations=active), counted.astype(float))
+        switched = replace(layout, activations=active)
+        rates = [
+            switched.per_trace(side * per_side[layout.trace])[both].mean(axis=0)
+            for side, per_side in ((mask, per_inside), (~mask, per_outside))
+        ]
+        on = switched.per_trace(both[layout.trace].astype(float))
         frames.append(
             table.with_columns(
                 traces=pl.lit(count, pl.UInt32), active_traces=(on > 0).sum(axis=0), active_tokens=on.sum(axis=0),
-                tokens_inside=pl.lit(int(sides[0].sum()), pl.UInt32), rate_inside=rates[0], rate_outside=rates[1],
-                mean_inside=means[0], mean_outside=means[1], difference=observed, low=low, high=high, p=p, shifts=used,
+                tokens_inside=pl.lit(int(inside[both].sum()), pl.UInt32), rate_inside=rates[0], rate_outside=rates[1],
+                mean_inside=means_inside.mean(axis=0), mean_outside=means_outside.mean(axis=0),
+                difference=observed, low=low, high=high, p=p, shifts=used,
             )
         )  # fmt: skip
     result = pl.concat(frames, how="diagonal_relaxed") if frames else pl.DataFrame(schema=PATTERNS_SCHEMA)

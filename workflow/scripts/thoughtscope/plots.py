@@ -727,14 +727,13 @@ def patterns(table: pl.DataFrame, verdict: pl.DataFrame, *, site: str, latents: 
 
 
 def waterfall(table: pl.DataFrame, *, site: str) -> Figure:
-    """Draw how many of the latents that the original's method would call thinking features each check takes away."""
+    """Draw how many of the latents that recur each check takes away."""
     steps = steps_left(table)
     total, survivors = steps[0][1], steps[-1][1]
     title = f"{survivors} of {total} recurring latents at {site} pass every check"
-    subtitle = "latents that the original method would call thinking features, and what speaks against them, in turn"
+    subtitle = "latents that recurrence alone would call thinking features, and what speaks against them, in turn"
     if not total:
         return _nothing(f"Recurring latents at {site}", subtitle, "no latent recurs: there is nothing to check")
-    candidates = table.filter("original")
     last = steps[-2][1]
     # Label, where the bar begins and ends, its color, its number, what is left.
     bars: list[tuple[str, int, int, str, str, int | None]]
@@ -765,7 +764,7 @@ def waterfall(table: pl.DataFrame, *, site: str) -> Figure:
 
     column(1.22, "left", [str(left) for _, left in steps[1:-1]])
     for x, result in ((1.36, "fail"), (1.54, "undecided")):
-        column(x, result, [str((candidates[check].cast(pl.String) == result).sum()) for check in CHECKS])
+        column(x, result, [str((table[check].cast(pl.String) == result).sum()) for check in CHECKS])
     axes.text(1.54, -0.65, "of all, by this check alone", ha="right", va="center", size=8, color="#777777",
               transform=axes.get_yaxis_transform())  # fmt: skip
     axes.set_yticks(range(len(bars)), [text for text, *_ in bars])

@@ -26,6 +26,7 @@ def write(
     verdicts: Mapping[str, pl.DataFrame],
     conditions: Sequence[str],
     top_latents: int,
+    min_traces: int,
     max_fvu: float,
     include_sinks: bool,
 ) -> str:
@@ -54,7 +55,7 @@ def write(
         for row in (rows[condition] for condition in conditions if condition in rows):
             lines.append(
                 f"- {row['condition']}: {row['active']} latents active, {row['relevant']} among the top of some trace,"
-                f" {row['recurring']} of two or more; a trace's top peak on {row['peaks']:.1f} tokens;"
+                f" {row['recurring']} of at least {min_traces}; a trace's top peak on {row['peaks']:.1f} tokens;"
                 f" {row['sinks']} sinks"
             )
         lines.append("")

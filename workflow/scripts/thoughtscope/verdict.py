@@ -52,6 +52,7 @@ def verdict(
     min_traces: int,
     alpha: float,
     min_excess: float,
+    min_link: float,
     max_fvu: float,
     max_sink_share: float,
     max_top_3: float,
@@ -59,7 +60,8 @@ def verdict(
 ) -> pl.DataFrame:
     """Return one row a latent that recurs under the condition under study, in SCHEMA.
 
-    `original`: whether the original study's method would call it a thinking feature, as it recurs with sinks counted.
+    It recurs if it is among the top of at least `min_traces` traces, with sinks as configured or counted; `original`:
+    whether with sinks counted, as the original study did, which would call it a thinking feature.
     Each check has a result (`pass`, `fail`, `undecided`), the number behind it, and a note:
 
     - not_a_sink: share of its activation mass on sink tokens, at most `max_sink_share`
@@ -68,7 +70,9 @@ def verdict(
     - recurs_beyond_control: q against each control, below `alpha` and in more traces; fails where even the upper end of
       the excess's interval over one is below `min_excess` of its own share of traces, undecided in between
     - pattern_linked: q of a pattern below `alpha`, with a bootstrap interval above 0, in at least MIN_PATTERN_TRACES
-      traces; undecided where only part of that holds, or where it is too rarely active in traces with a pattern to say
+      traces; fails where, for every pattern in so many traces, the latent is active in as many of them, on MIN_TOKENS
+      tokens, and the interval leaves no room for a mean activation that is higher inside than outside by `min_link` of
+      that outside; undecided in between
     - not_merely_lexical: share of mass on its three top token types, below `max_top_3`; undecided on few tokens
     - not_merely_length: where its mean or maximum tells correct from wrong traces (q below `alpha`): whether it does
       among traces of equal length (fails where length surely explains a part and maybe all); else how well a trace's
@@ -78,7 +82,7 @@ def verdict(
     """
     tables = [frame.collect() for frame in (controls, pattern_tests, lexicality, outcomes)]
     by_latent = [{name[0]: group.to_dicts() for name, group in table.group_by("latent")} for table in tables]
-    fits = _fits(fit.filter(pl.col("condition").is_null()).collect(), max_fvu)
+    fitting = fits(fit.filter(pl.col("condition").is_null()).collect(), max_fvu)
     rows = []
     for latent, compared in sorted(by_latent[0].items()):
         about = compared[0]
@@ -87,9 +91,9 @@ def verdict(
         tests, (words, *_), ends = (found.get(latent, [{}]) for found in by_latent[1:])
         checks = {
             "not_a_sink": _not_a_sink(about, max_sink_share),
-            "fits_its_site": fits,
+            "fits_its_site": fitting,
             "recurs_beyond_control": _recurs(compared, alpha, min_excess),
-            "pattern_linked": _pattern_linked(tests, alpha),
+            "pattern_linked": _pattern_linked(tests, alpha, min_link),
             "not_merely_lexical": _not_lexical(words, max_top_3),
             "not_merely_length": _not_length(about, ends, alpha, max_length_auroc),
         }
@@ -116,7 +120,11 @@ def _not_a_sink(about: Mapping[str, Any], most: float) -> Check:
     return ("fail" if share > most else "pass"), share, f"{share:.0%} of its activation is on sink tokens"
 
 
-def _fits(fit: pl.DataFrame, max_fvu: float) -> Check:
+def fits(fit: pl.DataFrame, max_fvu: float) -> Check:
+    """Return the check `fits_its_site` (see `verdict`): its result, the FVU where the SAE is read, and a note.
+
+    fit: the rows of one SAE in the site gate's table, over all conditions.
+    """
     mine = fit.filter("used").drop_nulls("fvu")
     if mine.is_empty():
         return "undecided", None, "no variance to explain"
@@ -157,7 +165,7 @@ def _recurs_beyond(row: Mapping[str, Any], alpha: float, min_excess: float) -> s
     return "fail" if row["excess_high"] < min_excess * row["traces"] / row["of"] else "undecided"
 
 
-def _pattern_linked(tests: list[dict[str, Any]], alpha: float) -> Check:
+def _pattern_linked(tests: list[dict[str, Any]], alpha: float, min_link: float) -> Check:
     known = [row for row in tests if row.get("p") is not None]
     if not known:
         return (
@@ -170,16 +178,28 @@ def _pattern_linked(tests: list[dict[str, Any]], alpha: float) -> Check:
     aligned = [row for row in known if row["q"] < alpha and row["difference"] > 0]
     linked = [row for row in aligned if row["traces"] >= MIN_PATTERN_TRACES and row["low"] > 0]
     best = (linked or aligned or known)[0]
-    note = f"{best['pattern']}: {best['mean_inside']:.3g} inside, {best['mean_outside']:.3g} outside"
+    note = (
+        f"{best['pattern']}: {best['mean_inside']:.3g} inside, {best['mean_outside']:.3g} outside, difference"
+        f" {best['low']:.3g} to {best['high']:.3g}"
+    )
     if linked:
         return "pass", best["q"], note
     if aligned:
-        return "undecided", best["q"], f"{note}; in {best['traces']} traces, interval from {best['low']:.3g}"
+        return "undecided", best["q"], f"{note}; in {best['traces']} traces"
     if best["p"] < alpha:
         return "undecided", best["q"], f"{note}; not beyond what {best['family']} give by chance"
-    if not any(row["active_traces"] >= MIN_CLASS and row["active_tokens"] >= MIN_TOKENS for row in known):
-        return "undecided", best["q"], f"with no pattern in {MIN_CLASS} traces and on {MIN_TOKENS} tokens"
-    return "fail", best["q"], note
+    # A pattern in fewer traces can't be linked to any latent; the others are, or aren't, or leave it open.
+    able = [row for row in known if row["traces"] >= MIN_PATTERN_TRACES]
+    if not able:
+        return "undecided", best["q"], f"no pattern is in {MIN_PATTERN_TRACES} traces"
+    rare = [
+        row["pattern"] for row in able if row["active_traces"] < MIN_PATTERN_TRACES or row["active_tokens"] < MIN_TOKENS
+    ]
+    likely = [row["pattern"] for row in able if row["high"] >= min_link * row["mean_outside"]]
+    if not rare and not likely:
+        return "fail", best["q"], note
+    why = "too rarely active in traces that have it" if rare else "there is room for a link"
+    return "undecided", best["q"], f"{note}; {', '.join(sorted(rare or likely))}: {why}"
 
 
 def _not_lexical(words: Mapping[str, Any], most: float) -> Check:
@@ -211,7 +231,7 @@ def _not_length(about: Mapping[str, Any], ends: list[dict[str, Any]], alpha: flo
         return "undecided", None, f"{traces} of {total} traces; {MIN_CLASS} with and without it are needed"
     # Of short traces only is merely length, too.
     apart, surely = (area, about["length_low"]) if area >= 0.5 else (1 - area, 1 - about["length_high"])
-    note = f"length alone tells where it is among the top: AUROC {area:.2f}"
+    note = f"AUROC of a trace's length alone for its being among the top there: {area:.2f}"
     return ("pass" if apart <= most else "fail" if surely > 0.5 else "undecided"), area, note
 
 
@@ -236,7 +256,7 @@ def leading(table: pl.DataFrame, most: int) -> pl.DataFrame:
 
 
 def headline(table: pl.DataFrame) -> str:
-    """Say in a sentence how many of the original's candidates survive, and what removed the rest."""
+    """Say in a sentence how many of the recurring latents survive, and what removed the rest."""
     steps = waterfall(table)
     (_, candidates), *_, (_, left), (_, survivors) = steps
     if not candidates:
@@ -245,20 +265,24 @@ def headline(table: pl.DataFrame) -> str:
         f"{before - after} {FAILED[check]}" for (_, before), (check, after) in pairwise(steps[:-1]) if before > after
     ]
     text = (
-        f"Of {candidates} latents that the original study's method would call thinking features, {survivors} pass all"
-        f" {len(CHECKS)} checks, {left - survivors} {'is' if left - survivors == 1 else 'are'} undecided"
+        f"Of {counted(candidates, 'recurring latent')}, {survivors or 'none'} {'passes' if survivors < 2 else 'pass'}"
+        f" all {len(CHECKS)} checks, {left - survivors or 'none'} {'is' if left - survivors < 2 else 'are'} undecided"
     )
     return f"{text}, {candidates - left} removed: {'; '.join(removed)}." if removed else f"{text}, none is removed."
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number and its noun, with an s where there isn't one."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def waterfall(table: pl.DataFrame) -> list[tuple[str, int]]:
-    """Return what is left of the latents that the original's method would call thinking features, after each check.
+    """Return what is left of the recurring latents after each check.
 
     Pairs of a step and how many are left: `candidates`, each of CHECKS (those that fail it are gone), and at last
     `survivors`, those that pass all; the rest of the last step is undecided.
     """
-    left = table.filter("original")
-    steps = [("candidates", len(left))]
+    left, steps = table, [("candidates", len(table))]
     for check in CHECKS:
         left = left.filter(pl.col("removed_by").is_null() | (pl.col("removed_by") != check))
         steps.append((check, len(left)))
