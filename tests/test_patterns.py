@@ -157,7 +157,9 @@ def test_inside_and_outside_are_what_loops_find(study, matches):
             # The unit is the trace: means over traces of means over their tokens, which differ from those over tokens.
             for side, traces in (("inside", inside), ("outside", outside)):
                 assert row[f"mean_{side}"] == pytest.approx(np.mean([np.mean(values) for values in traces]))
-                assert row[f"rate_{side}"] == pytest.approx(np.mean([np.mean(np.array(values) > 0) for values in traces]))
+                assert row[f"rate_{side}"] == pytest.approx(
+                    np.mean([np.mean(np.array(values) > 0) for values in traces])
+                )
             assert row["difference"] == pytest.approx(row["mean_inside"] - row["mean_outside"], abs=1e-12)
             assert row["low"] <= row["difference"] <= row["high"]
     assert set(table.filter(latent=99)["difference"].drop_nulls()) == {0.0}

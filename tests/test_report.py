@@ -9,6 +9,7 @@ import subprocess
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -17,7 +18,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from thoughtscope import files, reader, report
 from thoughtscope.evidence import FIT_SCHEMA, complete
-from thoughtscope.verdict import SCHEMA, VERDICTS
+from thoughtscope.statistics import fdr, mcnemar, wilson
+from thoughtscope.verdict import CHECKS, SCHEMA, VERDICTS
 
 SITE = "layers.1.mlp"
 BLOCK = "00000-00003"
@@ -27,6 +29,7 @@ HOSTILE = [
     "right \u202eto left\u202c, zero\u200bwidth, bell\u0007, é, 中文, 🙂, \u2028line",
     "</table></dialog><a href='javascript:window.hostile = 3'>link</a> %s %(x)s \ud7ff",
 ]
+CONDITIONS = ["reason", "bypass", "again"]
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
@@ -35,10 +38,14 @@ FLAGS = [
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Study:
-    """A run whose problems, prompts and patterns are hostile, with more active latents than the tiny study."""
+    """A run whose problems, prompts and patterns are hostile, with more active latents than the tiny study.
+
+    Its controls aren't in the order of the alphabet, as those of the original study aren't.
+    """
     study = new_study(tmp_path_factory.mktemp("report") / "study", tiny_model).edit(
         inferences=4, block_size=4, analysis__top_latents=8, generation__max_new_tokens=40, sae__k=8,
-        prompts__reason__user="{question} <b id=hostile>Think</b> \\ \"'",
+        prompts__reason__user="{question} <b id=hostile>Think</b> \\ \"'", prompts__again={"user": "Again: {question}"},
+        conditions=CONDITIONS,
         patterns={"odd": ["/[^<]/"], "none": ["</b>"]},
         report={"neuronpedia": "gpt2-small/{layer}-mlp"},
     )  # fmt: skip
@@ -92,7 +99,7 @@ def shown_latents(page: Page) -> list[int]:
 
 def test_it_is_one_file_that_answers_first(page, study):
     assert page.title() == "tiny – thoughtscope report"
-    verdict = table(study, "verdict").filter("original")
+    verdict = table(study, "verdict")
     counts = dict(
         zip(page.locator(".tiles dt").all_inner_texts(), page.locator(".tiles dd").all_inner_texts(), strict=True)
     )
@@ -102,7 +109,15 @@ def test_it_is_one_file_that_answers_first(page, study):
         "recur": len(verdict), "ruled out": named.get("no", 0), "undecided": named.get("undecided", 0),
         "pass all checks": named.get("thinking pattern", 0),
     }  # fmt: skip
-    assert f"Of {len(verdict)} latents that recur" in page.locator(".finding").inner_text()
+    assert f"of {len(verdict)} latents that recur" in page.locator(".finding").inner_text()
+    for name in ("recurs beyond control", "not merely lexical"):
+        results = verdict[name.replace(" ", "_")].cast(pl.String)
+        shown = (
+            page.locator(".waterfall tr", has=page.get_by_role("rowheader", name=name)).locator("td").all_inner_texts()
+        )
+        assert [int(text) for text in shown[-3:]] == [
+            (results == result).sum() for result in ("pass", "fail", "undecided")
+        ]
     text = (study.results / "report.html").read_text(encoding="utf-8")
     assert not re.search(r"""(src|href)=["']?(https?:)?//""", re.sub(r"<script type.*?</script>", "", text, flags=re.S))
     headings = page.locator("h2").all_inner_texts()
@@ -115,6 +130,18 @@ def test_every_leading_latent_has_a_row(page, study):
         text = page.locator(f'#latents-0 tr[data-latent="{row["latent"]}"]').inner_text()
         assert f"{row['traces']}/{row['of']}" in text
         assert row["verdict"] in text
+    # Each control's counts are in the column that names it.
+    headings = [text.strip() for text in page.locator("#latents-0 thead th").all_inner_texts()]
+    assert [text for text in headings if text in ("in bypass", "in again")] == ["in bypass", "in again"]
+    controls = table(study, "controls")
+    assert (
+        controls.filter(control="bypass")["traces_control"] != controls.filter(control="again")["traces_control"]
+    ).any()
+    for row in controls.iter_rows(named=True):
+        cells = page.locator(f'#latents-0 tr[data-latent="{row["latent"]}"] > *')
+        if cells.count():
+            shown = cells.nth(headings.index(f"in {row['control']}")).inner_text()
+            assert shown.split()[0] == f"{row['traces_control']}/{row['of']}"
 
 
 def test_headings_sort(page, study):
@@ -132,34 +159,54 @@ def test_headings_sort(page, study):
     assert counts == sorted(counts, reverse=True)
     assert len(set(counts)) > 1
     assert heading.get_attribute("aria-sort") is None
-    scores = dict(table(study, "reason_scores").select("latent", "score").iter_rows())
-    page.get_by_role("columnheader", name="ReasonScore").get_by_role("button").click()
-    order = [scores[latent] for latent in shown_latents(page)]
-    known = [score for score in order if score is not None]
-    assert order == sorted(known, reverse=True) + [None] * (len(order) - len(known))
+    for control in ("again", "bypass"):
+        counts = dict(table(study, "controls").filter(control=control).select("latent", "traces_control").iter_rows())
+        page.get_by_role("columnheader", name=f"in {control}").get_by_role("button").click()
+        order = [counts[latent] for latent in shown_latents(page)]
+        assert order == sorted(order, reverse=True) != sorted(order)
+    shares = dict(table(study, "lexicality").select("latent", "top_3").iter_rows())
+    page.get_by_role("columnheader", name="top tokens").get_by_role("button").click()
+    order = [shares[latent] for latent in shown_latents(page)]
+    known = [share for share in order if share is not None]
+    assert order == sorted(known) + [None] * (len(order) - len(known))
+
+
+def test_columns_without_a_number_are_left_out_and_said_so(page, study):
+    assert table(study, "reason_scores")["score"].drop_nulls().is_empty()
+    assert page.get_by_role("columnheader", name="ReasonScore").count() == 0
+    assert "No latent has a number for “ReasonScore”: no reasoning word" in page.locator("section.site").inner_text()
 
 
 def test_filters_hide_rows(page, study):
     verdict = table(study, "verdict")
     form = page.locator("form.filters").first
-    one = int(verdict["latent"][0])
-    form.get_by_label("Search").fill(str(one))
-    assert one in shown_latents(page)
-    shown = shown_latents(page)
-    assert all(str(one) in page.locator(f'tr[data-latent="{latent}"]').inner_text() for latent in shown)
-    assert (
-        form.locator("output")
-        .inner_text()
-        .startswith(f"{len(shown)} of {len(verdict)}" if len(shown) < len(verdict) else str(len(verdict)))
-    )
-    form.get_by_label("Search").fill("nothing has this")
+    search = form.get_by_label("Search")
+    tokens = dict(table(study, "lexicality").select("latent", "top_tokens").iter_rows())
+    named = {
+        row["latent"]: f"{row['latent']} {row['verdict']} {report._why(row)} {tokens.get(row['latent']) or ''}".lower()
+        for row in verdict.iter_rows(named=True)
+    }
+    # A q value is in every row, and the names of checks are behind its marks: neither is what one looks for.
+    for wanted in (str(verdict["latent"].max()), "undecided", "q", "sink"):
+        search.fill(wanted)
+        shown = shown_latents(page)
+        assert sorted(shown) == sorted(latent for latent, text in named.items() if wanted in text)
+        expected = f"{len(shown)} of {len(verdict)} latents" if len(shown) < len(verdict) else f"{len(verdict)} latents"
+        assert form.locator("output").inner_text() == expected
+    assert shown == []
+    search.fill("nothing has this")
     assert shown_latents(page) == []
-    form.get_by_label("Search").fill("")
+    search.fill("")
     kept = verdict.filter(pl.col("verdict") == "no")["latent"].to_list()
     form.get_by_label("Verdict").select_option("no")
     assert sorted(shown_latents(page)) == sorted(kept)
     form.get_by_label("Verdict").select_option("")
     assert len(shown_latents(page)) == len(verdict)
+    for check in ("not merely lexical", "pattern linked"):
+        for result in ("pass", "fail", "undecided"):
+            form.get_by_label("Check").select_option(label=f"{check}: {result}")
+            kept = verdict.filter(pl.col(check.replace(" ", "_")).cast(pl.String) == result)["latent"].to_list()
+            assert sorted(shown_latents(page)) == sorted(kept)
 
 
 def open_board(page: Page, latent: int) -> None:
@@ -183,9 +230,15 @@ def test_a_dashboard_shows_the_tables(page, study):
         open_board(page, latent)
         checks = cells(page, "Checks")
         assert [check[0] for check in checks][:2] == ["not a sink", "fits its site"]
-        for name, result, _, note in checks:
+        for name, result, shown, what, note in checks:
             key = name.replace(" ", "_")
             assert (result.strip(), note) == (row[key], row[f"{key}_note"])
+            assert (
+                shown == "–"
+                if row[f"{key}_number"] is None
+                else number(shown) == pytest.approx(row[f"{key}_number"], 6e-3)
+            )
+            assert what.startswith(("share", "FVU", "q, below 0.05", "AUROC"))
         passages = table(study, "passages").filter(latent=latent)
         values = [number(text) for text in page.locator(".passage .value").all_inner_texts()]
         assert values == pytest.approx(passages["activation"].to_list(), rel=6e-3)
@@ -202,8 +255,16 @@ def test_a_dashboard_shows_the_tables(page, study):
         near = table(study, "neighbours").filter(latent=latent).select("neighbour", "cosine").rows()
         shown = [(int(other), number(cosine)) for other, cosine in cells(page, "Nearest latents by decoder cosine")]
         assert shown == [(other, pytest.approx(cosine, rel=6e-3)) for other, cosine in near]
-        strip = table(study, "strips").filter(pl.col("latent") == latent, pl.col("rank") <= 8)
-        assert page.locator("#dashboard .cell.top").count() == len(strip)
+        strip = table(study, "strips").filter(latent=latent)
+        assert page.locator("#dashboard .cell.top").count() == len(strip.filter(pl.col("rank") <= 8))
+        ranks = {(row["condition"], row["trace_id"]): str(row["rank"]) for row in strip.iter_rows(named=True)}
+        assert page.locator("#dashboard .cell i").all_inner_texts() == [
+            ranks.get((condition, trace), "") for condition in CONDITIONS for trace in range(4)
+        ]
+        quartiles = table(study, "latent_histograms").filter(latent=latent, condition="reason")["quartiles"][0]
+        if quartiles.len():
+            edges = page.locator(".band h4", has_text="Highest quarter").locator("small").inner_text().split(" to ")
+            assert [number(edge) for edge in edges] == pytest.approx(quartiles.to_list()[3:], rel=6e-3)
         link = page.get_by_role("link", name="On Neuronpedia").get_attribute("href")
         assert link == f"https://www.neuronpedia.org/gpt2-small/1-mlp/{latent}"
         page.keyboard.press("Escape")
@@ -213,13 +274,35 @@ def test_a_dashboard_shows_the_tables(page, study):
 
 def test_dashboards_have_addresses_and_follow_each_other(browser, study):
     page = open_page(browser, study)
+    page.get_by_role("columnheader", name="latent", exact=True).get_by_role("button").click()
     order = shown_latents(page)
+    page.locator(f'#latents-0 tr[data-latent="{order[1]}"] a').click()
+    # As the table is sorted; with the keys of the title, and by the links, which keep the focus.
+    for step, latent in (("ArrowRight", order[2]), ("ArrowLeft", order[1]), ("ArrowLeft", order[0])):
+        page.locator("#dashboard-title").press(step)
+        page.get_by_role("heading", name=f"Latent {latent} ").wait_for()
+    assert f"1 of {len(order)}" in page.locator("#dashboard .steps").inner_text()
+    for latent in (order[1], order[2]):
+        page.get_by_role("link", name="Next latent").press("Enter")
+        page.get_by_role("heading", name=f"Latent {latent} ").wait_for()
+        assert page.evaluate("document.activeElement.rel") == "next"
+    assert page.url.endswith(f"#{SITE}/{order[2]}")
+    page.go_back()  # past all of them
+    page.locator("#dashboard").wait_for(state="hidden")
     page.context.close()
+
     page = open_page(browser, study, f"#{SITE}/{order[1]}")
-    page.get_by_role("heading", name=f"Latent {order[1]}").wait_for()
-    page.get_by_role("link", name="Next latent").click()
-    page.get_by_role("heading", name=f"Latent {order[2 % len(order)]}").wait_for()
+    page.get_by_role("heading", name=f"Latent {order[1]} ").wait_for()
     page.get_by_role("button", name="Close").click()
+    assert not page.locator("#dashboard").is_visible()
+    assert page.evaluate("document.activeElement.textContent") == str(order[1])
+    unknown = next(latent for latent in range(48) if latent not in order)
+    for address in (f"{SITE}/{unknown}", f"{SITE}/toString", f"{SITE}/%E0%A4%A"):
+        page.evaluate("hash => { location.hash = hash; }", address)
+        page.get_by_role("heading", name=f"No dashboard for latent {address.partition('/')[2]}").wait_for()
+        page.keyboard.press("Escape")
+    for address in ("%E0%A4%A", "trace/x/y/z", "trace", f"trace/reason/99/{SITE}/1", "nowhere/1"):
+        page.evaluate("hash => { location.hash = hash; }", address)
     assert not page.locator("#dashboard").is_visible()
     assert page.seen == []
     page.context.close()
@@ -227,7 +310,7 @@ def test_dashboards_have_addresses_and_follow_each_other(browser, study):
 
 def read_trace(page: Page, condition: str, trace: int) -> None:
     page.locator("#traces").scroll_into_view_if_needed()
-    value = f"{['reason', 'bypass'].index(condition)} {trace}"
+    value = f"{CONDITIONS.index(condition)} {trace}"
     page.locator("#reader-trace").select_option(value)
     page.locator(f'.trace[data-trace="{value}"]').wait_for()
 
@@ -244,11 +327,10 @@ def test_the_reader_shades_by_any_latent_and_names_those_active(page, study):
     )
     length = len(written["prompt_ids"]) + len(written["generated_ids"])
     assert page.locator(".trace [data-at]").count() == length
-    assert page.locator(".segment h4").all_inner_texts() == [part["segment"].upper() for part in written["segments"]]
+    assert page.locator(".segment h3").all_inner_texts() == [part["segment"].upper() for part in written["segments"]]
     for position in (0, 7, length - 2):
         page.locator(f'.trace [data-at="{position}"]').hover()
         expected = rows.filter(position=position).sort("activation", "latent", descending=[True, False])
-        assert page.locator(".panel > :not(p, ol)").count() == 0
         assert "null" not in page.locator(".panel").inner_text()
         names = [int(text) for text in page.locator(".active button").all_inner_texts()]
         assert sorted(names) == sorted(expected["latent"])
@@ -256,13 +338,26 @@ def test_the_reader_shades_by_any_latent_and_names_those_active(page, study):
         of_name = dict(expected.select("latent", "activation").iter_rows())
         assert values == pytest.approx([of_name[name] for name in names], rel=0.02)
         assert values == sorted(values, reverse=True)
+        shading = of_name.get(latent)
+        status = page.locator(".panel [role=status]").inner_text()
+        assert f"position {position}," in status
+        assert f"{latent}: not active." in status if shading is None else f"{latent}: {shading:.1f}"[:-1] in status
     page.locator(".trace").press("End")
     assert "never read" in page.locator(".panel").inner_text()
     page.locator(".trace").press("ArrowLeft")
     assert f"position {length - 2}" in page.locator(".panel").inner_text()
-    chosen = page.locator(".active button").nth(1)
+    # From token to token that it is active on, and not past the last.
+    page.locator(".trace").press("Home")
+    active = [position for position in rows.filter(latent=latent)["position"].sort() if position > 0]
+    for key, position in (("n", active[0]), ("n", active[1]), ("p", active[0]), ("End", length - 1), ("n", length - 1)):
+        page.locator(".trace").press(key)
+        assert f"position {position}," in page.locator(".panel [role=status]").inner_text()
+    page.locator(f'.trace [data-at="{active[1]}"]').click()
+    chosen = page.locator('.active button[aria-pressed="false"]').first
     other = int(chosen.inner_text())
     chosen.click()
+    assert page.evaluate("document.activeElement.textContent") == str(other)
+    assert page.get_by_label("Shade by latent").input_value() == str(other)
     hot = page.locator(".trace .hot").evaluate_all("spans => spans.map((span) => Number(span.dataset.at))")
     assert hot == rows.filter(latent=other)["position"].sort().to_list()
 
@@ -277,15 +372,77 @@ def test_pattern_words_are_underlined(page, study):
     assert set(marked) == {at for start, end in matches.select("start", "end").iter_rows() for at in range(start, end)}
 
 
+def status_of(page: Page) -> str:
+    return page.locator(".panel [role=status]").inner_text()
+
+
+def test_a_token_is_held_until_it_is_let_go(page, study):
+    read_trace(page, "reason", 1)
+    token = page.locator(".trace [data-at]").nth
+
+    token(4).hover()
+    assert "position 4," in status_of(page)
+    token(6).hover()
+    assert "position 6," in status_of(page)
+    token(6).click()
+    assert "position 6, prompt, held" in status_of(page)
+    assert page.url.endswith(f"#trace/reason/1/{SITE}/{page.get_by_label('Shade by latent').input_value()}/6")
+    token(9).hover()
+    page.locator(".panel").hover()
+    assert "position 6, prompt, held" in status_of(page)
+    token(6).click()  # lets go
+    token(9).hover()
+    assert "position 9," in status_of(page)
+    token(9).click()
+    page.locator(".trace").press("Escape")
+    assert "held" not in status_of(page)
+    page.get_by_label("Shade by latent").fill("47999")
+    assert page.locator(".scale").inner_text() == "not active in this trace"
+    assert "47999: not active." in status_of(page)
+
+
 def test_a_passage_opens_its_trace(page, study):
-    passage = table(study, "passages").row(0, named=True)
+    """Where the pointer happens to be after the jump doesn't matter; and one step back is the dashboard again."""
+    passage = table(study, "passages").filter(pl.col("peak") > 20).row(0, named=True)
+    page.set_viewport_size({"width": 1280, "height": 500})
     open_board(page, passage["latent"])
-    page.locator(".passage .where").first.click()
-    page.wait_for_function("document.querySelector('.chosen') !== null")
+    index = (
+        table(study, "passages")
+        .filter(latent=passage["latent"])
+        .select("trace_id", "peak")
+        .rows()
+        .index((passage["trace_id"], passage["peak"]))
+    )
+    page.locator(".passage .where").nth(index).click()
+    page.locator(".chosen").wait_for()
     assert not page.locator("#dashboard").is_visible()
     assert page.locator("#reader-trace").input_value() == f"0 {passage['trace_id']}"
     assert page.locator("#reader-latent").input_value() == str(passage["latent"])
-    assert f"position {passage['peak']}" in page.locator(".panel").inner_text()
+    assert page.locator(".chosen").get_attribute("data-at") == str(passage["peak"])
+    assert f"position {passage['peak']}," in status_of(page)
+    inside = "span => { const box = span.getBoundingClientRect(); return box.top >= 0 && box.bottom <= innerHeight; }"
+    assert page.locator(".chosen").evaluate(inside)
+    assert page.evaluate("document.activeElement.className") == "trace"
+    address = page.url
+    page.go_back()
+    page.get_by_role("heading", name=f"Latent {passage['latent']} ").wait_for()
+    # The address of a token can be mailed.
+    page.goto("about:blank")
+    page.goto(address)
+    page.locator(".chosen").wait_for()
+    assert f"position {passage['peak']}," in status_of(page)
+
+
+def test_a_cell_of_the_strip_opens_its_trace(page, study):
+    latent = shown_latents(page)[0]
+    open_board(page, latent)
+    cells_ = page.locator("#dashboard .cells").nth(1).locator(".cell")
+    cells_.nth(0).focus()
+    for _ in range(2):
+        page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    page.locator('.trace[data-trace="1 2"]').wait_for()
+    assert page.locator("#reader-latent").input_value() == str(latent)
 
 
 def test_hostile_text_is_text(page, study):
@@ -337,9 +494,23 @@ def test_it_prints(browser, study, tmp_path):
     page = open_page(browser, study)
     page.pdf(path=tmp_path / "report.pdf")
     assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
+    assert page.locator("details[open]").count() == 0
     page.emulate_media(media="print")
     assert not page.locator("nav").is_visible()
     assert page.locator("#latents-0").is_visible()
+    # Chromium doesn't paint buttons in the heads that it repeats on each page.
+    assert page.locator("#latents-0 th .printed").first.is_visible()
+    assert not page.locator("#latents-0 th button").first.is_visible()
+    page.emulate_media(media="screen")
+    open_board(page, shown_latents(page)[0])
+    page.emulate_media(media="print")
+    assert not page.locator("#answer").is_visible()
+    # From the top of the first page on, and in full.
+    box = page.locator("#dashboard").evaluate(
+        "node => [node.getBoundingClientRect().top + scrollY, node.clientHeight, node.scrollHeight]"
+    )
+    assert box[0] == 0
+    assert box[1] >= box[2]
     page.context.close()
 
 
@@ -414,36 +585,183 @@ def steps(*verdicts: str | None) -> pl.DataFrame:
     """A verdict's table: None passes all checks, `?` is undecided, else the check that removes the latent."""
     names = [VERDICTS[0] if check is None else "undecided" if check == "?" else "no" for check in verdicts]
     removed = [None if check in (None, "?") else check for check in verdicts]
-    rows = {"latent": range(len(verdicts)), "verdict": names, "removed_by": removed, "original": True}
+    rows = {
+        "latent": range(len(verdicts)),
+        "verdict": names,
+        "removed_by": removed,
+        "original": True,
+        "traces": 12,
+        "of": 20,
+    }
     return complete(pl.DataFrame(rows, schema_overrides={"removed_by": pl.String, "verdict": pl.String}), SCHEMA)
 
 
-def finding(*tables: pl.DataFrame) -> str:
-    """The first sentences of a report on sites with these verdicts, each fitting its site."""
-    gate = pl.DataFrame(schema=FIT_SCHEMA)
+SETTINGS = {
+    "analysis": {"top_latents": 10, "min_traces": 2, "alpha": 0.05, "max_fvu": 0.7},
+    "patterns": {"reflection": [], "planning": []},
+}
+
+
+def made_up(*tables: pl.DataFrame, traces: int = 20, **changes) -> report.Study:
+    """A study of sites with these verdicts."""
     sites = [report.Site(f"layers.{index}.mlp", {}, {"verdict": table}, {}) for index, table in enumerate(tables)]
-    settings = {"analysis": {"top_latents": 10, "min_traces": 2, "alpha": 0.05}}
-    traces = pl.DataFrame({"condition": ["a"] * 20 + ["b"] * 20})
-    study = report.Study(
-        "x", ["a", "b"], settings, "", {}, {}, traces, pl.DataFrame(), gate, pl.DataFrame(), sites, {}, None
-    )
-    return report.answer(study)["finding"]
+    about = {
+        "experiment": "x", "conditions": ["a", "b"], "settings": SETTINGS, "config": "", "manifest": {}, "problems": {},
+        "traces": pl.DataFrame({"condition": ["a"] * traces + ["b"] * traces}), "matches": pl.DataFrame(),
+        "gate": pl.DataFrame(schema=FIT_SCHEMA), "layers": pl.DataFrame(), "sites": sites, "pictures": {},
+        "neuronpedia": None,
+    }  # fmt: skip
+    return report.Study(**about | changes)
+
+
+def finding(*tables: pl.DataFrame) -> str:
+    return report.answer(made_up(*tables))["finding"]
 
 
 def test_the_finding_follows_from_the_numbers():
     assert finding(steps(), steps()).startswith("No latent recurs: none is among the top 10 of 2 or more traces")
-    assert finding(steps("not_a_sink")) == "Of 1 latent that recurs, none passes all 6 checks. 1 fails at least one."
+    assert finding(steps("not_a_sink")) == (
+        "No, by these checks: of 1 latent that recurs, none passes all 6. 1 fails at least one."
+    )
     assert finding(steps("?", "?"), steps("pattern_linked")) == (
-        "Of 3 latents that recur, none passes all 6 checks. 1 fails at least one and 2 can’t be decided with 20 traces."
+        "Not shown: of 3 latents that recur, none passes all 6 checks. 1 fails at least one and 2 are undecided."
     )
     assert finding(steps(None, "?"), steps("not_a_sink", "not_merely_length", None)) == (
-        "Of 5 latents that recur, 2 pass all 6 checks: 0 at layers.0.mlp, 2 at layers.1.mlp. 2 fail at least one and 1"
-        " can’t be decided with 20 traces."
+        "Yes, by these checks: of 5 latents that recur, 2 pass all 6: latent 0 at layers.0.mlp, latent 2 at"
+        " layers.1.mlp. 2 fail at least one and 1 is undecided."
     )
-    assert finding(steps(None)) == "Of 1 latent that recurs, 1 passes all 6 checks: 0 at layers.0.mlp."
+    assert finding(steps(None)) == (
+        "Yes, by these checks: of 1 latent that recurs, 1 passes all 6: latent 0 at layers.0.mlp."
+    )
     assert finding(steps(*[None] * 7)).endswith(
-        "7 pass all 6 checks: " + ", ".join(f"{latent} at layers.0.mlp" for latent in range(5)) + " and 2 more."
+        "7 pass all 6: " + ", ".join(f"latent {latent} at layers.0.mlp" for latent in range(5)) + " and 2 more."
     )
+
+
+def test_the_counts_agree_whether_or_not_sinks_are_counted():
+    """What recurs only with sinks left out is judged like the rest, so it is in every count of the page."""
+    table = steps(None, "?", "not_a_sink").with_columns(original=pl.Series([False, True, False]))
+    answer = report.answer(made_up(table))
+    assert [count for _, count in answer["counts"]] == [3, 1, 1, 1]
+    assert [step["counts"] for step in answer["steps"]] == [[3]] + [[2]] * 6 + [[1], [1]]
+    assert "1 passes all 6: latent 0" in answer["finding"]
+
+
+def checked(*rows: str, traces: int = 12) -> pl.DataFrame:
+    """A verdict's table from each latent's results: + passes, - fails, ? is undecided."""
+    named = {"+": "pass", "-": "fail", "?": "undecided"}
+    found = [dict(zip(CHECKS, (named[mark] for mark in row), strict=True)) for row in rows]
+    removed = [next((check for check, result in row.items() if result == "fail"), None) for row in found]
+    table = steps(*["?" if "-" not in row and "?" in row else check for row, check in zip(rows, removed, strict=True)])
+    return table.with_columns(
+        pl.Series(check, [row[check] for row in found], dtype=SCHEMA[check]) for check in CHECKS
+    ).with_columns(
+        traces=pl.Series([traces - index for index in range(len(rows))], dtype=pl.UInt32), of=pl.lit(20, pl.UInt32)
+    )
+
+
+def test_how_sure_one_can_be():
+    certainty = report.answer(made_up(checked("++?+++", "++?++-", "++???+"), checked("++?+++", "++-+++")))["certainty"]
+    assert (
+        certainty[0]
+        == "Closest are latent 0 at layers.0.mlp, latent 0 at layers.1.mlp: they pass 5 checks and fail none."
+    )
+    assert certainty[1] == (
+        "No latent at all passes “recurs beyond control” (4 undecided, 1 failed), so this run could confirm none."
+    )
+    low, high = (float(edge[0]) for edge in wilson(np.array([12]), 20))
+    assert certainty[2] == (
+        "The most recurrent, latent 0 at layers.0.mlp, is among the top of 12 of 20 traces, which means"
+        f" {low:.0%} to {high:.0%} of all such traces (95\u00a0% interval)."
+    )
+    assert "there are 20 under “a”; each family of tests has a false discovery rate of 5\u00a0%" in certainty[3]
+    assert len(report.answer(made_up(checked("++++++", "?+++++")))["certainty"]) == 3
+    assert len(report.answer(made_up(steps(), traces=1))["certainty"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("fvu", "low", "high", "result", "text"),
+    [
+        ((0.2, 1.1), (0.18, 1.0), (0.22, 1.2), "pass", "20% (18% to 22%) of the variance unexplained; no other place"),
+        ((0.9, 1.1), (0.85, 1.0), (0.95, 1.2), "fail", "unexplained, more than the 70% allowed; no other place"),
+        (
+            (1.5, 1.0),
+            (1.4, 0.9),
+            (1.6, 1.1),
+            "fail",
+            "no better than always saying the mean; it fits layers.0.mlp better",
+        ),
+        ((0.5, 0.49), (0.45, 0.44), (0.55, 0.54), "undecided", "unexplained; it fits layers.0.mlp better (49%)"),
+        ((0.2, 1.1), (None, None), (None, None), "undecided", "leaves 20% of the variance unexplained; no other place"),
+        ((None, None), (None, None), (None, None), "undecided", "the fit isn’t known"),
+    ],
+)
+def test_whether_an_sae_fits_is_said_as_the_check_has_it(fvu, low, high, result, text):
+    rows = {
+        "hookpoint": "layers.1.mlp",
+        "condition": None,
+        "place": ["site", "below"],
+        "site": ["layers.1.mlp", "layers.0.mlp"],
+        "used": [True, False],
+        "fvu": fvu,
+        "fvu_low": low,
+        "fvu_high": high,
+    }
+    gate = complete(pl.DataFrame(rows), FIT_SCHEMA)
+    fit = report.fit_sentence(gate, "layers.1.mlp", 0.7)
+    assert fit["result"] == result
+    assert text in fit["text"]
+
+
+def test_in_how_many_traces_alone_a_latent_must_be():
+    for tests, alpha in ((1, 0.05), (28, 0.05), (450, 0.05), (20, 0.001)):
+        pairs = report.least_apart(tests, alpha)
+        p = np.ones(tests)
+        for number, low in ((pairs, True), (pairs - 1, False)):
+            p[0] = mcnemar(np.array([number]), np.array([0]))[0]
+            assert (fdr(p)[0] < alpha) == low
+
+
+def test_too_few_traces_are_warned_of_and_only_they():
+    def headings(table, traces, tests):
+        rows = {"latent": range(tests), "control": "b", "q": [1.0] * tests}
+        study = made_up(table, traces=traces)
+        study.sites[0].tables["controls"] = pl.DataFrame(rows)
+        return [heading for heading, _ in report._few_traces(study, traces)]
+
+    assert headings(checked("??????"), 5, 1) == ["Too few traces for any claim"]
+    # Six latents in all of eight traces, and in no control, do pass among 20.
+    q = fdr(np.array([mcnemar(np.array([8]), np.array([0]))[0]] * 6 + [1.0] * 14))
+    assert q[0] < 0.05
+    assert headings(checked("??????", traces=8), 8, 20) == ["Too little recurrence to stand out", "Few traces"]
+    assert headings(checked("??????", traces=12), 40, 20) == []
+    assert headings(checked("??????", traces=9), 40, 20) == ["Too little recurrence to stand out"]
+    assert headings(steps(), 40, 0) == []
+
+
+def test_patterns_that_hardly_occur_are_warned_of():
+    traces = {"reflection": range(5), "planning": range(4)}
+    rows = [
+        {"kind": "pattern", "condition": "a", "name": name, "trace_id": trace}
+        for name, ids in traces.items()
+        for trace in [*ids, *ids]
+    ]
+    rows += [
+        {"kind": "pattern", "condition": "b", "name": "planning", "trace_id": 9},
+        {"kind": "reason", "condition": "a", "name": "planning", "trace_id": 9},
+    ]
+    ((heading, text),) = report._rare_patterns(made_up(steps(), matches=pl.DataFrame(rows)), 20)
+    assert heading == "Patterns that hardly occur"
+    assert text == "Under “a”, planning is in fewer than 5 of 20 traces; no latent can be linked to it here."
+
+
+def test_reasons_stand_beside_verdicts():
+    rows = checked("+-+?++", "++?+?+", "++++++").to_dicts()
+    assert [report._why(row) for row in rows] == [
+        "SAE doesn't fit the site",
+        "recurs beyond control, not merely lexical",
+        "",
+    ]
 
 
 def test_a_page_keeps_to_its_size_and_says_what_it_left_out(study):

@@ -16,6 +16,7 @@ function el(name, attributes = {}, ...children) {
   return node;
 }
 
+const LEVELS = core.levels;
 const parcels = new Map();
 
 /** Unpack a parcel of the page: base64, gzip, JSON. Each is unpacked once. */
@@ -43,6 +44,7 @@ function number(value, digits = 3) {
 }
 
 const percent = (value) => (value === null || value === undefined ? "–" : `${Math.round(100 * value)}%`);
+const counted = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
 const range = (low, high) => (low === null || low === undefined ? "" : ` (${number(low)} to ${number(high)})`);
 const held = (condition, id) => document.getElementById(`parcel-trace-${condition}-${id}`) !== null;
 
@@ -51,9 +53,9 @@ const held = (condition, id) => document.getElementById(`parcel-trace-${conditio
 const VERDICTS = ["thinking pattern", "undecided", "no"];
 
 function sortKey(row, key) {
-  const value = row.dataset[key.replace(/-(.)/g, (_, char) => char.toUpperCase())];
+  const value = row.getAttribute(`data-${key}`);
   if (key === "verdict") return VERDICTS.indexOf(value);
-  return value === undefined || value === "" ? null : Number(value);
+  return value === null || value === "" ? null : Number(value);
 }
 
 function sortBy(table, heading) {
@@ -74,16 +76,18 @@ function sortBy(table, heading) {
 }
 
 function filter(form) {
-  const [search, verdict] = [form.querySelector("input"), form.querySelector("select")];
+  const [search, verdict, check] = ["input", ".by-verdict", ".by-check"].map((part) => form.querySelector(part));
+  const [place, result] = check.value.split(" ");
   const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
   const rows = [...document.getElementById(`latents-${form.dataset.site}`).tBodies[0].rows];
   let shown = 0;
   for (const row of rows) {
-    const text = row.textContent.toLowerCase();
-    row.hidden = !(words.every((word) => text.includes(word)) && (!verdict.value || row.dataset.verdict === verdict.value));
+    const text = [...row.querySelectorAll("[data-find]")].map((cell) => cell.textContent).join(" ").toLowerCase();
+    row.hidden = !(words.every((word) => text.includes(word)) && (!verdict.value || row.dataset.verdict === verdict.value)
+      && (!result || row.dataset.checks.split(" ")[place] === result));
     if (!row.hidden) shown += 1;
   }
-  const total = `${rows.length} latent${rows.length === 1 ? "" : "s"}`;
+  const total = counted(rows.length, "latent");
   form.querySelector("output").textContent = shown === rows.length ? total : `${shown} of ${total}`;
 }
 
@@ -115,7 +119,7 @@ function tokenSpan(token, value, most, extra = {}) {
 
 function shade(span, value, most) {
   const share = value && most ? Math.min(1, value / most) : 0;
-  if (share > 0) span.style.setProperty("--heat", `${Math.round(12 + 73 * share)}%`);
+  if (share > 0) span.style.setProperty("--heat", `${Math.round(20 + 65 * share)}%`);
   else span.style.removeProperty("--heat");
   span.classList.toggle("hot", share > 0);
 }
@@ -128,6 +132,11 @@ let opener = null;
 function latentLink(site, latent, text = String(latent)) {
   const known = core.latents[site].includes(latent);
   return known ? el("a", { href: `#${core.sites[site]}/${latent}` }, text) : el("span", { title: "has no dashboard" }, text);
+}
+
+/** The address of a trace in the reader, shaded by a latent, and of a token in it where a position is given. */
+function traceAddress(condition, id, site, latent, position = null) {
+  return `#${["trace", core.conditions[condition], id, core.sites[site], latent ?? "", ...(position === null ? [] : [position])].join("/")}`;
 }
 
 function scroll(label, ...children) {
@@ -152,23 +161,25 @@ function histogram(rows) {
   const shares = rows.map((row) => row.counts.map((count) => (row.tokens ? count / row.tokens : 0)));
   const top = Math.max(...shares.flat(), 1e-12);
   const step = width / rows[0].counts.length;
-  const y = (share) => height - height * Math.sqrt(share / top);
-  const about = rows.map((row) => `${row.condition}: active on ${row.tokens_active} of ${row.tokens} tokens`).join("; ");
-  const svg = el("svg", { viewBox: `0 0 ${width} ${height + 18}`, class: "histogram", role: "img", "aria-label": `Histogram of activations. ${about}` });
+  const y = (share) => height - height * Math.sqrt(share / top); // else the few large ones couldn't be seen
+  const about = rows.map((row) => `${row.condition}: active on ${row.tokens_active} of ${row.tokens} tokens read`).join("; ");
+  const svg = el("svg", { viewBox: `0 -16 ${width} ${height + 34}`, class: "histogram", role: "img", "aria-label": `Histogram of activations. ${about}` });
   shares[0].forEach((share, bin) => {
     const low = (largest * bin) / rows[0].counts.length;
     const high = (largest * (bin + 1)) / rows[0].counts.length;
     svg.append(el("rect", { class: "bar", x: bin * step + 0.5, y: y(share), width: step - 1, height: height - y(share) },
-      el("title", {}, `${number(low)} to ${number(high)}: ${rows[0].counts[bin]} tokens`)));
+      el("title", {}, `${number(low)} to ${number(high)}: ${counted(rows[0].counts[bin], "token")}`)));
   });
   shares.slice(1).forEach((values, index) => {
     const line = values.map((share, bin) => `${bin ? "L" : "M"}${bin * step} ${y(share)}H${(bin + 1) * step}`).join("");
     svg.append(el("path", { class: `control control-${index % 3}`, d: line }));
   });
-  svg.append(el("text", { x: 0, y: height + 14 }, "0"), el("text", { x: width, y: height + 14, "text-anchor": "end" }, number(largest)));
+  const below = { y: height + 14 };
+  svg.append(el("text", { x: 0, y: -6 }, `share of tokens, square-root scale up to ${number(100 * top, 2)}%`), el("text", { x: 0, ...below }, "0"),
+    el("text", { x: width / 2, "text-anchor": "middle", ...below }, "activation"), el("text", { x: width, "text-anchor": "end", ...below }, number(largest)));
   return el("div", {}, svg, el("ul", { class: "keys" }, rows.map((row, index) =>
     el("li", {}, el("span", { class: index ? `key control-${(index - 1) % 3}` : "key bar" }),
-      `${row.condition}: active on ${row.tokens_active} of ${row.tokens} tokens (${number(100 * row.tokens_active / Math.max(1, row.tokens), 2)}%)`))));
+      `${row.condition}: active on ${row.tokens_active} of ${row.tokens} tokens read (${number(100 * row.tokens_active / Math.max(1, row.tokens), 2)}%)`))));
 }
 
 function strip(board, site, latent) {
@@ -180,27 +191,42 @@ function strip(board, site, latent) {
     const cells = traces.map(([, id, correct]) => {
       const [rank, max] = found.get(id) ?? [null, 0];
       const answer = correct === null ? "no answer graded" : correct ? "correct" : "wrong";
-      const title = `${condition} ${id}: ${rank === null ? "not active" : `rank ${rank}, maximum ${number(max)}`}; ${answer}`;
-      const cell = el("span", { class: `cell${rank !== null && rank <= core.top ? " top" : ""}`, title,
-        click: held(index, id) ? () => openTrace(index, id, site, latent) : null },
-        el("i", {}), el("b", {}, correct === null ? "·" : correct ? "✓" : "✗"));
+      const about = `${condition} ${id}: ${rank === null ? "not active" : `rank ${rank}, maximum ${number(max)}`}; ${answer}`;
+      const cell = el("a", { href: held(index, id) ? traceAddress(index, id, site, latent) : null, role: held(index, id) ? null : "img",
+        class: `cell${rank !== null && rank <= core.top ? " top" : ""}`, title: about, "aria-label": about, tabindex: -1 },
+        el("i", {}, rank !== null && rank < 100 ? String(rank) : ""), el("b", {}, correct === null ? "·" : correct ? "✓" : "✗"));
       shade(cell.firstChild, max, most);
       return cell;
     });
-    return el("div", { class: "strip" }, el("div", { class: "name" }, `${condition}: among the top ${core.top} in ${tops} of ${traces.length} traces`),
-      el("div", { class: "cells", role: "img", "aria-label": `${condition}: among the top ${core.top} in ${tops} of ${traces.length} traces, active in ${found.size}` }, cells));
-  });
+    cells[0]?.setAttribute("tabindex", "0");
+    const name = `${condition}: among the top ${core.top} in ${tops} of ${traces.length} traces, active in ${found.size}`;
+    return el("div", { class: "strip" }, el("div", { class: "name" }, name),
+      el("div", { class: "cells", role: "group", "aria-label": `${name}; the arrow keys move`, keydown: walk }, cells));
+  }).concat(el("p", { class: "legend" }, `A cell a trace: its rank there, filled by its maximum, outlined among the top ${core.top}; below, the answer: ✓ correct, ✗ wrong, · not graded.`));
+}
+
+/** Move the focus among the cells of a strip, which are one stop of the tab key. */
+function walk(event) {
+  const cells = [...event.currentTarget.children];
+  const next = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+  const cell = next === undefined ? { Home: cells[0], End: cells.at(-1) }[event.key] : cells[cells.indexOf(event.target) + next];
+  if (!cell) return;
+  event.preventDefault();
+  for (const each of cells) each.setAttribute("tabindex", each === cell ? "0" : "-1");
+  cell.focus();
 }
 
 const BANDS = { top: "Top activations", q4: "Highest quarter", q3: "Third quarter", q2: "Second quarter", q1: "Lowest quarter" };
 
 function passages(board, tokens, site, latent) {
   const most = Math.max(...board.histograms.map((row) => row.largest), 1e-12);
+  const cuts = board.histograms[0].quartiles;
+  if (!board.passages.length) return [el("p", {}, "None: it is active on no generated token that counts.")];
   return Object.entries(BANDS).map(([band, title]) => {
     const rows = board.passages.filter((row) => row[0] === band);
     if (!rows.length) return null;
-    const values = rows.map(([, , , start, peak, , at]) => at[peak - start]);
-    const span = `${number(Math.min(...values))} to ${number(Math.max(...values))}`;
+    const quarter = { q1: 0, q2: 1, q3: 2, q4: 3 }[band];
+    const span = quarter === undefined ? "each from another trace" : `${number(cuts[quarter])} to ${number(cuts[quarter + 1])}`;
     return el("div", { class: "band" }, el("h4", {}, `${title} `, el("small", {}, span)), rows.map(([, condition, id, start, peak, ids, at]) => {
       const index = core.conditions.indexOf(condition);
       const text = ids.map((token, offset) => {
@@ -210,7 +236,7 @@ function passages(board, tokens, site, latent) {
       });
       const where = `${condition} ${id}`;
       return el("div", { class: "passage" },
-        held(index, id) ? el("button", { type: "button", class: "where", title: "Open this trace in the reader", click: () => openTrace(index, id, site, latent, peak) }, where)
+        held(index, id) ? el("a", { class: "where", title: "Read on in the trace", href: traceAddress(index, id, site, latent, peak) }, where)
           : el("span", { class: "where" }, where),
         el("span", { class: "value" }, number(at[peak - start])), el("p", { class: "text" }, text));
     }));
@@ -219,29 +245,32 @@ function passages(board, tokens, site, latent) {
 
 function dashboard(board, tokens, site, latent) {
   const name = core.sites[site];
-  const order = core.latents[site];
-  const step = (by) => order[(order.indexOf(latent) + by + order.length) % order.length];
+  const rows = [...document.querySelectorAll(`#latents-${site} tbody tr:not([hidden])`)].map((row) => Number(row.dataset.latent));
+  const order = rows.includes(latent) ? rows : core.latents[site]; // as the table is sorted and filtered
+  const place = order.indexOf(latent);
+  // A step takes the place of this dashboard in the browser's history: one step back leaves them all.
+  const step = (by, rel, words, arrow) => el("a", { rel, href: `#${name}/${order[(place + by + order.length) % order.length]}`, title: words, "aria-label": words,
+    click: (event) => { event.preventDefault(); history.replaceState(null, "", event.currentTarget.hash); follow(); } }, arrow);
   const label = (token) => el("code", {}, tokens[token][0]);
   const reason = board.reason;
   const parts = [
     el("div", { class: "head" },
       el("h2", { id: "dashboard-title", tabindex: "-1" }, `Latent ${latent} `, el("small", {}, `at ${name}`)),
       el("div", { class: "steps" },
-        el("a", { href: `#${name}/${step(-1)}`, "aria-label": "Previous latent" }, "←"),
-        el("a", { href: `#${name}/${step(1)}`, "aria-label": "Next latent" }, "→"),
+        step(-1, "prev", "Previous latent of the table", "←"), el("span", {}, `${place + 1} of ${order.length}`), step(1, "next", "Next latent of the table", "→"),
         el("button", { type: "button", click: () => dialog.close() }, "Close"))),
-    el("p", {}, el("span", { class: `verdict ${board.verdict.replace(" ", "-")}` }, board.verdict), board.why ? ` ${board.why}. ` : " ",
-      `Among the top ${core.top} in ${board.traces} of ${board.of} traces under “${core.conditions[0]}”.`,
+    el("p", {}, el("span", { class: `verdict ${board.verdict.replace(" ", "-")}` }, board.verdict), board.why ? ` (${board.why}). ` : ". ",
+      `Among the top ${core.top} in ${board.traces} of ${counted(board.of, "trace")} under “${core.conditions[0]}” (95 % interval ${percent(board.interval[0])} to ${percent(board.interval[1])} of all such traces).`,
       board.neuronpedia ? [" ", el("a", { href: board.neuronpedia, rel: "noreferrer" }, "On Neuronpedia")] : null),
-    part("Checks", table("Checks", ["check", "result", "number", "why"], board.checks.map(([check, result, value, note]) =>
-      [check, el("span", {}, el("span", { class: `check ${result}` }), ` ${result}`), number(value), note]))),
+    part("Checks", table("Checks", ["check", "result", "number", "what it is", "why"], board.checks.map(([check, result, value, note]) =>
+      [check, el("span", { class: "result" }, el("span", { class: `check ${result}` }), ` ${result}`), number(value), core.numbers[check], note]))),
     el("div", { class: "columns" },
       part("Activations", histogram(board.histograms)),
       part("Recurrence", strip(board, site, latent))),
     part("Passages", passages(board, tokens, site, latent)),
     el("div", { class: "columns" },
       part("Top token types", board.types.length ? table("Top token types", ["token", "maximum", "tokens", "traces"],
-        board.types.map(([token, max, count, traces]) => [label(token), number(max), count, traces])) : el("p", {}, "None.")),
+        board.types.map(([token, max, count, traces]) => [label(token), number(max), count, traces])) : el("p", {}, "None listed: without sinks it is among the top of no trace.")),
       part("Logit effect", board.effects.top.length ? el("div", { class: "columns" },
         ...[["top", "raises"], ["bottom", "lowers"]].map(([side, text]) => table(text, [text, "by"],
           board.effects[side].map(([token, effect]) => [label(token), number(effect)]))))
@@ -249,7 +278,7 @@ function dashboard(board, tokens, site, latent) {
       part("Nearest by decoder", table("Nearest latents by decoder cosine", ["latent", "cosine"],
         board.neighbours.map(([other, cosine]) => [latentLink(site, other), number(cosine)]))),
       part("Nearest by co-activation", board.coactive.length ? table("Nearest latents by co-activation", ["latent", "φ", "both on"],
-        board.coactive.map(([other, phi, both]) => [latentLink(site, other), number(phi), `${both} tokens`])) : el("p", {}, "None."))),
+        board.coactive.map(([other, phi, both]) => [latentLink(site, other), number(phi), counted(both, "token")])) : el("p", {}, "None."))),
     board.controls.length ? part("Controls", table("Controls", ["control", "traces", "excess (95 %)", "p", "q", "with sinks"],
       board.controls.map((row) => [row.control, `${row.traces} against ${row.traces_control} of ${row.of}`,
         `${number(row.excess)}${range(row.excess_low, row.excess_high)}`, number(row.p), number(row.q),
@@ -257,8 +286,8 @@ function dashboard(board, tokens, site, latent) {
     part("Thinking patterns", table("Thinking patterns", ["pattern", "traces", "inside", "outside", "difference (95 %)", "p", "q"],
       board.patterns.map((row) => row.note ? [row.pattern, row.note, "–", "–", "–", "–", "–"] : [row.pattern, row.traces, number(row.mean_inside), number(row.mean_outside),
         `${number(row.difference)}${range(row.low, row.high)}`, number(row.p), number(row.q)])),
-      reason ? el("p", {}, reason.score === null ? `ReasonScore: ${reason.note}.` : `ReasonScore ${number(reason.score)}${range(reason.low, reason.high)}, q ${number(reason.q)}; without “${reason.that_word}” ${number(reason.least_without_a_word)}.`) : null),
-    board.words ? part("Which tokens it is on", el("p", {}, `Active on ${board.words.tokens} tokens of ${board.words.types} types. Share of its activation on one type ${percent(board.words.top_1)}, on three ${percent(board.words.top_3)}, on ten ${percent(board.words.top_10)}; ${board.words.types_90} types hold 90%. Variance between types: ${percent(board.words.eta_squared)}, by chance ${percent(board.words.eta_squared_by_chance)}.`)) : null,
+      reason ? el("p", {}, reason.score === null ? `ReasonScore: ${reason.note}.` : `ReasonScore ${number(reason.score)}${range(reason.low, reason.high)}, q ${number(reason.q)}${reason.that_word === null ? "" : `; without “${reason.that_word}” ${number(reason.least_without_a_word)}`}.`) : null),
+    board.words?.tokens ? part("Which tokens it is on", el("p", {}, `Active on ${counted(board.words.tokens, "token")} of ${counted(board.words.types, "type")}. Share of its activation on one type ${percent(board.words.top_1)}, on three ${percent(board.words.top_3)}, on ten ${percent(board.words.top_10)}; ${counted(board.words.types_90, "type")} ${board.words.types_90 === 1 ? "holds" : "hold"} 90%. Variance between types: ${percent(board.words.eta_squared)}, by chance ${percent(board.words.eta_squared_by_chance)}.`)) : null,
     part("Outcomes", table("Outcomes", ["outcome", "of its", "AUROC (95 %)", "q", "length alone", "at equal length"],
       board.outcomes.map((row) => row.note ? [row.outcome, row.value, row.note, "–", "–", "–"] : [row.outcome, row.value, `${number(row.auroc)}${range(row.low, row.high)}`, number(row.q), number(row.length_auroc), number(row.within_length)]))),
     board.contrasts.length ? part("Contrasts", table("Contrasts", ["contrast", "pairs", "effect", "p", "q"],
@@ -269,41 +298,60 @@ function dashboard(board, tokens, site, latent) {
 
 async function openDashboard(site, latent) {
   const [boards, tokens] = await Promise.all([unpack(`site-${site}`), unpack("tokens")]);
-  const board = boards[latent];
+  const stepping = dialog.open ? document.activeElement.rel : "";
   if (!dialog.open) {
-    opener = document.activeElement;
+    opener = document.activeElement === document.body ? null : document.activeElement;
     dialog.showModal();
   }
-  dialog.replaceChildren(...dashboard(board, tokens, site, latent));
+  const content = Object.hasOwn(boards, latent) ? dashboard(boards[latent], tokens, site, Number(latent)) : [el("div", { class: "head" },
+    el("h2", { id: "dashboard-title", tabindex: "-1" }, `No dashboard for latent ${latent}`), el("button", { type: "button", click: () => dialog.close() }, "Close")),
+    el("p", {}, `It isn’t among the leading latents of ${core.sites[site]}, which alone have one; the trace reader can shade by it.`)];
+  dialog.replaceChildren(...content);
   dialog.scrollTop = 0;
-  document.getElementById("dashboard-title").focus({ preventScroll: true });
+  dialog.querySelector(stepping ? `a[rel=${stepping}]` : "#dashboard-title").focus({ preventScroll: true });
 }
 
 dialog.addEventListener("close", () => {
-  if (/\/\d+$/.test(location.hash)) history.replaceState(null, "", location.pathname + location.search);
-  if (opener && opener !== document.body) opener.focus();
+  const [site, latent] = location.hash.slice(1).split("/");
+  if (!core.sites.includes(site)) return; // it closed for another place on the page
+  if (latent !== undefined) history.replaceState(null, "", location.pathname + location.search);
+  (opener ?? document.querySelector(`#latents-${core.sites.indexOf(site)} tr[data-latent="${CSS.escape(latent)}"] a`))?.focus();
 });
 dialog.addEventListener("click", (event) => {
   if (event.target === dialog) dialog.close();
 });
+dialog.addEventListener("keydown", (event) => {
+  const rel = { ArrowLeft: "prev", ArrowRight: "next" }[event.key];
+  if (rel && event.target.matches("#dashboard-title, .steps a")) dialog.querySelector(`a[rel=${rel}]`)?.click();
+});
 
-/** Follow an address such as #layers.10.mlp/1156 to its dashboard; others are the page's own sections. */
+/** Go where the page's address says: a dashboard (#layers.10.mlp/1156), a trace (see traceAddress), or a section. */
 function follow() {
-  const wanted = decodeURIComponent(location.hash.slice(1)).match(/^(.+)\/(\d+)$/);
-  if (!wanted) return;
-  const site = core.sites.indexOf(wanted[1]);
-  if (site >= 0 && core.latents[site].includes(Number(wanted[2]))) openDashboard(site, Number(wanted[2]));
+  const [first, ...rest] = location.hash.slice(1).split("/");
+  const site = core.sites.indexOf(first);
+  if (site >= 0 && rest.length === 1) openDashboard(site, rest[0]);
+  else if (first === "trace") followTrace(...rest);
+  else if (dialog.open) dialog.close();
+}
+
+function followTrace(condition, id, site, latent, position) {
+  const index = core.conditions.indexOf(condition);
+  if (dialog.open) dialog.close();
+  if (!held(index, id)) return;
+  const numeric = (text) => (/^\d+$/.test(text ?? "") ? Number(text) : null);
+  openTrace(index, Number(id), Math.max(0, core.sites.indexOf(site)), numeric(latent), numeric(position), true);
 }
 window.addEventListener("hashchange", follow);
 
 // The trace reader.
 
-const reader = { site: 0, condition: 0, id: null, latent: null, at: null, trace: null, tokens: null, active: null };
+/** What the reader shows; `at` is the position of the token whose latents are listed, `pinned` whether pointing leaves it. */
+const reader = { site: 0, condition: 0, id: null, latent: null, at: null, pinned: false, trace: null, tokens: null, active: null };
 
 /** Undo the differences of a trace's active latents: for each position a list of [latent, activation], the largest first. */
 function activeLatents(packed, length) {
   const active = Array.from({ length }, () => []);
-  const step = Math.log(packed.high / packed.low) / 255;
+  const step = Math.log(packed.high / packed.low) / LEVELS;
   let [latent, index] = [0, 0];
   packed.latents.forEach((gap, which) => {
     latent += gap;
@@ -325,26 +373,31 @@ function buildReader() {
     document.getElementById("reader").replaceChildren(el("p", {}, "There was no room for a trace; raise report.max_megabytes."));
     return;
   }
-  ui.trace = el("select", { id: "reader-trace", change: () => { const [condition, id] = ui.trace.value.split(" ").map(Number); openTrace(condition, id); } },
+  ui.trace = el("select", { id: "reader-trace", change: () => openTrace(...ui.trace.value.split(" ").map(Number)) },
     core.conditions.map((name, index) => el("optgroup", { label: name }, available.filter(([condition]) => condition === index).map(([condition, id, correct, finish]) =>
       el("option", { value: `${condition} ${id}` }, `${name} ${id}${correct === null ? "" : correct ? " ✓" : " ✗"}${finish === "length" ? " (truncated)" : ""}`)))));
   ui.site = el("select", { id: "reader-site", change: () => { reader.site = Number(ui.site.value); reader.latent = core.latents[reader.site][0] ?? null; showTrace(); } },
     core.sites.map((name, index) => el("option", { value: index }, name)));
   ui.latents = el("datalist", { id: "reader-latents" });
   ui.latent = el("input", { id: "reader-latent", type: "number", min: 0, step: 1, list: "reader-latents", size: 8,
-    input: () => { reader.latent = ui.latent.value === "" ? null : Number(ui.latent.value); paint(); } });
+    input: () => shadeBy(ui.latent.value === "" ? null : Number(ui.latent.value)) });
+  ui.scale = el("output", { class: "scale", for: "reader-latent" });
   const step = (by) => { ui.trace.selectedIndex = (ui.trace.selectedIndex + by + ui.trace.length) % ui.trace.length; ui.trace.dispatchEvent(new Event("change")); };
   ui.about = el("p", { class: "about" });
   ui.text = el("div", { class: "trace", tabindex: "0", role: "group", "aria-label": "Tokens of the trace; the arrow keys move", keydown: move,
-    mouseover: (event) => point(event.target), click: (event) => point(event.target), focus: () => select(reader.at ?? reader.trace?.prompt ?? 0) });
-  ui.panel = el("aside", { class: "panel", "aria-label": "The token", "aria-live": "polite" });
+    pointermove: (event) => { const at = pointed(event); if (at !== null && !reader.pinned && at !== reader.at) select(at); },
+    click: (event) => { const at = pointed(event); if (at !== null) pin(at, !(reader.pinned && at === reader.at)); },
+    focus: () => { if (reader.at === null) select(reader.trace?.prompt ?? 0); } });
+  ui.status = el("p", { role: "status" }, "Point at a token.");
+  ui.active = el("div", {});
+  ui.panel = el("aside", { class: "panel", "aria-label": "The token" }, ui.status, ui.active);
   document.getElementById("reader").replaceChildren(
     el("div", { class: "filters" },
       el("label", { for: "reader-trace" }, "Trace ", ui.trace),
       el("button", { type: "button", click: () => step(-1), "aria-label": "Previous trace" }, "←"),
       el("button", { type: "button", click: () => step(1), "aria-label": "Next trace" }, "→"),
       el("label", { for: "reader-site" }, "Site ", ui.site),
-      el("label", { for: "reader-latent" }, "Shade by latent ", ui.latent), ui.latents),
+      el("label", { for: "reader-latent" }, "Shade by latent ", ui.latent), ui.latents, ui.scale),
     ui.about, el("div", { class: "reading" }, ui.text, ui.panel));
   reader.latent = core.latents[0][0] ?? null;
   [reader.condition, reader.id] = available[0];
@@ -354,10 +407,9 @@ function buildReader() {
   once.observe(document.getElementById("traces"));
 }
 
-function openTrace(condition, id, site = reader.site, latent = reader.latent, position = null) {
-  Object.assign(reader, { condition, id, site, latent, at: position });
-  if (dialog.open) { opener = null; dialog.close(); }
-  return showTrace(position !== null || document.activeElement?.closest?.("#traces") === null);
+function openTrace(condition, id, site = reader.site, latent = reader.latent, position = null, jump = false) {
+  Object.assign(reader, { condition, id, site, latent, at: position, pinned: position !== null });
+  return showTrace(jump);
 }
 
 async function showTrace(jump = false) {
@@ -369,16 +421,17 @@ async function showTrace(jump = false) {
   ui.site.value = String(reader.site);
   ui.latents.replaceChildren(...core.latents[reader.site].map((latent) => el("option", { value: latent })));
   const about = core.traces.find((row) => row[0] === condition && row[1] === id);
-  const verdict = about[2] === null ? "not graded" : about[2] ? "correct" : "wrong";
+  const verdict = about[2] === null ? `not graded${about[3] === "length" ? ", as it didn’t come to an end" : ""}` : about[2] ? "correct" : "wrong";
+  const packed = trace.sites[reader.site];
   const names = [...new Set(trace.patterns.map((match) => match[0]))].sort();
-  ui.about.replaceChildren(`${trace.tokens.length - trace.prompt} tokens, ${about[3] === "length" ? "truncated" : "ended by the model"}; answer ${about[4] ?? "none"}, reference ${about[5]}: ${verdict}. `,
-    ...(names.length ? ["Underlined: ", ...names.flatMap((name, index) => [index ? ", " : "", el("span", { class: "pattern", title: "thinking pattern" }, name)])] : ["No thinking pattern’s words."]));
+  ui.about.replaceChildren(`${counted(trace.tokens.length - trace.prompt, "token")}, ${about[3] === "length" ? "truncated" : "ended by the model"}; answer ${about[4] ?? "none"}, reference ${about[5]}: ${verdict}. Activations are within ${number(100 * Math.expm1(Math.log(packed.high / packed.low) / LEVELS / 2), 2)} %. `,
+    ...(names.length ? ["Underlined: ", ...names.flatMap((name, index) => [index ? ", " : "", el("span", { class: "pattern", title: "thinking pattern" }, name)])] : ["No word of a thinking pattern (see methods)."]));
   const inside = trace.tokens.map(() => []);
   for (const [name, start, end, text] of trace.patterns) for (let at = start; at < end; at += 1) inside[at].push(`${name} (${text})`);
   reader.inside = inside;
   reader.sinks = new Set(trace.sites[reader.site].sinks);
   ui.text.replaceChildren(...trace.segments.map(([segment, start, end]) => el("div", { class: `segment ${segment}` },
-    el("h4", {}, segment), el("p", { class: "text" }, trace.tokens.slice(start, end).map((token, offset) => {
+    el("h3", {}, segment), el("p", { class: "text" }, trace.tokens.slice(start, end).map((token, offset) => {
       const at = start + offset;
       return tokenSpan(tokens[token], 0, 0, { "data-at": at, class: `token${inside[at].length ? " pattern" : ""}` });
     })))));
@@ -386,55 +439,104 @@ async function showTrace(jump = false) {
   ui.spans = [...ui.text.querySelectorAll("[data-at]")];
   ui.latent.value = reader.latent ?? "";
   paint();
-  if (reader.at !== null && reader.at < trace.tokens.length) select(reader.at, jump);
-  else ui.panel.replaceChildren(el("p", {}, "Point at a token."));
-  if (jump) document.getElementById("traces").scrollIntoView();
+  if (reader.at !== null && reader.at >= trace.tokens.length) Object.assign(reader, { at: null, pinned: false });
+  if (jump) {
+    document.getElementById("traces").scrollIntoView();
+    ui.text.focus({ preventScroll: true });
+  }
+  if (reader.at === null) {
+    ui.status.replaceChildren("Point at a token.");
+    ui.active.replaceChildren();
+  } else {
+    select(reader.at);
+    if (jump) show(ui.spans[reader.at]);
+  }
+}
+
+/** Scroll the text so that a token is in its middle, and the page only if it still can't be seen. */
+function show(span) {
+  ui.text.scrollTop += span.getBoundingClientRect().top - ui.text.getBoundingClientRect().top - ui.text.clientHeight / 2;
+  span.scrollIntoView({ block: "nearest" });
 }
 
 /** Shade every token by the latent chosen, relative to its largest activation in the trace. */
 function paint() {
   if (!reader.active) return;
-  const values = reader.active.map((active) => active.find(([latent]) => latent === reader.latent)?.[1] ?? 0);
-  const most = Math.max(...values);
-  ui.spans.forEach((span, at) => shade(span, values[at], most));
-  reader.values = values;
+  reader.values = reader.active.map((active) => active.find(([latent]) => latent === reader.latent)?.[1] ?? 0);
+  const most = Math.max(...reader.values);
+  ui.spans.forEach((span, at) => shade(span, reader.values[at], most));
+  ui.scale.replaceChildren(reader.latent === null ? "" : most ? `active on ${counted(reader.values.filter(Boolean).length, "token")}, shaded up to ${number(most)}` : "not active in this trace");
 }
 
-function point(target) {
-  const span = target.closest("[data-at]");
-  if (span) select(Number(span.dataset.at));
+function shadeBy(latent) {
+  reader.latent = latent;
+  paint();
+  for (const button of ui.active.querySelectorAll("button")) button.setAttribute("aria-pressed", String(button.textContent === String(latent)));
+  if (reader.at !== null) describe();
 }
 
-function select(at, jump = false) {
+function pointed(event) {
+  const span = event.target.closest("[data-at]");
+  return span ? Number(span.dataset.at) : null;
+}
+
+/** Choose a token and hold it, so that pointing at others leaves it; or let go of it. */
+function pin(at, hold = true) {
+  reader.pinned = hold;
+  select(at);
+  if (hold) history.replaceState(null, "", traceAddress(reader.condition, reader.id, reader.site, reader.latent, at));
+}
+
+/** Say what the chosen token is, and how active there the latent that shades. */
+function describe() {
+  const { trace, tokens, at, latent } = reader;
+  const segment = trace.segments.find(([, start, end]) => at >= start && at < end)[0];
+  const value = reader.values[at] ? number(reader.values[at]) : "not active";
+  ui.status.replaceChildren(el("code", {}, tokens[trace.tokens[at]][0]), ` position ${at}, ${segment}${reader.sinks.has(at) ? ", sink" : ""}${reader.pinned ? ", held" : ""}. `,
+    latent === null ? "" : `${latent}: ${value}. `, reader.inside[at].length ? `Pattern: ${reader.inside[at].join("; ")}.` : "");
+}
+
+function select(at) {
   if (!ui.spans?.length) return;
-  const { trace, tokens } = reader;
   reader.at = at;
   ui.text.querySelector(".chosen")?.classList.remove("chosen");
   ui.spans[at].classList.add("chosen");
-  if (jump) ui.spans[at].scrollIntoView({ block: "nearest" });
+  describe();
   const active = reader.active[at];
   const most = active.length ? active[0][1] : 1;
-  const segment = trace.segments.find(([, start, end]) => at >= start && at < end)[0];
-  const read = at < trace.tokens.length - 1;
-  ui.panel.replaceChildren(...[
-    el("p", { class: "token-name" }, el("code", {}, tokens[trace.tokens[at]][0]), ` position ${at}, ${segment}${reader.sinks.has(at) ? ", sink" : ""}`),
-    reader.inside[at].length ? el("p", {}, `Pattern: ${reader.inside[at].join("; ")}`) : null,
-    el("p", {}, read ? `${active.length} active latents at ${core.sites[reader.site]}:` : "The last token was never read: it has no activations."),
+  const read = at < reader.trace.tokens.length - 1;
+  ui.active.replaceChildren(
+    el("p", {}, read ? `${counted(active.length, "active latent")} at ${core.sites[reader.site]}:` : "The last token was never read: it has no activations."),
     el("ol", { class: "active" }, active.map(([latent, value]) => el("li", {},
-      el("button", { type: "button", title: "Shade by this latent", "aria-pressed": String(latent === reader.latent), click: () => { reader.latent = latent; ui.latent.value = latent; paint(); select(at); } }, String(latent)),
-      el("meter", { min: 0, max: most, value, "aria-label": `activation of ${latent}` }), ` ${number(value, 2)} `,
-      core.latents[reader.site].includes(latent) ? latentLink(reader.site, latent, "dashboard") : null))),
-  ].filter((node) => node !== null));
+      el("button", { type: "button", title: "Shade by this latent", "aria-pressed": String(latent === reader.latent), click: () => { ui.latent.value = latent; shadeBy(latent); } }, String(latent)),
+      el("meter", { min: 0, max: most, value, "aria-label": `activation of ${latent}` }), ` ${number(value)} `,
+      core.latents[reader.site].includes(latent) ? latentLink(reader.site, latent, "dashboard") : null))));
 }
 
 function move(event) {
+  if (event.key === "Escape") return reader.at === null ? undefined : pin(reader.at, false);
+  if (event.ctrlKey || event.altKey || event.metaKey) return;
+  const at = reader.at ?? 0;
   const by = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: 10, ArrowUp: -10 }[event.key];
-  const edge = { Home: 0, End: ui.spans.length - 1 }[event.key];
-  if (by === undefined && edge === undefined) return;
+  const found = {
+    Home: () => 0, End: () => ui.spans.length - 1,
+    n: () => reader.values.findIndex((value, position) => position > at && value), p: () => reader.values.findLastIndex((value, position) => position < at && value),
+  }[event.key];
+  if (by === undefined && !found) return;
   event.preventDefault();
-  select(edge ?? Math.max(0, Math.min(ui.spans.length - 1, (reader.at ?? 0) + by)), true);
+  const next = found ? found() : Math.max(0, Math.min(ui.spans.length - 1, at + by));
+  if (next < 0) return; // it is active on no other token that way
+  pin(next);
+  ui.spans[next].scrollIntoView({ block: "nearest" });
 }
 
-window.addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((details) => { details.open = true; }));
+// Pictures are printed, whether they are open or not.
+let opened = [];
+window.addEventListener("beforeprint", () => {
+  opened = [...document.querySelectorAll("details.pictures:not([open])")];
+  for (const details of opened) details.open = true;
+});
+window.addEventListener("afterprint", () => { for (const details of opened) details.open = false; });
+
 buildReader();
 follow();

@@ -327,10 +327,10 @@ def layers(
     """Compare sites. The frames have a `site` column beside their own, one row a site, condition and scope comes out.
 
     Columns: site, condition, scope, active (latents active at all), relevant (latents relevant in any trace),
-    recurring (in `min_traces` or more), top_latent and top_traces (the most recurrent and its count), of (traces there are),
-    peaks (different positions at which a trace's relevant latents have their maxima, mean over traces), sinks (tokens),
-    sinks_on_top (how many of the `listed` largest activations are on sinks, where those count), largest_on_sinks and
-    largest_elsewhere (activation).
+    recurring (in `min_traces` or more), top_latent and top_traces (the most recurrent and its count), of (traces there
+    are), peaks (different positions at which a trace's relevant latents have their maxima, mean over traces), sinks
+    (tokens), sinks_on_top (how many of the `listed` largest activations are on sinks, where those count),
+    largest_on_sinks and largest_elsewhere (activation).
     """
     keys = ["site", "condition", "scope"]
     active = frequencies.group_by(keys).agg(active=pl.len())

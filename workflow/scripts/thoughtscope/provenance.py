@@ -53,9 +53,10 @@ def collect(
     for hookpoint, info in saes.items():
         versions |= {f"{hookpoint} SAE revision": info["revision"]} if info.get("revision") else {}
         hashes |= {f"saes/{hookpoint}/sae.safetensors": info["sha256"]} if "sha256" in info else {}
+    texts = ["problems.parquet", *(["sae_text.parquet"] if settings["sae"]["source"] == "train" else [])]
     hashes |= {
         str(Path(path).relative_to(results)): files.sha256(path)
-        for path in [str(results / "problems.parquet"), *traces]
+        for path in [*(str(results / name) for name in texts), *traces]
     }
     rules = results / "rules.json"
     return {

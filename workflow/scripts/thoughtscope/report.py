@@ -21,9 +21,9 @@ from . import files
 from .config import is_commit, layer_of, parse_site, traces_of
 from .evidence import gate_warnings
 from .provenance import problem_set, rule_graph
-from .reader import DIGITS, LEVELS, Tokens, brief, pack
-from .statistics import wilson
-from .verdict import CHECKS, FAILED, VERDICTS, headline, leading, waterfall
+from .reader import LEVELS, Tokens, brief, pack
+from .statistics import MIN_CLASS, MIN_TOKENS, wilson
+from .verdict import CHECKS, FAILED, MIN_PATTERN_TRACES, RESULTS, VERDICTS, counted, fits, headline, leading, waterfall
 
 CHECK_NAMES = {check: check.replace("_", " ") for check in CHECKS}
 
@@ -40,7 +40,8 @@ TABLES = (
 """The tables of a site that the page shows."""
 
 PICTURES = {
-    "verdict": "ReasonScore against the share of activation on a latent's three top token types, and its verdict",
+    "verdict": "The verdict on each leading latent, by the share of its activation on its three top token types and,"
+    " where there is one, its ReasonScore",
     "patterns": "How much more active each leading latent is inside a thinking pattern's windows than outside",
     "recurrence": "In how many traces each leading latent is among the top, by condition, with 95 % intervals",
     "outcomes": "How well each leading latent tells correct and truncated traces, beside what trace length alone tells",
@@ -95,6 +96,11 @@ class Study:
     neuronpedia: str | None
 
     @property
+    def model(self) -> str:
+        """The model's name, without the requirement that stands behind it in brackets where it is from a wheel."""
+        return str(self.manifest["name"]).partition(" (")[0]
+
+    @property
     def studied(self) -> str:
         """The condition under study."""
         return self.conditions[0]
@@ -139,68 +145,123 @@ def load(
 
 
 def answer(study: Study) -> dict[str, Any]:
-    """Return what was found, in words that follow from the numbers: `finding`, `certainty`, `fits`, and the counts."""
+    """Return what was found, in words that follow from the numbers, and the counts behind them.
+
+    `finding`, `meaning`, `certainty` (sentences); `fits` (see `fit_sentence`); `counts`; `steps` of the waterfall.
+    """
+    analysis, traces = study.settings["analysis"], len(study.traces.filter(condition=study.studied))
+    verdicts = pl.concat(site.tables["verdict"].with_columns(site=pl.lit(site.name)) for site in study.sites)
     steps = [waterfall(site.tables["verdict"]) for site in study.sites]
     candidates, left, passed = (sum(rows[index][1] for rows in steps) for index in (0, -2, -1))
-    traces = len(study.traces.filter(condition=study.studied))
-    analysis = study.settings["analysis"]
-    undecided, removed = left - passed, candidates - left
-    called = f"{_count(candidates, 'latent')} that {'recurs' if candidates == 1 else 'recur'}"
-    if not candidates:
-        finding = (
-            f"No latent recurs: none is among the top {analysis['top_latents']} of {analysis['min_traces']} or more"
-            " traces, at any site. There is nothing to judge."
-        )
-    else:
-        names = [
-            f"{latent} at {site.name}"
-            for site in study.sites
-            for latent in site.tables["verdict"].filter(verdict=VERDICTS[0])["latent"]
-        ]
-        listed = f": {', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
-        opening = f"Of {called}, {passed or 'none'} {'passes' if passed < 2 else 'pass'} all {len(CHECKS)} checks"
-        rest = [
-            *([f"{removed} {'fails' if removed == 1 else 'fail'} at least one"] if removed else []),
-            *([f"{undecided} can’t be decided with {_count(traces, 'trace')}"] if undecided else []),
-        ]
-        finding = f"{opening}{listed if passed else ''}. {_sentence(' and '.join(rest))}".strip()
-    half = max(1, traces // 2)
-    low, high = (float(edge[0]) for edge in wilson(np.array([half]), traces))
-    certainty = (
-        f"How sure one can be: the unit is the trace, and there are {traces} under “{study.studied}”. A latent in"
-        f" {half} of {traces} traces is in {low:.0%} to {high:.0%} of all such traces (95\u00a0% interval). Each"
-        f" family of tests is held to a false discovery rate of {analysis['alpha']:.0%}. “Undecided” means that these"
-        " traces can’t tell, either way."
-    )
+    found = {check: verdicts[check].cast(pl.String) for check in CHECKS}
+    results = {check: {result: int((found[check] == result).sum()) for result in RESULTS} for check in CHECKS}
     return {
-        "finding": finding,
-        "certainty": certainty,
-        "fits": [fit_sentence(study.gate, site.name) for site in study.sites],
+        "finding": _finding(verdicts, candidates, candidates - left, left - passed, analysis),
+        "meaning": f"A latent recurs if it is among the {analysis['top_latents']} most active of at least"
+        f" {counted(analysis['min_traces'], 'trace')} under “{study.studied}”, with sinks left out or counted. That"
+        f" alone made it a thinking feature in the study this grew out of; here it must pass {len(CHECKS)} checks.",
+        "certainty": [
+            *_closest(verdicts, passed),
+            *_unreached(verdicts, results),
+            *_widest(verdicts),
+            f"The unit is the trace, and there {'is' if traces == 1 else 'are'} {traces} under “{study.studied}”; each"
+            f" family of tests has a false discovery rate of {100 * analysis['alpha']:g}\u00a0%.",
+            "“Undecided” means that this run can’t tell, either way; each latent’s dashboard says why.",
+        ],
+        "fits": [fit_sentence(study.gate, site.name, analysis["max_fvu"]) for site in study.sites],
         "counts": [
-            ("recur", candidates),
-            ("ruled out", removed),
-            ("undecided", undecided),
-            ("pass all checks", passed),
+            ("recur" if candidates != 1 else "recurs", candidates),
+            ("ruled out", candidates - left),
+            ("undecided", left - passed),
+            ("pass all checks" if passed != 1 else "passes all checks", passed),
         ],
         "steps": [
-            {
-                "name": "recur" if index == 0 else f"left after “{CHECK_NAMES[CHECKS[index - 1]]}”",
-                "counts": [rows[index][1] for rows in steps],
-                "total": sum(rows[index][1] for rows in steps),
-            }
-            for index in range(len(CHECKS) + 1)
-        ]
-        + [{"name": "pass all checks", "counts": [rows[-1][1] for rows in steps], "total": passed}],
+            {"name": "recur", "counts": [rows[0][1] for rows in steps], "results": None},
+            *(
+                {
+                    "name": CHECK_NAMES[check],
+                    "counts": [rows[index][1] for rows in steps],
+                    "results": results[check],
+                }
+                for index, check in enumerate(CHECKS, 1)
+            ),
+            {"name": "of these undecided", "counts": [rows[-2][1] - rows[-1][1] for rows in steps], "results": None},
+            {"name": "pass all checks", "counts": [rows[-1][1] for rows in steps], "results": None},
+        ],
         "most": max(1, candidates),
     }
 
 
-def _sentence(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}." if text else ""
+def _finding(verdicts: pl.DataFrame, candidates: int, removed: int, undecided: int, analysis: Mapping[str, Any]) -> str:
+    """Return the answer: yes, no or not shown, and the counts it rests on."""
+    if not candidates:
+        return (
+            f"No latent recurs: none is among the top {analysis['top_latents']} of {analysis['min_traces']} or more"
+            " traces, at any site. There is nothing to judge."
+        )
+    called = f"{counted(candidates, 'latent')} that {'recurs' if candidates == 1 else 'recur'}"
+    rest = [
+        *([f"{removed} {'fails' if removed == 1 else 'fail'} at least one"] if removed else []),
+        *([f"{undecided} {'is' if undecided == 1 else 'are'} undecided"] if undecided else []),
+    ]
+    ending = f" {' and '.join(rest)}." if rest else ""
+    if passed := candidates - removed - undecided:
+        which = _names(verdicts.filter(pl.col("verdict").cast(pl.String) == VERDICTS[0]), 5)
+        passes = "passes" if passed == 1 else "pass"
+        return f"Yes, by these checks: of {called}, {passed} {passes} all {len(CHECKS)}: {which}.{ending}"
+    if not undecided:
+        return f"No, by these checks: of {called}, none passes all {len(CHECKS)}.{ending}"
+    return f"Not shown: of {called}, none passes all {len(CHECKS)} checks.{ending}"
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+def _closest(verdicts: pl.DataFrame, passed: int) -> list[str]:
+    """Say, where no latent passes all checks, which undecided ones pass most."""
+    near = verdicts.filter(pl.col("verdict").cast(pl.String) == "undecided")
+    if passed or near.is_empty():
+        return []
+    near = near.with_columns(passes=pl.sum_horizontal(pl.col(check).cast(pl.String) == "pass" for check in CHECKS))
+    near = near.filter(pl.col("passes") == near["passes"].max()).sort("traces", descending=True, maintain_order=True)
+    one = len(near) == 1
+    return [
+        f"Closest {'is' if one else 'are'} {_names(near, 3)}: {'it passes' if one else 'they pass'}"
+        f" {counted(near['passes'][0], 'check')} and {'fails' if one else 'fail'} none."
+    ]
+
+
+def _names(rows: pl.DataFrame, most: int) -> str:
+    """Return the first latents of rows with `latent` and `site` by name, and how many more there are."""
+    names = [f"latent {latent} at {site}" for latent, site in rows.head(most).select("latent", "site").iter_rows()]
+    return f"{', '.join(names)}{f' and {len(rows) - most} more' if len(rows) > most else ''}"
+
+
+def _unreached(verdicts: pl.DataFrame, results: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Say which checks no latent passes, so that this run could not have confirmed any."""
+    if verdicts.is_empty():
+        return []
+    none = [
+        f"“{CHECK_NAMES[check]}” ({counts['undecided']} undecided, {counts['fail']} failed)"
+        for check, counts in results.items()
+        if not counts["pass"]
+    ]
+    return [f"No latent at all passes {' or '.join(none)}, so this run could confirm none."] if none else []
+
+
+def _widest(verdicts: pl.DataFrame) -> list[str]:
+    """Say of the most recurrent latent in what share of all such traces it may be."""
+    if verdicts.is_empty():
+        return []
+    row = verdicts.sort("traces", descending=True, maintain_order=True).row(0, named=True)
+    low, high = _interval(row)
+    return [
+        f"The most recurrent, latent {row['latent']} at {row['site']}, is among the top of {row['traces']} of"
+        f" {counted(row['of'], 'trace')}, which means {low:.0%} to {high:.0%} of all such traces (95\u00a0% interval)."
+    ]
+
+
+def _interval(row: Mapping[str, Any]) -> tuple[float, float]:
+    """Return the 95 % interval (Wilson) of the share of all such traces that a latent is among the top of."""
+    low, high = wilson(np.array([row["traces"]]), row["of"])
+    return float(low[0]), float(high[0])
 
 
 def pooled_fits(gate: pl.DataFrame, site: str) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
@@ -210,20 +271,23 @@ def pooled_fits(gate: pl.DataFrame, site: str) -> tuple[dict[str, Any] | None, d
     return used.row(0, named=True) if len(used) else None, best.row(0, named=True) if len(best) else None
 
 
-def fit_sentence(gate: pl.DataFrame, site: str) -> dict[str, Any]:
-    """Return in a sentence whether the SAE fits what it reads at a site, and whether that is `well`."""
+def fit_sentence(gate: pl.DataFrame, site: str, max_fvu: float) -> dict[str, Any]:
+    """Return in a sentence whether the SAE fits what it reads at a site, and the `result` of the check of that."""
     used, best = pooled_fits(gate, site)
     if used is None or best is None:
-        return {"site": site, "text": "the fit isn’t known: there is no variance to explain", "well": False}
+        return {"site": site, "text": "the fit isn’t known: there is no variance to explain", "result": "undecided"}
     interval = f" ({used['fvu_low']:.0%} to {used['fvu_high']:.0%})" if used["fvu_low"] is not None else ""
-    text = f"the SAE leaves {used['fvu']:.0%}{interval} of the variance unexplained; "
+    text = f"the SAE leaves {used['fvu']:.0%}{interval} of the variance unexplained"
+    if used["fvu"] >= 1:
+        text += ", no better than always saying the mean"
+    elif used["fvu"] > max_fvu:
+        text += f", more than the {max_fvu:.0%} allowed"
     if best["fvu"] < used["fvu"]:
-        text += f"it fits {best['site']} better ({best['fvu']:.0%})"
-    elif used["fvu"] >= 1:
-        text += "that is no better than always saying the mean"
+        text += f"; it fits {best['site']} better ({best['fvu']:.0%})"
     else:
-        text += "no other place that was tried fits better"
-    return {"site": site, "text": text, "well": best["fvu"] >= used["fvu"] and used["fvu"] < 1}
+        text += "; no other place that was tried fits better"
+    mine = gate.filter(pl.col("hookpoint") == parse_site(site)[0], pl.col("condition").is_null())
+    return {"site": site, "text": text, "result": fits(mine, max_fvu)[0]}
 
 
 def warnings(study: Study) -> list[tuple[str, str]]:
@@ -232,6 +296,7 @@ def warnings(study: Study) -> list[tuple[str, str]]:
     found += [("The SAE and its site", line) for line in gate_warnings(study.gate, analysis["max_fvu"])]
     mine = study.traces.filter(condition=study.studied)
     found += _few_traces(study, len(mine))
+    found += _rare_patterns(study, len(mine))
     if len(study.conditions) == 1:
         found.append(
             (
@@ -274,14 +339,12 @@ def warnings(study: Study) -> list[tuple[str, str]]:
     found += _sinks(study)
     for site in study.sites:
         found += _of_site(study, site)
-    for name, section in (("problems", study.settings["problems"]), ("model", study.settings["model"]),
-                          ("SAE", study.settings["sae"])):  # fmt: skip
-        if section["source"] == "hub" and not is_commit(section["revision"]):
+    sections = {"problems": "problems’", "model": "model’s", "sae": "SAE’s", "sae.text": "SAE’s training text’s"}
+    for key, owner in sections.items():
+        section = study.settings["sae"].get("text") if key == "sae.text" else study.settings[key]
+        if section and section["source"] == "hub" and not is_commit(section["revision"]):
             found.append(
-                (
-                    "A revision that may move",
-                    f"The {name}’s revision isn’t pinned to a commit; see Provenance for the one used.",
-                )
+                ("A revision that may move", f"The {owner} revision isn’t pinned to a commit. Set {key}.revision.")
             )
     return found
 
@@ -292,31 +355,65 @@ def _segments(traces: pl.DataFrame) -> set[str]:
 
 
 def _few_traces(study: Study, traces: int) -> list[tuple[str, str]]:
-    alpha = study.settings["analysis"]["alpha"]
-    families = [
-        len(table.filter(pl.col("q").is_not_null()))
-        for site in study.sites
-        for (control,), table in site.tables["controls"].group_by("control")
-        if control is not None
-    ]
-    # The least p of an exact McNemar test, every problem being one for the latent, and what it is among so many.
-    if families and min(families) > 0 and min(1.0, 2 * 0.5**traces) * min(families) >= alpha:
-        return [
+    alpha, found = study.settings["analysis"]["alpha"], []
+    if least_apart(1, alpha) > traces:
+        found.append(
             (
                 "Too few traces for any claim",
-                f"With {traces} traces not even a latent in all of them and in no control could pass the control check"
-                f" (q < {alpha:g} among {min(families)} latents). Raise inferences.",
+                f"With {counted(traces, 'trace')} not even a latent in all of them and in none under a control recurs"
+                " beyond it (exact McNemar test). Raise inferences.",
             )
-        ]
+        )
+        return found
+    for site in study.sites:
+        controls = site.tables["controls"].filter(pl.col("q").is_not_null())
+        tests = max((len(table) for _, table in controls.group_by("control")), default=0)
+        needed, most = least_apart(tests, alpha), site.tables["verdict"]["traces"].max()
+        if tests and isinstance(most, int) and most < needed:
+            found.append(
+                (
+                    "Too little recurrence to stand out",
+                    f"{site.name}: to recur beyond a control (q < {alpha:g} among {counted(tests, 'latent')}), a latent"
+                    f" that stands out alone must be in {needed} traces and, on these problems, in none under the"
+                    f" control; the most recurrent is in {most}.",
+                )
+            )
     if traces < FEW_TRACES:
-        return [
+        found.append(
             (
                 "Few traces",
                 f"{traces} traces under “{study.studied}” leave wide intervals, and much undecided; only what is in"
                 " nearly all of them can stand out. Raise inferences.",
             )
-        ]
-    return []
+        )
+    return found
+
+
+def least_apart(tests: int, alpha: float) -> int:
+    """Return in how many problems a latent must be a top one, and in none under a control, for q < alpha by itself.
+
+    The least n with 2 / 2^n (exact McNemar) below alpha / tests (Benjamini and Hochberg's bound on the smallest p).
+    """
+    pairs = 1
+    while 2 * 0.5**pairs * tests >= alpha:
+        pairs += 1
+    return pairs
+
+
+def _rare_patterns(study: Study, traces: int) -> list[tuple[str, str]]:
+    seen = study.matches.filter(pl.col("kind") == "pattern", pl.col("condition") == study.studied)
+    within = dict(seen.group_by("name").agg(pl.col("trace_id").n_unique()).iter_rows())
+    rare = [name for name in study.settings["patterns"] if within.get(name, 0) < MIN_PATTERN_TRACES]
+    if not rare:
+        return []
+    return [
+        (
+            "Patterns that hardly occur",
+            f"Under “{study.studied}”, {', '.join(rare)} {'is' if len(rare) == 1 else 'are each'} in fewer than"
+            f" {MIN_PATTERN_TRACES} of {counted(traces, 'trace')}; no latent can be linked to"
+            f" {'it' if len(rare) == 1 else 'them'} here.",
+        )
+    ]
 
 
 def _sinks(study: Study) -> list[tuple[str, str]]:
@@ -332,8 +429,8 @@ def _sinks(study: Study) -> list[tuple[str, str]]:
         (
             "Sinks among the top activations",
             f"{row['site']}: {row['sinks_on_top']} of the {row['listed']} largest activations on generated tokens are"
-            f" on sinks (largest {row['largest_on_sinks']:.3g}, elsewhere {row['largest_elsewhere'] or 0:.3g}). They"
-            " are left out of the counts.",
+            f" on sinks (largest {row['largest_on_sinks']:.3g}, elsewhere {row['largest_elsewhere'] or 0:.3g}). Counts"
+            " leave them out, but a latent that is among the top for them alone is judged, too.",
         )
         for row in rows.iter_rows(named=True)
     ]
@@ -372,6 +469,10 @@ def _of_site(study: Study, site: Site) -> list[tuple[str, str]]:
     return found
 
 
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
 def unique_warnings(found: Iterable[tuple[str, str]]) -> list[dict[str, Any]]:
     """Return warnings with those of the same heading together, each sentence once."""
     groups: dict[str, list[str]] = {}
@@ -380,6 +481,16 @@ def unique_warnings(found: Iterable[tuple[str, str]]) -> list[dict[str, Any]]:
         if text not in texts:
             texts.append(text)
     return [{"heading": heading, "texts": texts} for heading, texts in groups.items()]
+
+
+def saes(study: Study) -> list[str]:
+    """Return what SAEs were read, and where, in a sentence for each kind."""
+    kinds: dict[str, list[str]] = {}
+    for site in study.sites:
+        info = site.info
+        origin = f"trained here on {info['train']['tokens']:,} tokens" if "train" in info else f"from {info['name']}"
+        kinds.setdefault(f"k-SAEs of {info['num_latents']:,} latents, k = {info['k']}, {origin}", []).append(site.name)
+    return [f"{kind}: {', '.join(names)}" for kind, names in kinds.items()]
 
 
 def what_was_run(study: Study) -> list[dict[str, Any]]:
@@ -440,20 +551,21 @@ def site_rows(study: Study, site: Site) -> list[dict[str, Any]]:
     alpha = study.settings["analysis"]["alpha"]
     for row in site.leaders.iter_rows(named=True):
         latent = row["latent"]
-        low, high = (float(edge[0]) for edge in wilson(np.array([row["traces"]]), row["of"]))
+        low, high = _interval(row)
         linked = [test for test in tests.get(latent, []) if test["q"] is not None and test["difference"] > 0]
         best = min(linked, key=lambda test: (test["q"], test["p"], -test["difference"]), default=None)
         outcome = [end for end in ends.get(latent, []) if end["outcome"] == "correct" and end["auroc"] is not None]
+        compared = {control["control"]: control for control in controls.get(latent, [])}
         rows.append(
             {
                 "latent": latent,
                 "verdict": row["verdict"],
-                "why": FAILED[row["removed_by"]] if row["removed_by"] else "",
+                "why": _why(row),
                 "traces": row["traces"],
                 "of": row["of"],
                 "low": low,
                 "high": high,
-                "controls": [control for control in controls.get(latent, []) if control["control"] is not None],
+                "controls": [compared[control] for control in study.conditions[1:]],
                 "reason": scores.get(latent, [{}])[0],
                 "pattern": best,
                 "pattern_counts": best is not None and best["q"] < alpha,
@@ -465,6 +577,40 @@ def site_rows(study: Study, site: Site) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _why(row: Mapping[str, Any]) -> str:
+    """Return what a latent fails first, or else which checks leave it undecided; nothing if it passes all."""
+    if row["removed_by"]:
+        return FAILED[row["removed_by"]]
+    return ", ".join(CHECK_NAMES[check] for check in CHECKS if row[check] == "undecided")
+
+
+def absent(site: Site) -> dict[str, str]:
+    """Return the columns of a site's table that no leading latent has a number for, each with the reason."""
+    scores, outcomes = (
+        site.tables[name].filter(pl.col("latent").is_in(site.latents)) for name in ("reason_scores", "outcomes")
+    )
+    columns = {"ReasonScore": (scores, "score"), "tells correct": (outcomes.filter(outcome="correct"), "auroc")}
+    return {
+        column: "; ".join(sorted(set(table["note"].drop_nulls())))
+        for column, (table, value) in columns.items()
+        if table[value].null_count() == len(table)
+    }
+
+
+def check_numbers(analysis: Mapping[str, Any]) -> dict[str, str]:
+    """Return what number each check is about, and what it asks of it, by the check's name."""
+    alpha = f"q, below {analysis['alpha']:g}"
+    numbers = {
+        "not_a_sink": f"share on sinks, at most {analysis['max_sink_share']:g}",
+        "fits_its_site": f"FVU, at most {analysis['max_fvu']:g}",
+        "recurs_beyond_control": alpha,
+        "pattern_linked": alpha,
+        "not_merely_lexical": f"share on three types, below {analysis['max_top_3']:g}",
+        "not_merely_length": f"AUROC; of length alone, at most {analysis['max_length_auroc']:g} from either end",
+    }
+    return {CHECK_NAMES[check]: text for check, text in numbers.items()}
 
 
 def _by_latent(table: pl.DataFrame) -> dict[int, list[dict[str, Any]]]:
@@ -483,9 +629,10 @@ def dashboards(study: Study, site: Site, tokens: Tokens) -> dict[str, Any]:
         found[str(latent)] = brief(
             {
                 "verdict": row["verdict"],
-                "why": FAILED[row["removed_by"]] if row["removed_by"] else "",
+                "why": _why(row),
                 "traces": row["traces"],
                 "of": row["of"],
+                "interval": _interval(row),
                 "checks": [
                     [CHECK_NAMES[check], row[check], row[f"{check}_number"], row[f"{check}_note"]] for check in CHECKS
                 ],
@@ -501,7 +648,7 @@ def dashboards(study: Study, site: Site, tokens: Tokens) -> dict[str, Any]:
                 "outcomes": [_keep(each, "outcome", "value", "positive", "negative", "auroc", "low", "high", "q",
                                    "length_auroc", "within_length", "note") for each in of["outcomes"]],
                 "contrasts": [_keep(each, "contrast", "pairs", "effect", "p", "q", "note") for each in of["contrasts"]],
-                "histograms": [_keep(each, "condition", "tokens_active", "tokens", "largest", "counts")
+                "histograms": [_keep(each, "condition", "tokens_active", "tokens", "largest", "counts", "quartiles")
                                for each in of["latent_histograms"]],
                 "types": [[tokens.number(each["token_id"]), each["max"], each["tokens"], each["traces"]]
                           for each in types.get(latent, [])],
@@ -570,7 +717,7 @@ def render(
         loader=jinja2.FileSystemLoader(folder), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"shown": shown_number, "percent": percent}
+    environment.filters |= {"shown": shown_number, "percent": percent, "counted": counted}
     code, style = ((folder / name).read_text(encoding="utf-8") for name in ("page.js", "page.css"))
     boards = [pack(dashboards(study, site, tokens)) for site in study.sites]
     context = {
@@ -582,15 +729,24 @@ def render(
         "sites": [
             {
                 "name": site.name, "index": index, "headline": headline(site.tables["verdict"]),
-                "rows": site_rows(study, site), "judged": len(site.tables["verdict"]),
-                "pictures": [picture(path) | {"alt": PICTURES[name]} for name, path in site.pictures.items()],
+                "rows": site_rows(study, site), "judged": len(site.tables["verdict"]), "absent": absent(site),
+                "pictures": [
+                    picture(path) | {"caption": PICTURES[name], "alt": f"{name} of {site.name}"}
+                    for name, path in site.pictures.items()
+                    if name != "outcomes" or site.tables["outcomes"]["auroc"].count()  # else there is nothing in it
+                ],
             }
             for index, site in enumerate(study.sites)
         ],
-        "pictures": {name: picture(path) | {"alt": PICTURES_ACROSS[name]} for name, path in study.pictures.items()},
+        "pictures": {
+            name: picture(path) | {"caption": PICTURES_ACROSS[name], "alt": name.replace("_", " ")}
+            for name, path in study.pictures.items()
+        },
         "checks": CHECK_NAMES, "failed": FAILED, "verdicts": VERDICTS, "analysis": study.settings["analysis"],
-        "provenance": provenance, "graph": rule_graph(provenance["rules"]) if provenance["rules"] else None,
-        "code": code, "style": style, "max_megabytes": max_megabytes, "digits": DIGITS, "levels": LEVELS,
+        "min_tokens": MIN_TOKENS, "min_class": MIN_CLASS, "min_pattern_traces": MIN_PATTERN_TRACES,
+        "saes": saes(study), "provenance": provenance,
+        "graph": rule_graph(provenance["rules"]) if provenance["rules"] else None,
+        "code": code, "style": style, "max_megabytes": max_megabytes, "levels": LEVELS,
         "code_hash": base64.b64encode(hashlib.sha256(code.encode("utf-8")).digest()).decode("ascii"),
     }  # fmt: skip
     core = {
@@ -599,6 +755,8 @@ def render(
         "latents": [site.latents for site in study.sites],
         "traces": trace_index(study),
         "top": study.settings["analysis"]["top_latents"],
+        "levels": LEVELS,
+        "numbers": check_numbers(study.settings["analysis"]),
     }
     template = environment.get_template("page.html.j2")
 
