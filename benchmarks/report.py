@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
 
 from thoughtscope import dashboards, reader, report  # noqa: E402
+from thoughtscope.study import Study, load  # noqa: E402
 
 PROMPT, WRITTEN, K, LATENTS, LEADING = 60, 400, 32, 65536, 60
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
@@ -38,12 +39,12 @@ def widened(table: pl.DataFrame, latents: np.ndarray) -> pl.DataFrame:
     return pl.concat(copies)
 
 
-def study_of(results: Path, traces: int, conditions: int, sites: int) -> tuple[report.Study, np.ndarray]:
+def study_of(results: Path, traces: int, conditions: int, sites: int) -> tuple[Study, np.ndarray]:
     chance = np.random.default_rng(0)
     config = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
     names = [path.name for path in sorted((results / "tables").glob("layers.*.mlp"))]
     blocks = sorted(path.stem for path in (results / "traces" / "reason").glob("*.parquet"))
-    base = report.load(
+    base = load(
         results, conditions=config["conditions"], sites=names, blocks=blocks, settings=defaults(config),
         config="", neuronpedia=None,
     )  # fmt: skip

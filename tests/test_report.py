@@ -9,7 +9,6 @@ import subprocess
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -17,9 +16,7 @@ from conftest import REPO, Study, new_study
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from thoughtscope import files, reader, report
-from thoughtscope.evidence import FIT_SCHEMA, complete
-from thoughtscope.statistics import fdr, mcnemar, wilson
-from thoughtscope.verdict import CHECKS, SCHEMA, VERDICTS
+from thoughtscope.study import load
 
 SITE = "layers.1.mlp"
 BLOCK = "00000-00003"
@@ -115,7 +112,7 @@ def test_it_is_one_file_that_answers_first(page, study):
         shown = (
             page.locator(".waterfall tr", has=page.get_by_role("rowheader", name=name)).locator("td").all_inner_texts()
         )
-        assert [int(text) for text in shown[-3:]] == [
+        assert [int(text) for text in shown[2:5]] == [
             (results == result).sum() for result in ("pass", "fail", "undecided")
         ]
     text = (study.results / "report.html").read_text(encoding="utf-8")
@@ -174,7 +171,7 @@ def test_headings_sort(page, study):
 def test_columns_without_a_number_are_left_out_and_said_so(page, study):
     assert table(study, "reason_scores")["score"].drop_nulls().is_empty()
     assert page.get_by_role("columnheader", name="ReasonScore").count() == 0
-    assert "No latent has a number for “ReasonScore”: no reasoning word" in page.locator("section.site").inner_text()
+    assert "No latent has a number for “ReasonScore” (no reasoning word" in page.locator("#layers").inner_text()
 
 
 def test_filters_hide_rows(page, study):
@@ -263,7 +260,9 @@ def test_a_dashboard_shows_the_tables(page, study):
         ]
         quartiles = table(study, "latent_histograms").filter(latent=latent, condition="reason")["quartiles"][0]
         if quartiles.len():
-            edges = page.locator(".band h4", has_text="Highest quarter").locator("small").inner_text().split(" to ")
+            edges = (
+                page.locator("#dashboard h4", has_text="Highest quarter").locator("small").inner_text().split(" to ")
+            )
             assert [number(edge) for edge in edges] == pytest.approx(quartiles.to_list()[3:], rel=6e-3)
         link = page.get_by_role("link", name="On Neuronpedia").get_attribute("href")
         assert link == f"https://www.neuronpedia.org/gpt2-small/1-mlp/{latent}"
@@ -396,9 +395,13 @@ def test_a_token_is_held_until_it_is_let_go(page, study):
     token(9).click()
     page.locator(".trace").press("Escape")
     assert "held" not in status_of(page)
-    page.get_by_label("Shade by latent").fill("47999")
-    assert page.locator(".scale").inner_text() == "not active in this trace"
-    assert "47999: not active." in status_of(page)
+    rows = pl.read_parquet(study.results / "activations" / SITE / "reason" / f"{BLOCK}.parquet").filter(trace_id=1)
+    silent = next(latent for latent in range(48) if latent not in rows["latent"])
+    for latent, scale in ((silent, "not active in this trace"), (48, "there are 48 latents")):
+        page.get_by_label("Shade by latent").fill(str(latent))
+        assert page.locator(".scale").inner_text() == scale
+        assert f"{latent}: not active." in status_of(page)
+        assert page.url.endswith(f"#trace/reason/1/{SITE}/{latent}")
 
 
 def test_a_passage_opens_its_trace(page, study):
@@ -581,194 +584,11 @@ def test_those_under_study_get_room_first():
     assert sorted(order) == sorted(traces.rows())
 
 
-def steps(*verdicts: str | None) -> pl.DataFrame:
-    """A verdict's table: None passes all checks, `?` is undecided, else the check that removes the latent."""
-    names = [VERDICTS[0] if check is None else "undecided" if check == "?" else "no" for check in verdicts]
-    removed = [None if check in (None, "?") else check for check in verdicts]
-    rows = {
-        "latent": range(len(verdicts)),
-        "verdict": names,
-        "removed_by": removed,
-        "original": True,
-        "traces": 12,
-        "of": 20,
-    }
-    return complete(pl.DataFrame(rows, schema_overrides={"removed_by": pl.String, "verdict": pl.String}), SCHEMA)
-
-
-SETTINGS = {
-    "analysis": {"top_latents": 10, "min_traces": 2, "alpha": 0.05, "max_fvu": 0.7},
-    "patterns": {"reflection": [], "planning": []},
-}
-
-
-def made_up(*tables: pl.DataFrame, traces: int = 20, **changes) -> report.Study:
-    """A study of sites with these verdicts."""
-    sites = [report.Site(f"layers.{index}.mlp", {}, {"verdict": table}, {}) for index, table in enumerate(tables)]
-    about = {
-        "experiment": "x", "conditions": ["a", "b"], "settings": SETTINGS, "config": "", "manifest": {}, "problems": {},
-        "traces": pl.DataFrame({"condition": ["a"] * traces + ["b"] * traces}), "matches": pl.DataFrame(),
-        "gate": pl.DataFrame(schema=FIT_SCHEMA), "layers": pl.DataFrame(), "sites": sites, "pictures": {},
-        "neuronpedia": None,
-    }  # fmt: skip
-    return report.Study(**about | changes)
-
-
-def finding(*tables: pl.DataFrame) -> str:
-    return report.answer(made_up(*tables))["finding"]
-
-
-def test_the_finding_follows_from_the_numbers():
-    assert finding(steps(), steps()).startswith("No latent recurs: none is among the top 10 of 2 or more traces")
-    assert finding(steps("not_a_sink")) == (
-        "No, by these checks: of 1 latent that recurs, none passes all 6. 1 fails at least one."
-    )
-    assert finding(steps("?", "?"), steps("pattern_linked")) == (
-        "Not shown: of 3 latents that recur, none passes all 6 checks. 1 fails at least one and 2 are undecided."
-    )
-    assert finding(steps(None, "?"), steps("not_a_sink", "not_merely_length", None)) == (
-        "Yes, by these checks: of 5 latents that recur, 2 pass all 6: latent 0 at layers.0.mlp, latent 2 at"
-        " layers.1.mlp. 2 fail at least one and 1 is undecided."
-    )
-    assert finding(steps(None)) == (
-        "Yes, by these checks: of 1 latent that recurs, 1 passes all 6: latent 0 at layers.0.mlp."
-    )
-    assert finding(steps(*[None] * 7)).endswith(
-        "7 pass all 6: " + ", ".join(f"latent {latent} at layers.0.mlp" for latent in range(5)) + " and 2 more."
-    )
-
-
-def test_the_counts_agree_whether_or_not_sinks_are_counted():
-    """What recurs only with sinks left out is judged like the rest, so it is in every count of the page."""
-    table = steps(None, "?", "not_a_sink").with_columns(original=pl.Series([False, True, False]))
-    answer = report.answer(made_up(table))
-    assert [count for _, count in answer["counts"]] == [3, 1, 1, 1]
-    assert [step["counts"] for step in answer["steps"]] == [[3]] + [[2]] * 6 + [[1], [1]]
-    assert "1 passes all 6: latent 0" in answer["finding"]
-
-
-def checked(*rows: str, traces: int = 12) -> pl.DataFrame:
-    """A verdict's table from each latent's results: + passes, - fails, ? is undecided."""
-    named = {"+": "pass", "-": "fail", "?": "undecided"}
-    found = [dict(zip(CHECKS, (named[mark] for mark in row), strict=True)) for row in rows]
-    removed = [next((check for check, result in row.items() if result == "fail"), None) for row in found]
-    table = steps(*["?" if "-" not in row and "?" in row else check for row, check in zip(rows, removed, strict=True)])
-    return table.with_columns(
-        pl.Series(check, [row[check] for row in found], dtype=SCHEMA[check]) for check in CHECKS
-    ).with_columns(
-        traces=pl.Series([traces - index for index in range(len(rows))], dtype=pl.UInt32), of=pl.lit(20, pl.UInt32)
-    )
-
-
-def test_how_sure_one_can_be():
-    certainty = report.answer(made_up(checked("++?+++", "++?++-", "++???+"), checked("++?+++", "++-+++")))["certainty"]
-    assert (
-        certainty[0]
-        == "Closest are latent 0 at layers.0.mlp, latent 0 at layers.1.mlp: they pass 5 checks and fail none."
-    )
-    assert certainty[1] == (
-        "No latent at all passes “recurs beyond control” (4 undecided, 1 failed), so this run could confirm none."
-    )
-    low, high = (float(edge[0]) for edge in wilson(np.array([12]), 20))
-    assert certainty[2] == (
-        "The most recurrent, latent 0 at layers.0.mlp, is among the top of 12 of 20 traces, which means"
-        f" {low:.0%} to {high:.0%} of all such traces (95\u00a0% interval)."
-    )
-    assert "there are 20 under “a”; each family of tests has a false discovery rate of 5\u00a0%" in certainty[3]
-    assert len(report.answer(made_up(checked("++++++", "?+++++")))["certainty"]) == 3
-    assert len(report.answer(made_up(steps(), traces=1))["certainty"]) == 2
-
-
-@pytest.mark.parametrize(
-    ("fvu", "low", "high", "result", "text"),
-    [
-        ((0.2, 1.1), (0.18, 1.0), (0.22, 1.2), "pass", "20% (18% to 22%) of the variance unexplained; no other place"),
-        ((0.9, 1.1), (0.85, 1.0), (0.95, 1.2), "fail", "unexplained, more than the 70% allowed; no other place"),
-        (
-            (1.5, 1.0),
-            (1.4, 0.9),
-            (1.6, 1.1),
-            "fail",
-            "no better than always saying the mean; it fits layers.0.mlp better",
-        ),
-        ((0.5, 0.49), (0.45, 0.44), (0.55, 0.54), "undecided", "unexplained; it fits layers.0.mlp better (49%)"),
-        ((0.2, 1.1), (None, None), (None, None), "undecided", "leaves 20% of the variance unexplained; no other place"),
-        ((None, None), (None, None), (None, None), "undecided", "the fit isn’t known"),
-    ],
-)
-def test_whether_an_sae_fits_is_said_as_the_check_has_it(fvu, low, high, result, text):
-    rows = {
-        "hookpoint": "layers.1.mlp",
-        "condition": None,
-        "place": ["site", "below"],
-        "site": ["layers.1.mlp", "layers.0.mlp"],
-        "used": [True, False],
-        "fvu": fvu,
-        "fvu_low": low,
-        "fvu_high": high,
-    }
-    gate = complete(pl.DataFrame(rows), FIT_SCHEMA)
-    fit = report.fit_sentence(gate, "layers.1.mlp", 0.7)
-    assert fit["result"] == result
-    assert text in fit["text"]
-
-
-def test_in_how_many_traces_alone_a_latent_must_be():
-    for tests, alpha in ((1, 0.05), (28, 0.05), (450, 0.05), (20, 0.001)):
-        pairs = report.least_apart(tests, alpha)
-        p = np.ones(tests)
-        for number, low in ((pairs, True), (pairs - 1, False)):
-            p[0] = mcnemar(np.array([number]), np.array([0]))[0]
-            assert (fdr(p)[0] < alpha) == low
-
-
-def test_too_few_traces_are_warned_of_and_only_they():
-    def headings(table, traces, tests):
-        rows = {"latent": range(tests), "control": "b", "q": [1.0] * tests}
-        study = made_up(table, traces=traces)
-        study.sites[0].tables["controls"] = pl.DataFrame(rows)
-        return [heading for heading, _ in report._few_traces(study, traces)]
-
-    assert headings(checked("??????"), 5, 1) == ["Too few traces for any claim"]
-    # Six latents in all of eight traces, and in no control, do pass among 20.
-    q = fdr(np.array([mcnemar(np.array([8]), np.array([0]))[0]] * 6 + [1.0] * 14))
-    assert q[0] < 0.05
-    assert headings(checked("??????", traces=8), 8, 20) == ["Too little recurrence to stand out", "Few traces"]
-    assert headings(checked("??????", traces=12), 40, 20) == []
-    assert headings(checked("??????", traces=9), 40, 20) == ["Too little recurrence to stand out"]
-    assert headings(steps(), 40, 0) == []
-
-
-def test_patterns_that_hardly_occur_are_warned_of():
-    traces = {"reflection": range(5), "planning": range(4)}
-    rows = [
-        {"kind": "pattern", "condition": "a", "name": name, "trace_id": trace}
-        for name, ids in traces.items()
-        for trace in [*ids, *ids]
-    ]
-    rows += [
-        {"kind": "pattern", "condition": "b", "name": "planning", "trace_id": 9},
-        {"kind": "reason", "condition": "a", "name": "planning", "trace_id": 9},
-    ]
-    ((heading, text),) = report._rare_patterns(made_up(steps(), matches=pl.DataFrame(rows)), 20)
-    assert heading == "Patterns that hardly occur"
-    assert text == "Under “a”, planning is in fewer than 5 of 20 traces; no latent can be linked to it here."
-
-
-def test_reasons_stand_beside_verdicts():
-    rows = checked("+-+?++", "++?+?+", "++++++").to_dicts()
-    assert [report._why(row) for row in rows] == [
-        "SAE doesn't fit the site",
-        "recurs beyond control, not merely lexical",
-        "",
-    ]
-
-
 def test_a_page_keeps_to_its_size_and_says_what_it_left_out(study):
     """With parcels of a megabyte each: as many as there is room for, and a sentence on the rest."""
     shown = re.search(r"<summary>All settings.*?<pre[^>]*>(.*?)</pre>", page_of(study), re.DOTALL).group(1)
     settings = json.loads(html.unescape(shown))
-    loaded = report.load(
+    loaded = load(
         study.results, conditions=["reason", "bypass"], sites=[SITE], blocks=[BLOCK], settings=settings, config="",
         neuronpedia=None,
     )  # fmt: skip

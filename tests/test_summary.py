@@ -49,7 +49,8 @@ def test_summary():
     assert "- direct: 4 traces, 8 tokens written (median 2), 0 truncated, 0 of 4 graded answers correct" in lines
     headline = next(line for line in lines if line.startswith("Of 4 recurring latents, "))
     assert headline.endswith(
-        "1 passes all 6 checks, 1 is undecided, 2 removed: 1 active on sink tokens; 1 a token detector."
+        "1 passes all 6 checks, 1 is undecided, 2 removed, by the first they fail: 1 active on sink tokens; 1 a token"
+        " detector."
     )
     assert any(line.startswith("| 7 ") and "no: a token detector" in line for line in lines)
     of_site = [line for line in lines if "latents active" in line]

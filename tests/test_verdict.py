@@ -400,6 +400,7 @@ def test_when_a_latent_is_not_merely_length(about, ends, result):
         ((0.5, 0.1), (0.45, 0.05), (0.55, 0.15), "fail"),
         ((0.5, 0.49), (0.45, 0.44), (0.55, 0.54), "undecided"),
         ((0.9, 1.1), (0.8, 1.0), (0.95, 1.2), "fail"),
+        ((0.9, 0.89), (0.8, 0.79), (0.95, 0.94), "fail"),  # for certain, whatever else fits
         ((0.68, 1.1), (0.6, 1.0), (0.75, 1.2), "undecided"),
         ((0.2, 1.1), (None, None), (None, None), "undecided"),
     ],

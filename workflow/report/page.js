@@ -5,7 +5,7 @@ const core = JSON.parse(document.getElementById("core").textContent);
 
 /** Make an element: attributes, of which functions are listeners, then children (elements or text; null is left out). */
 function el(name, attributes = {}, ...children) {
-  const svg = ["svg", "rect", "text", "line", "path", "g", "title"].includes(name);
+  const svg = ["svg", "rect", "text", "path", "title"].includes(name);
   const node = svg ? document.createElementNS("http://www.w3.org/2000/svg", name) : document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) {
     if (value === null || value === undefined || value === false) continue;
@@ -43,7 +43,6 @@ function number(value, digits = 3) {
   return text.replaceAll("-", "−");
 }
 
-const percent = (value) => (value === null || value === undefined ? "–" : `${Math.round(100 * value)}%`);
 const counted = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
 const range = (low, high) => (low === null || low === undefined ? "" : ` (${number(low)} to ${number(high)})`);
 const held = (condition, id) => document.getElementById(`parcel-trace-${condition}-${id}`) !== null;
@@ -127,7 +126,8 @@ function shade(span, value, most) {
 // Dashboards.
 
 const dialog = document.getElementById("dashboard");
-let opener = null;
+let opener = null; // the link that opened it, if one did
+let left = null; // the dashboard that was last left for a trace, and how far down it was
 
 function latentLink(site, latent, text = String(latent)) {
   const known = core.latents[site].includes(latent);
@@ -186,7 +186,7 @@ function strip(board, site, latent) {
   const most = Math.max(...Object.values(board.strip).flat().map(([, , max]) => max), 1e-12);
   return core.conditions.map((condition, index) => {
     const found = new Map(board.strip[condition].map(([id, rank, max]) => [id, [rank, max]]));
-    const traces = core.traces.filter(([number_]) => number_ === index);
+    const traces = core.traces.filter((row) => row[0] === index);
     const tops = [...found.values()].filter(([rank]) => rank <= core.top).length;
     const cells = traces.map(([, id, correct]) => {
       const [rank, max] = found.get(id) ?? [null, 0];
@@ -202,7 +202,7 @@ function strip(board, site, latent) {
     const name = `${condition}: among the top ${core.top} in ${tops} of ${traces.length} traces, active in ${found.size}`;
     return el("div", { class: "strip" }, el("div", { class: "name" }, name),
       el("div", { class: "cells", role: "group", "aria-label": `${name}; the arrow keys move`, keydown: walk }, cells));
-  }).concat(el("p", { class: "legend" }, `A cell a trace: its rank there, filled by its maximum, outlined among the top ${core.top}; below, the answer: ✓ correct, ✗ wrong, · not graded.`));
+  }).concat(el("p", { class: "legend" }, `A cell a trace: its rank there if below 100, filled by its maximum, outlined among the top ${core.top}; below, the answer: ✓ correct, ✗ wrong, · not graded.`));
 }
 
 /** Move the focus among the cells of a strip, which are one stop of the tab key. */
@@ -216,23 +216,23 @@ function walk(event) {
   cell.focus();
 }
 
-const BANDS = { top: "Top activations", q4: "Highest quarter", q3: "Third quarter", q2: "Second quarter", q1: "Lowest quarter" };
+/** Title of each band of passages, and which quarter of the activations it is. */
+const BANDS = { top: ["Top activations"], q4: ["Highest quarter", 3], q3: ["Third quarter", 2], q2: ["Second quarter", 1], q1: ["Lowest quarter", 0] };
 
 function passages(board, tokens, site, latent) {
   const most = Math.max(...board.histograms.map((row) => row.largest), 1e-12);
   const cuts = board.histograms[0].quartiles;
   if (!board.passages.length) return [el("p", {}, "None: it is active on no generated token that counts.")];
-  return Object.entries(BANDS).map(([band, title]) => {
+  return Object.entries(BANDS).map(([band, [title, quarter]]) => {
     const rows = board.passages.filter((row) => row[0] === band);
     if (!rows.length) return null;
-    const quarter = { q1: 0, q2: 1, q3: 2, q4: 3 }[band];
     const span = quarter === undefined ? "each from another trace" : `${number(cuts[quarter])} to ${number(cuts[quarter + 1])}`;
-    return el("div", { class: "band" }, el("h4", {}, `${title} `, el("small", {}, span)), rows.map(([, condition, id, start, peak, ids, at]) => {
+    return el("div", {}, el("h4", {}, `${title} `, el("small", {}, span)), rows.map(([, condition, id, start, peak, ids, at]) => {
       const index = core.conditions.indexOf(condition);
       const text = ids.map((token, offset) => {
         const value = at[offset];
-        const title_ = `${tokens[token][0]}: ${value === null ? "not read" : number(value)}`;
-        return tokenSpan(tokens[token], value, most, { title: title_, class: start + offset === peak ? "token peak" : "token" });
+        const about = `${tokens[token][0]}: ${value === null ? "not read" : number(value)}`;
+        return tokenSpan(tokens[token], value, most, { title: about, class: start + offset === peak ? "token peak" : "token" });
       });
       const where = `${condition} ${id}`;
       return el("div", { class: "passage" },
@@ -260,7 +260,7 @@ function dashboard(board, tokens, site, latent) {
         step(-1, "prev", "Previous latent of the table", "←"), el("span", {}, `${place + 1} of ${order.length}`), step(1, "next", "Next latent of the table", "→"),
         el("button", { type: "button", click: () => dialog.close() }, "Close"))),
     el("p", {}, el("span", { class: `verdict ${board.verdict.replace(" ", "-")}` }, board.verdict), board.why ? ` (${board.why}). ` : ". ",
-      `Among the top ${core.top} in ${board.traces} of ${counted(board.of, "trace")} under “${core.conditions[0]}” (95 % interval ${percent(board.interval[0])} to ${percent(board.interval[1])} of all such traces).`,
+      `Among the top ${core.top} in ${board.traces} of ${counted(board.of, "trace")} under “${core.conditions[0]}” (95% interval ${board.interval} of all such traces).`,
       board.neuronpedia ? [" ", el("a", { href: board.neuronpedia, rel: "noreferrer" }, "On Neuronpedia")] : null),
     part("Checks", table("Checks", ["check", "result", "number", "what it is", "why"], board.checks.map(([check, result, value, note]) =>
       [check, el("span", { class: "result" }, el("span", { class: `check ${result}` }), ` ${result}`), number(value), core.numbers[check], note]))),
@@ -287,7 +287,7 @@ function dashboard(board, tokens, site, latent) {
       board.patterns.map((row) => row.note ? [row.pattern, row.note, "–", "–", "–", "–", "–"] : [row.pattern, row.traces, number(row.mean_inside), number(row.mean_outside),
         `${number(row.difference)}${range(row.low, row.high)}`, number(row.p), number(row.q)])),
       reason ? el("p", {}, reason.score === null ? `ReasonScore: ${reason.note}.` : `ReasonScore ${number(reason.score)}${range(reason.low, reason.high)}, q ${number(reason.q)}${reason.that_word === null ? "" : `; without “${reason.that_word}” ${number(reason.least_without_a_word)}`}.`) : null),
-    board.words?.tokens ? part("Which tokens it is on", el("p", {}, `Active on ${counted(board.words.tokens, "token")} of ${counted(board.words.types, "type")}. Share of its activation on one type ${percent(board.words.top_1)}, on three ${percent(board.words.top_3)}, on ten ${percent(board.words.top_10)}; ${counted(board.words.types_90, "type")} ${board.words.types_90 === 1 ? "holds" : "hold"} 90%. Variance between types: ${percent(board.words.eta_squared)}, by chance ${percent(board.words.eta_squared_by_chance)}.`)) : null,
+    board.words?.tokens ? part("Which tokens it is on", el("p", {}, `Active on ${counted(board.words.tokens, "token")} of ${counted(board.words.types, "type")}. Share of its activation on one type ${board.words.top_1}, on three ${board.words.top_3}, on ten ${board.words.top_10}; ${counted(board.words.types_90, "type")} ${board.words.types_90 === 1 ? "holds" : "hold"} 90%. Variance between types: ${board.words.eta_squared}, by chance ${board.words.eta_squared_by_chance}.`)) : null,
     part("Outcomes", table("Outcomes", ["outcome", "of its", "AUROC (95 %)", "q", "length alone", "at equal length"],
       board.outcomes.map((row) => row.note ? [row.outcome, row.value, row.note, "–", "–", "–"] : [row.outcome, row.value, `${number(row.auroc)}${range(row.low, row.high)}`, number(row.q), number(row.length_auroc), number(row.within_length)]))),
     board.contrasts.length ? part("Contrasts", table("Contrasts", ["contrast", "pairs", "effect", "p", "q"],
@@ -300,14 +300,16 @@ async function openDashboard(site, latent) {
   const [boards, tokens] = await Promise.all([unpack(`site-${site}`), unpack("tokens")]);
   const stepping = dialog.open ? document.activeElement.rel : "";
   if (!dialog.open) {
-    opener = document.activeElement === document.body ? null : document.activeElement;
+    opener = document.activeElement.hash === location.hash ? document.activeElement : null;
     dialog.showModal();
   }
   const content = Object.hasOwn(boards, latent) ? dashboard(boards[latent], tokens, site, Number(latent)) : [el("div", { class: "head" },
     el("h2", { id: "dashboard-title", tabindex: "-1" }, `No dashboard for latent ${latent}`), el("button", { type: "button", click: () => dialog.close() }, "Close")),
     el("p", {}, `It isn’t among the leading latents of ${core.sites[site]}, which alone have one; the trace reader can shade by it.`)];
   dialog.replaceChildren(...content);
-  dialog.scrollTop = 0;
+  dialog.dataset.hash = location.hash;
+  dialog.scrollTop = left?.hash === location.hash ? left.top : 0;
+  left = null;
   dialog.querySelector(stepping ? `a[rel=${stepping}]` : "#dashboard-title").focus({ preventScroll: true });
 }
 
@@ -336,7 +338,10 @@ function follow() {
 
 function followTrace(condition, id, site, latent, position) {
   const index = core.conditions.indexOf(condition);
-  if (dialog.open) dialog.close();
+  if (dialog.open) {
+    left = { hash: dialog.dataset.hash, top: dialog.scrollTop };
+    dialog.close();
+  }
   if (!held(index, id)) return;
   const numeric = (text) => (/^\d+$/.test(text ?? "") ? Number(text) : null);
   openTrace(index, Number(id), Math.max(0, core.sites.indexOf(site)), numeric(latent), numeric(position), true);
@@ -419,6 +424,7 @@ async function showTrace(jump = false) {
   Object.assign(reader, { trace, tokens, active: activeLatents(trace.sites[reader.site], trace.tokens.length) });
   ui.trace.value = `${condition} ${id}`;
   ui.site.value = String(reader.site);
+  ui.latent.max = core.sizes[reader.site] - 1;
   ui.latents.replaceChildren(...core.latents[reader.site].map((latent) => el("option", { value: latent })));
   const about = core.traces.find((row) => row[0] === condition && row[1] === id);
   const verdict = about[2] === null ? `not graded${about[3] === "length" ? ", as it didn’t come to an end" : ""}` : about[2] ? "correct" : "wrong";
@@ -444,6 +450,7 @@ async function showTrace(jump = false) {
     document.getElementById("traces").scrollIntoView();
     ui.text.focus({ preventScroll: true });
   }
+  remember();
   if (reader.at === null) {
     ui.status.replaceChildren("Point at a token.");
     ui.active.replaceChildren();
@@ -465,14 +472,15 @@ function paint() {
   reader.values = reader.active.map((active) => active.find(([latent]) => latent === reader.latent)?.[1] ?? 0);
   const most = Math.max(...reader.values);
   ui.spans.forEach((span, at) => shade(span, reader.values[at], most));
-  ui.scale.replaceChildren(reader.latent === null ? "" : most ? `active on ${counted(reader.values.filter(Boolean).length, "token")}, shaded up to ${number(most)}` : "not active in this trace");
+  ui.scale.replaceChildren(reader.latent === null ? "" : reader.latent >= core.sizes[reader.site] ? `there are ${core.sizes[reader.site]} latents` : most ? `active on ${counted(reader.values.filter(Boolean).length, "token")}, shaded up to ${number(most)}` : "not active in this trace");
 }
 
 function shadeBy(latent) {
   reader.latent = latent;
   paint();
-  for (const button of ui.active.querySelectorAll("button")) button.setAttribute("aria-pressed", String(button.textContent === String(latent)));
+  for (const button of ui.active.querySelectorAll("button")) button.setAttribute("aria-pressed", String(button.value === String(latent)));
   if (reader.at !== null) describe();
+  remember();
 }
 
 function pointed(event) {
@@ -484,7 +492,13 @@ function pointed(event) {
 function pin(at, hold = true) {
   reader.pinned = hold;
   select(at);
-  if (hold) history.replaceState(null, "", traceAddress(reader.condition, reader.id, reader.site, reader.latent, at));
+  remember();
+}
+
+/** Keep the page's address that of what the reader shows, once it is about the reader. */
+function remember() {
+  const { condition, id, site, latent, at, pinned } = reader;
+  if (pinned || location.hash.startsWith("#trace/")) history.replaceState(null, "", traceAddress(condition, id, site, latent, pinned ? at : null));
 }
 
 /** Say what the chosen token is, and how active there the latent that shades. */
@@ -508,7 +522,7 @@ function select(at) {
   ui.active.replaceChildren(
     el("p", {}, read ? `${counted(active.length, "active latent")} at ${core.sites[reader.site]}:` : "The last token was never read: it has no activations."),
     el("ol", { class: "active" }, active.map(([latent, value]) => el("li", {},
-      el("button", { type: "button", title: "Shade by this latent", "aria-pressed": String(latent === reader.latent), click: () => { ui.latent.value = latent; shadeBy(latent); } }, String(latent)),
+      el("button", { type: "button", value: latent, title: "Shade by this latent", "aria-pressed": String(latent === reader.latent), click: () => { ui.latent.value = latent; shadeBy(latent); } }, String(latent)),
       el("meter", { min: 0, max: most, value, "aria-label": `activation of ${latent}` }), ` ${number(value)} `,
       core.latents[reader.site].includes(latent) ? latentLink(reader.site, latent, "dashboard") : null))));
 }

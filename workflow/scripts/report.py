@@ -9,10 +9,11 @@ with job(snakemake.log[0], snakemake.rule) as log:
 
     import polars as pl
     from thoughtscope import config, files, provenance, reader, report
+    from thoughtscope.study import load
 
     given, params, results = snakemake.input, snakemake.params, Path(snakemake.output[0]).parent
     named = {name: params.get(name) for name in ("conditions", "sites", "blocks")}
-    study = report.load(
+    study = load(
         results, **named, settings=json.loads(params.settings), config=params.config, neuronpedia=params.neuronpedia
     )
     tokens = reader.Tokens.of(pl.read_parquet(given.vocabulary))

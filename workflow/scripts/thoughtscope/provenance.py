@@ -87,7 +87,7 @@ BLOCK = re.compile(r"\d+-\d+")
 ROOMS = ("problems", "models", "traces", "saes", "activations", "features", "evidence", "verdict", "plots", "report")
 """The rule files, in the order in which data walks through them."""
 
-COLUMN, LINE, BOX = 150, 24, (128, 18)
+COLUMN, LINE, BOX = 136, 24, (122, 18)
 """Width of a column and height of a line of the rule graph, and the size of a box, in pixels."""
 
 

@@ -21,8 +21,8 @@ LEVELS = 255
 """Steps, even in the logarithm, to which the reader's activations are rounded: from the smallest to the largest of a
 trace at a site."""
 
-DIGITS = 4
-"""Significant digits of the numbers in dashboards."""
+DIGITS = 6
+"""Significant digits of the numbers in dashboards, which are shown with three: rounded twice, few come out another."""
 
 
 def pack(value: Any) -> str:
@@ -31,14 +31,14 @@ def pack(value: Any) -> str:
     return base64.b64encode(gzip.compress(text.encode("utf-8"), 9, mtime=0)).decode("ascii")
 
 
-def brief(value: Any) -> Any:
-    """Return a value, and what is in it, with floats rounded to DIGITS significant digits."""
+def brief(value: Any, digits: int = DIGITS) -> Any:
+    """Return a value, and what is in it, with floats rounded to so many significant digits."""
     if isinstance(value, float):
-        return float(f"{value:.{DIGITS}g}")
+        return float(f"{value:.{digits}g}")
     if isinstance(value, Mapping):
-        return {key: brief(part) for key, part in value.items()}
+        return {key: brief(part, digits) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [brief(part) for part in value]
+        return [brief(part, digits) for part in value]
     return value
 
 

@@ -132,6 +132,8 @@ def fits(fit: pl.DataFrame, max_fvu: float) -> Check:
     best = fit.drop_nulls("fvu").sort("fvu").row(0, named=True)
     if row["fvu_low"] is None or row["fvu_high"] is None:
         return "undecided", row["fvu"], f"FVU {row['fvu']:.2f}, from one problem"
+    if row["fvu_low"] > max_fvu:
+        return "fail", row["fvu"], f"FVU {row['fvu']:.2f} ({row['fvu_low']:.2f} to {row['fvu_high']:.2f})"
     if best["fvu"] < row["fvu"]:
         apart = best["fvu_high"] is not None and best["fvu_high"] < row["fvu_low"]
         return (
@@ -140,8 +142,7 @@ def fits(fit: pl.DataFrame, max_fvu: float) -> Check:
             f"the SAE fits {best['site']} better (FVU {best['fvu']:.2f})",
         )
     note = f"FVU {row['fvu']:.2f} ({row['fvu_low']:.2f} to {row['fvu_high']:.2f}), best at this site"
-    result = "pass" if row["fvu_high"] <= max_fvu else "fail" if row["fvu_low"] > max_fvu else "undecided"
-    return result, row["fvu"], note
+    return ("pass" if row["fvu_high"] <= max_fvu else "undecided"), row["fvu"], note
 
 
 def _recurs(compared: list[dict[str, Any]], alpha: float, min_excess: float) -> Check:
@@ -198,8 +199,8 @@ def _pattern_linked(tests: list[dict[str, Any]], alpha: float, min_link: float) 
     likely = [row["pattern"] for row in able if row["high"] >= min_link * row["mean_outside"]]
     if not rare and not likely:
         return "fail", best["q"], note
-    why = "too rarely active in traces that have it" if rare else "there is room for a link"
-    return "undecided", best["q"], f"{note}; {', '.join(sorted(rare or likely))}: {why}"
+    why = "too rarely active in traces with" if rare else "room is left for a link to"
+    return "undecided", best["q"], f"{note}; {why} {', '.join(sorted(rare or likely))}"
 
 
 def _not_lexical(words: Mapping[str, Any], most: float) -> Check:
@@ -238,7 +239,7 @@ def _not_length(about: Mapping[str, Any], ends: list[dict[str, Any]], alpha: flo
 FAILED = {
     "not_a_sink": "active on sink tokens",
     "fits_its_site": "SAE doesn't fit the site",
-    "recurs_beyond_control": "as often under a control",
+    "recurs_beyond_control": "hardly more often than under a control",
     "pattern_linked": "linked to no pattern",
     "not_merely_lexical": "a token detector",
     "not_merely_length": "follows a trace's length",
@@ -265,15 +266,22 @@ def headline(table: pl.DataFrame) -> str:
         f"{before - after} {FAILED[check]}" for (_, before), (check, after) in pairwise(steps[:-1]) if before > after
     ]
     text = (
-        f"Of {counted(candidates, 'recurring latent')}, {survivors or 'none'} {'passes' if survivors < 2 else 'pass'}"
-        f" all {len(CHECKS)} checks, {left - survivors or 'none'} {'is' if left - survivors < 2 else 'are'} undecided"
+        f"Of {counted(candidates, 'recurring latent')}, {survivors or 'none'} {agree(survivors, 'passes', 'pass')}"
+        f" all {len(CHECKS)} checks, {left - survivors or 'none'} {agree(left - survivors, 'is', 'are')} undecided"
     )
-    return f"{text}, {candidates - left} removed: {'; '.join(removed)}." if removed else f"{text}, none is removed."
+    if not removed:
+        return f"{text}, none is removed."
+    return f"{text}, {candidates - left} removed, by the first they fail: {'; '.join(removed)}."
 
 
 def counted(number: int, noun: str) -> str:
     """Return a number and its noun, with an s where there isn't one."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def agree(number: int, one: str, many: str) -> str:
+    """Return the word that goes with a number: `one` with 1 and with none."""
+    return one if number < 2 else many
 
 
 def waterfall(table: pl.DataFrame) -> list[tuple[str, int]]:
