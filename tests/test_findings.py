@@ -155,12 +155,12 @@ def test_how_sure_one_can_be():
     ("fvu", "low", "high", "result", "text"),
     [
         ((0.2, 1.1), (0.18, 1.0), (0.22, 1.2), "pass",
-         "the SAE leaves 20% (18% to 22%) of the variance unexplained, of the 70% allowed; no other place"),
+         "the SAE leaves 20% (18% to 22%) of the variance unexplained, at most 70% is allowed; no other place"),
         ((0.9, 1.1), (0.85, 1.0), (0.95, 1.2), "fail", "unexplained, more than the 70% allowed; no other place"),
         ((1.5, 1.0), (1.4, 0.9), (1.6, 1.1), "fail",
          "unexplained, no better than always saying the mean; it fits layers.0.mlp better (100%)"),
-        ((0.5, 0.49), (0.45, 0.44), (0.55, 0.54), "undecided", "of the 70% allowed; it fits layers.0.mlp better (49%)"),
-        ((0.2, 1.1), (None, None), (None, None), "undecided", "leaves 20% of the variance unexplained, of the 70%"),
+        ((0.5, 0.49), (0.45, 0.44), (0.55, 0.54), "undecided", "allowed; it fits layers.0.mlp better (49%)"),
+        ((0.2, 1.1), (None, None), (None, None), "undecided", "leaves 20% of the variance unexplained, at most 70%"),
         ((None, None), (None, None), (None, None), "undecided", "the fit isn’t known"),
     ],
 )  # fmt: skip

@@ -150,11 +150,12 @@ def fit_sentence(study: Study, site: str) -> dict[str, Any]:
         return {"site": site, "text": "the fit isn’t known: there is no variance to explain", "result": "undecided"}
     used, best = known.filter("used").row(0, named=True), known.row(0, named=True)
     interval = f" ({used['fvu_low']:.0%} to {used['fvu_high']:.0%})" if used["fvu_low"] is not None else ""
-    text = f"the SAE leaves {used['fvu']:.0%}{interval} of the variance unexplained, "
+    allowed = f"at most {max_fvu:.0%} is allowed"
     if used["fvu"] >= 1:
-        text += "no better than always saying the mean"
-    else:
-        text += f"{'more than' if used['fvu'] > max_fvu else 'of'} the {max_fvu:.0%} allowed"
+        allowed = "no better than always saying the mean"
+    elif used["fvu"] > max_fvu:
+        allowed = f"more than the {max_fvu:.0%} allowed"
+    text = f"the SAE leaves {used['fvu']:.0%}{interval} of the variance unexplained, {allowed}"
     if best["fvu"] < used["fvu"]:
         text += f"; it fits {best['site']} better ({best['fvu']:.0%})"
     else:
