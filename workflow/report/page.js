@@ -279,16 +279,16 @@ function dashboard(board, tokens, site, latent) {
         board.neighbours.map(([other, cosine]) => [latentLink(site, other), number(cosine)]))),
       part("Nearest by co-activation", board.coactive.length ? table("Nearest latents by co-activation", ["latent", "φ", "both on"],
         board.coactive.map(([other, phi, both]) => [latentLink(site, other), number(phi), counted(both, "token")])) : el("p", {}, "None."))),
-    board.controls.length ? part("Controls", table("Controls", ["control", "traces", "excess (95 %)", "p", "q", "with sinks"],
+    board.controls.length ? part("Controls", table("Controls", ["control", "traces", "excess (95%)", "p", "q", "with sinks"],
       board.controls.map((row) => [row.control, `${row.traces} against ${row.traces_control} of ${row.of}`,
         `${number(row.excess)}${range(row.excess_low, row.excess_high)}`, number(row.p), number(row.q),
         `${row.traces_with_sinks} against ${row.traces_control_with_sinks}`]))) : null,
-    part("Thinking patterns", table("Thinking patterns", ["pattern", "traces", "inside", "outside", "difference (95 %)", "p", "q"],
+    part("Thinking patterns", table("Thinking patterns", ["pattern", "traces", "inside", "outside", "difference (95%)", "p", "q"],
       board.patterns.map((row) => row.note ? [row.pattern, row.note, "–", "–", "–", "–", "–"] : [row.pattern, row.traces, number(row.mean_inside), number(row.mean_outside),
         `${number(row.difference)}${range(row.low, row.high)}`, number(row.p), number(row.q)])),
       reason ? el("p", {}, reason.score === null ? `ReasonScore: ${reason.note}.` : `ReasonScore ${number(reason.score)}${range(reason.low, reason.high)}, q ${number(reason.q)}${reason.that_word === null ? "" : `; without “${reason.that_word}” ${number(reason.least_without_a_word)}`}.`) : null),
     board.words?.tokens ? part("Which tokens it is on", el("p", {}, `Active on ${counted(board.words.tokens, "token")} of ${counted(board.words.types, "type")}. Share of its activation on one type ${board.words.top_1}, on three ${board.words.top_3}, on ten ${board.words.top_10}; ${counted(board.words.types_90, "type")} ${board.words.types_90 === 1 ? "holds" : "hold"} 90%. Variance between types: ${board.words.eta_squared}, by chance ${board.words.eta_squared_by_chance}.`)) : null,
-    part("Outcomes", table("Outcomes", ["outcome", "of its", "AUROC (95 %)", "q", "length alone", "at equal length"],
+    part("Outcomes", table("Outcomes", ["outcome", "of its", "AUROC (95%)", "q", "length alone", "at equal length"],
       board.outcomes.map((row) => row.note ? [row.outcome, row.value, row.note, "–", "–", "–"] : [row.outcome, row.value, `${number(row.auroc)}${range(row.low, row.high)}`, number(row.q), number(row.length_auroc), number(row.within_length)]))),
     board.contrasts.length ? part("Contrasts", table("Contrasts", ["contrast", "pairs", "effect", "p", "q"],
       board.contrasts.map((row) => row.note ? [row.contrast, row.note, "–", "–", "–"] : [row.contrast, row.pairs, number(row.effect), number(row.p), number(row.q)]))) : null,
@@ -298,6 +298,7 @@ function dashboard(board, tokens, site, latent) {
 
 async function openDashboard(site, latent) {
   const [boards, tokens] = await Promise.all([unpack(`site-${site}`), unpack("tokens")]);
+  if (location.hash !== `#${core.sites[site]}/${latent}`) return; // another place was asked for meanwhile
   const stepping = dialog.open ? document.activeElement.rel : "";
   if (!dialog.open) {
     opener = document.activeElement.hash === location.hash ? document.activeElement : null;
@@ -430,7 +431,7 @@ async function showTrace(jump = false) {
   const verdict = about[2] === null ? `not graded${about[3] === "length" ? ", as it didn’t come to an end" : ""}` : about[2] ? "correct" : "wrong";
   const packed = trace.sites[reader.site];
   const names = [...new Set(trace.patterns.map((match) => match[0]))].sort();
-  ui.about.replaceChildren(`${counted(trace.tokens.length - trace.prompt, "token")}, ${about[3] === "length" ? "truncated" : "ended by the model"}; answer ${about[4] ?? "none"}, reference ${about[5]}: ${verdict}. Activations are within ${number(100 * Math.expm1(Math.log(packed.high / packed.low) / LEVELS / 2), 2)} %. `,
+  ui.about.replaceChildren(`${counted(trace.tokens.length - trace.prompt, "token")}, ${about[3] === "length" ? "truncated" : "ended by the model"}; answer ${about[4] ?? "none"}, reference ${about[5]}: ${verdict}. Activations are within ${number(100 * Math.expm1(Math.log(packed.high / packed.low) / LEVELS / 2), 2)}%. `,
     ...(names.length ? ["Underlined: ", ...names.flatMap((name, index) => [index ? ", " : "", el("span", { class: "pattern", title: "thinking pattern" }, name)])] : ["No word of a thinking pattern (see methods)."]));
   const inside = trace.tokens.map(() => []);
   for (const [name, start, end, text] of trace.patterns) for (let at = start; at < end; at += 1) inside[at].push(`${name} (${text})`);

@@ -23,13 +23,13 @@ PICTURES = {
     "verdict": "The verdict on each leading latent, by the share of its activation on its three top token types and,"
     " where there is one, its ReasonScore",
     "patterns": "How much more active each leading latent is inside a thinking pattern's windows than outside",
-    "recurrence": "In how many traces each leading latent is among the top, by condition, with 95 % intervals",
+    "recurrence": "In how many traces each leading latent is among the top, by condition, with 95% intervals",
     "outcomes": "How well each leading latent tells correct and truncated traces, beside what trace length alone tells",
 }
 """The pictures of a site that the page shows, and what is in them."""
 
 PICTURES_ACROSS = {
-    "site_gate": "How much of the variance each SAE leaves unexplained at its site and around it, with 95 % intervals",
+    "site_gate": "How much of the variance each SAE leaves unexplained at its site and around it, with 95% intervals",
     "layers": "How recurrence falls off from latent to latent at each site, by condition",
     "pattern_counts": "How often each thinking pattern is in the text, by condition",
 }
