@@ -129,6 +129,10 @@ def test_the_counts_agree_whether_or_not_sinks_are_counted():
 
 
 def test_how_sure_one_can_be():
+    meaning = findings.answer(made_up(checked("++?+++")))["meaning"]
+    assert meaning.startswith("A latent recurs if it is among the 10 most active of at least 2 traces under “a”,")
+    more = findings.answer(made_up(checked("++?+++", traces=8), checked("++?+++", traces=9)))["certainty"][0]
+    assert more.startswith("Closest are latent 0 at layers.1.mlp, latent 0 at layers.0.mlp:")
     certainty = findings.answer(made_up(checked("++?+++", "++?++-", "++???+"), checked("++?+++", "++-+++")))[
         "certainty"
     ]
@@ -217,6 +221,11 @@ def test_too_few_traces_are_warned_of_and_only_they():
     assert of(checked("??????", traces=12), 40, 20) == {}
     assert list(of(checked("??????", traces=9), 40, 20)) == ["Too little recurrence to stand out"]
     assert of(steps(), 40, 0) == {}
+    # Each control is a family of its own.
+    rows = {"control": ["b"] * 12 + ["c"] * 12, "q": [1.0] * 24}
+    two = site_of(checked("??????", traces=9), controls=pl.DataFrame(rows))
+    assert findings.least_apart(12, 0.05) == 9 < findings.least_apart(24, 0.05)
+    assert "Too little recurrence to stand out" not in warned(made_up(sites=[two]))
 
 
 def test_patterns_that_hardly_occur_are_warned_of():

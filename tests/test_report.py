@@ -1,22 +1,28 @@
 """The report in a real browser: what it says and does, checked against the tables; hostile text, no network."""
 
+import base64
+import hashlib
 import html
 import json
 import os
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from conftest import REPO, Study, new_study
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from thoughtscope import files, reader, report
+from thoughtscope import files, provenance, reader, report
+from thoughtscope.findings import share_interval
 from thoughtscope.study import load
+from thoughtscope.verdict import CHECKS, SCHEMA, VERDICTS, fits
 
 SITE = "layers.1.mlp"
 BLOCK = "00000-00003"
@@ -64,7 +70,7 @@ def browser():
         browser.close()
 
 
-def open_page(browser: Browser, study: Study, hash_: str = "", **options) -> Page:
+def open_page(browser: Browser, folder: Path, hash_: str = "", **options) -> Page:
     """Open the report from its file, with the network off; `page.seen` collects what must not be."""
     context = browser.new_context(**({"viewport": {"width": 1280, "height": 900}} | options))
     context.set_offline(True)
@@ -74,13 +80,13 @@ def open_page(browser: Browser, study: Study, hash_: str = "", **options) -> Pag
     page.on("pageerror", lambda error: page.seen.append(str(error)))
     page.on("dialog", lambda dialog: page.seen.append(dialog.message))
     page.on("request", lambda request: request.url.startswith(("file:", "data:")) or page.seen.append(request.url))
-    page.goto((study.results / "report.html").as_uri() + hash_)
+    page.goto((folder / "report.html").as_uri() + hash_)
     return page
 
 
 @pytest.fixture
 def page(browser, study):
-    page = open_page(browser, study)
+    page = open_page(browser, study.results)
     yield page
     assert page.seen == []
     page.context.close()
@@ -272,7 +278,7 @@ def test_a_dashboard_shows_the_tables(page, study):
 
 
 def test_dashboards_have_addresses_and_follow_each_other(browser, study):
-    page = open_page(browser, study)
+    page = open_page(browser, study.results)
     page.get_by_role("columnheader", name="latent", exact=True).get_by_role("button").click()
     order = shown_latents(page)
     page.locator(f'#latents-0 tr[data-latent="{order[1]}"] a').click()
@@ -290,7 +296,7 @@ def test_dashboards_have_addresses_and_follow_each_other(browser, study):
     page.locator("#dashboard").wait_for(state="hidden")
     page.context.close()
 
-    page = open_page(browser, study, f"#{SITE}/{order[1]}")
+    page = open_page(browser, study.results, f"#{SITE}/{order[1]}")
     page.get_by_role("heading", name=f"Latent {order[1]} ").wait_for()
     page.get_by_role("button", name="Close").click()
     assert not page.locator("#dashboard").is_visible()
@@ -300,6 +306,8 @@ def test_dashboards_have_addresses_and_follow_each_other(browser, study):
         page.evaluate("hash => { location.hash = hash; }", address)
         page.get_by_role("heading", name=f"No dashboard for latent {address.partition('/')[2]}").wait_for()
         page.keyboard.press("Escape")
+        while page.evaluate("location.hash"):  # the dialog's end is told of a moment later
+            page.wait_for_timeout(10)
     for address in ("%E0%A4%A", "trace/x/y/z", "trace", f"trace/reason/99/{SITE}/1", "nowhere/1"):
         page.evaluate("hash => { location.hash = hash; }", address)
     assert not page.locator("#dashboard").is_visible()
@@ -465,10 +473,29 @@ def test_hostile_text_is_text(page, study):
     assert page.locator("#reader").evaluate("node => node.querySelectorAll('b b, script, img').length") == 0
 
 
+def test_nothing_but_its_own_script_can_run(page, study):
+    """The page allows one script, by its hash; and all that its template puts in as it is, is the page's own."""
+    code = (REPO / "workflow" / "report" / "page.js").read_bytes()
+    digest = base64.b64encode(hashlib.sha256(code).digest()).decode()
+    assert page.locator("meta[http-equiv=Content-Security-Policy]").get_attribute("content") == (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    )
+    template = (REPO / "workflow" / "report" / "page.html.j2").read_text()
+    assert sorted(re.findall(r"{{ (\w+) \| safe }}", template)) == ["code", "data", "parcel", "style"]
+    assert len(re.findall(r"\bsafe\b", template.partition("#}")[2])) == 4
+    assert not re.search(r"autoescape|Markup", template)
+    study = loaded(study)
+    hostile = "</script><b id=hostile><!--"
+    page_ = render(replace(study, traces=study.traces.with_columns(predicted=pl.lit(hostile))))
+    assert hostile not in page_
+    assert "</script>\\u003c" not in page_
+    assert page_.count("\\u003c/script>\\u003cb id=hostile>\\u003c!--") == len(study.traces)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_accessibility(browser, study, scheme, width):
-    page = open_page(browser, study, color_scheme=scheme, viewport={"width": width, "height": 800})
+    page = open_page(browser, study.results, color_scheme=scheme, viewport={"width": width, "height": 800})
     axe = Axe()
 
     def check():
@@ -486,7 +513,7 @@ def test_accessibility(browser, study, scheme, width):
 
 
 def test_without_script_it_can_still_be_read(browser, study):
-    page = open_page(browser, study, java_script_enabled=False)
+    page = open_page(browser, study.results, java_script_enabled=False)
     assert page.locator(".finding").is_visible()
     assert page.locator("#latents-0 tbody tr").count() == len(table(study, "verdict"))
     assert "need JavaScript" in page.locator("#reader").inner_text()
@@ -494,9 +521,13 @@ def test_without_script_it_can_still_be_read(browser, study):
 
 
 def test_it_prints(browser, study, tmp_path):
-    page = open_page(browser, study)
+    page = open_page(browser, study.results)
     page.pdf(path=tmp_path / "report.pdf")
     assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
+    assert page.locator("details[open]").count() == 0
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("details[open]").count() == page.locator("details.pictures").count() > 0
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
     assert page.locator("details[open]").count() == 0
     page.emulate_media(media="print")
     assert not page.locator("nav").is_visible()
@@ -527,8 +558,16 @@ def test_provenance_repeats_the_run(page, study, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "Nothing to be done" in done.stdout + done.stderr
     shown = page.locator("#provenance").inner_text()
-    for path in ["problems.parquet", f"traces/reason/{BLOCK}.parquet"]:
+    kept = ["problems.parquet", "sae_text.parquet", f"traces/reason/{BLOCK}.parquet",
+            f"saes/{SITE}/sae.safetensors"]  # fmt: skip
+    for path in kept:
         assert files.sha256(study.results / path) in shown
+    for digest in files.read_json(study.results / "model.json")["files"].values():
+        assert digest in shown
+    assert "4 of 4 problems of problems.jsonl under 3 prompts: 12 traces" in page.locator("#answer").inner_text()
+    needs = files.read_json(study.results / "rules.json")["needs"]
+    assert "encode" in needs["features"]
+    assert "features" not in needs["encode"]
     rules = page.locator(".graph text:not(.room)").all_text_contents()
     assert {"generate", "encode", "verdict", "report", "dashboards", "train_sae"} <= set(rules)
     assert "torch" in shown
@@ -584,35 +623,391 @@ def test_those_under_study_get_room_first():
     assert sorted(order) == sorted(traces.rows())
 
 
-def test_a_page_keeps_to_its_size_and_says_what_it_left_out(study):
-    """With parcels of a megabyte each: as many as there is room for, and a sentence on the rest."""
+def loaded(study: Study, **changes):
+    """The finished study as the report has it."""
     shown = re.search(r"<summary>All settings.*?<pre[^>]*>(.*?)</pre>", page_of(study), re.DOTALL).group(1)
-    settings = json.loads(html.unescape(shown))
-    loaded = load(
-        study.results, conditions=["reason", "bypass"], sites=[SITE], blocks=[BLOCK], settings=settings, config="",
-        neuronpedia=None,
-    )  # fmt: skip
-    asked = []
+    about = {"conditions": CONDITIONS, "sites": [SITE], "blocks": [BLOCK], "neuronpedia": None, "config": ""}
+    return load(study.results, settings=json.loads(html.unescape(shown)), **about | changes)
 
-    def parcels():
-        for condition, trace in reader.order(loaded.traces, loaded.conditions):
-            asked.append((condition, trace))
-            yield condition, trace, "A" * 1_000_000
 
-    page, held = report.render(
-        loaded, folder=REPO / "workflow" / "report", parcels=parcels(), max_megabytes=5,
-        tokens=reader.Tokens.of(pl.read_parquet(study.results / "vocabulary.parquet")),
+def render(study, parcels=(), tokens=None, max_megabytes=60) -> str:
+    return report.render(
+        study, folder=REPO / "workflow" / "report", parcels=parcels, max_megabytes=max_megabytes,
+        tokens=tokens or reader.Tokens({}),
         provenance={"rules": None, "stages": [], "hashes": {}, "versions": {"thoughtscope": "0"}, "run": "",
                     "settings": ""},
-    )  # fmt: skip
-    assert 3e6 < len(page.encode()) <= 5e6
-    assert 2 <= len(held) == len(asked) - 1 < 8
-    assert held == asked[:-1]
-    found = re.search(r"The page holds (\d+) of 8 traces \((\d+) under “reason”, (\d+) under “bypass”\)", page)
-    assert [int(number) for number in found.groups()] == [
-        len(held), *[sum(key[0] == condition for key in held) for condition in ("reason", "bypass")]
-    ]  # fmt: skip
+    )[0]  # fmt: skip
+
+
+def test_a_page_keeps_to_its_size_and_says_what_it_left_out(study):
+    """With parcels of a megabyte each: as many as there is room for, and a sentence on the rest."""
+    of = loaded(study, conditions=["reason", "bypass"])
+    for megabytes, size in ((5, 1_000_000), (2, 100_000)):  # in the second, what else is on the page decides
+        asked = []
+
+        def parcels(size=size, asked=asked):
+            for condition, trace in [*reader.order(of.traces, of.conditions)] * 9:
+                asked.append((condition, trace))
+                yield condition, len(asked), "A" * size
+
+        page = render(of, parcels(), max_megabytes=megabytes)
+        assert megabytes * 1e6 - size - 5000 < len(page.encode()) <= megabytes * 1e6
+        held = asked[:-1]
+        assert 2 <= len(held) < 72
+        named = re.search(r"(?:The page holds|All) (\d+)(?: of 8)? traces", page)
+        assert int(named.group(1)) == len(held)
+        if len(held) < 8:
+            counts = re.search(r"traces \((\d+) under “reason”, (\d+) under “bypass”\)", page).groups()
+            assert [int(count) for count in counts] == [
+                sum(key[0] == condition for key in held) for condition in ("reason", "bypass")
+            ]
 
 
 def page_of(study: Study) -> str:
     return (study.results / "report.html").read_text(encoding="utf-8")
+
+
+OTHER = "layers.2.mlp"
+
+
+@pytest.fixture(scope="module")
+def filled(study: Study, tmp_path_factory: pytest.TempPathFactory):
+    """The finished study with a second site, and with numbers, all different, where so few traces give none."""
+    of, chance = loaded(study), np.random.default_rng(0)
+
+    def numbers(table: pl.DataFrame, *left: str) -> pl.DataFrame:
+        floats = [name for name, kind in table.schema.items() if kind == pl.Float64 and name not in left]
+        filled = table.with_columns(pl.Series(name, chance.random(len(table)).round(9)) for name in floats)
+        counts = [name for name, kind in table.schema.items() if kind == pl.UInt32 and name not in
+                  ("latent", "of", "token_id", "rank", "trace_id", "peak", "start", "neighbour", *left)]  # fmt: skip
+        filled = filled.with_columns(
+            pl.Series(name, chance.integers(1, 999, len(table)), dtype=pl.UInt32) for name in counts
+        )
+        return filled.with_columns(note=pl.lit(None, pl.String)) if "note" in table.columns else filled
+
+    def other(table: pl.DataFrame) -> pl.DataFrame:
+        """Judge each latent by checks drawn at random."""
+        draws = chance.choice(["pass", "pass", "pass", "fail", "undecided"], (len(table), len(CHECKS)))
+        draws[0] = "pass"
+        results = table.with_columns(
+            pl.Series(check, draws[:, place], dtype=SCHEMA[check]) for place, check in enumerate(CHECKS)
+        )
+        removed = [next((check for check, result in zip(CHECKS, row, strict=True) if result == "fail"), None)
+                   for row in draws]  # fmt: skip
+        names = ["no" if gone else "thinking pattern" if (row == "pass").all() else "undecided"
+                 for gone, row in zip(removed, draws, strict=True)]  # fmt: skip
+        return results.with_columns(
+            pl.Series("removed_by", removed, dtype=pl.String), pl.Series("verdict", names, dtype=SCHEMA["verdict"])
+        )
+
+    sites = []
+    for name in (SITE, OTHER):
+        tables = dict(of.sites[0].tables)
+        for table in ("pattern_tests", "outcomes", "contrasts", "lexicality", "controls", "coactivation", "top_tokens"):
+            tables[table] = numbers(tables[table])
+        tables["reason_scores"] = numbers(tables["reason_scores"]).with_columns(that_word=pl.lit("wait"))
+        tables["pattern_tests"] = tables["pattern_tests"].with_columns(difference=pl.col("difference") - 0.5)
+        tables["verdict"] = other(numbers(tables["verdict"], "traces", "of"))
+        sites.append(replace(of.sites[0], name=name, tables=tables))
+    place = pl.int_range(pl.len())
+    traces = of.traces.with_columns(
+        correct=pl.when(place % 3 == 2).then(None).otherwise(place % 3 == 0),
+        finish_reason=pl.when(place % 4 == 1).then(pl.lit("length")).otherwise(pl.lit("stop")).cast(
+            of.traces.schema["finish_reason"]),
+        predicted=pl.format("<i>{}</i>", place), reference=pl.format("r{}", place),
+    )  # fmt: skip
+    layers = pl.concat(
+        [numbers(of.layers, "sinks_on_top"), numbers(of.layers, "sinks_on_top").with_columns(site=pl.lit(OTHER))]
+    )
+    gate = pl.concat([of.gate, of.gate.with_columns(
+        hookpoint=pl.lit(OTHER), fvu=pl.col("fvu") * 0 + 0.9, fvu_low=pl.col("fvu") * 0 + 0.8,
+        fvu_high=pl.col("fvu") * 0 + 0.95)])  # fmt: skip
+    made = replace(of, sites=sites, traces=traces, layers=layers, gate=gate)
+
+    def read(site: str, condition: str, trace: int) -> pl.DataFrame:
+        """The second site's activations are twice the first's, and its fourth position is a sink."""
+        path = study.results / "activations" / SITE / condition / f"{BLOCK}.parquet"
+        rows = pl.read_parquet(path).filter(trace_id=trace)
+        if site == OTHER:
+            rows = rows.with_columns(activation=pl.col("activation") * 2, sink=pl.col("position") == 4)
+        return rows
+
+    tokens = reader.Tokens.of(pl.read_parquet(study.results / "vocabulary.parquet"))
+    parcels = reader.trace_parcels(made.traces, made.matches, made.conditions, [SITE, OTHER], read, tokens)
+    folder = tmp_path_factory.mktemp("filled")
+    (folder / "report.html").write_text(render(made, parcels, tokens), encoding="utf-8")
+    return made, folder
+
+
+@pytest.fixture
+def filled_page(browser, filled):
+    page = open_page(browser, filled[1])
+    yield page
+    assert page.seen == []
+    page.context.close()
+
+
+def table_cells(page: Page, label: str) -> list[list[str]]:
+    rows = page.locator(f'[aria-label="{label}"] tbody tr')
+    texts = rows.evaluate_all("rows => rows.map((row) => [...row.cells].map((cell) => cell.innerText))")
+    return [[" ".join(text.split()) for text in row] for row in texts]
+
+
+def test_the_tables_of_the_page_are_those_of_the_study(filled, filled_page):
+    study, page = filled[0], filled_page
+    rows = table_cells(page, "What was run, by condition")
+    for row, condition in zip(rows, CONDITIONS, strict=True):
+        mine = study.traces.filter(condition=condition)
+        written, graded = mine["generated_ids"].list.len(), mine["correct"].drop_nulls()
+        assert row[0] == (f"{condition} (under study)" if condition == "reason" else condition)
+        assert study.settings["prompts"][condition]["user"].split()[0] in row[1]
+        assert row[2:4] == ["4", f"{written.sum():,}"]
+        assert number(row[4]) == pytest.approx(written.median(), rel=1e-3)
+        assert row[5] == str((mine["finish_reason"].cast(pl.String) == "length").sum())
+        assert row[6] == f"{graded.sum()} of {len(graded)}"
+        assert 0 < graded.sum() < len(graded) < 4 or condition != "reason"
+    for row, site in zip(table_cells(page, "Layers side by side"), study.sites, strict=True):
+        layers = study.layers.filter(site=site.name, scope="generated")
+        verdict = site.tables["verdict"]["verdict"].cast(pl.String)
+        of = {condition: layers.filter(condition=condition).row(0, named=True) for condition in CONDITIONS}
+        used, best = (
+            study.pooled_gate(site.name).filter("used").row(0, named=True),
+            study.pooled_gate(site.name).row(0, named=True),
+        )
+        assert row[0] == site.name
+        assert f"{site.info['num_latents']} latents, k = {site.info['k']}" == row[1]
+        assert number(row[2].split(" ")[0]) == pytest.approx(used["fvu"], rel=6e-2)
+        assert row[3].startswith(best["site"])
+        assert number(row[4].replace(",", "")) == of["reason"]["active"]
+        assert [number(text) for text in row[5:8]] == [of[condition]["recurring"] for condition in CONDITIONS]
+        assert number(row[8]) == pytest.approx(of["reason"]["peaks"], rel=6e-2)
+        assert [int(text) for text in row[9:]] == [(verdict == name).sum() for name in VERDICTS]
+    marks = page.locator(".fits li .check").evaluate_all("nodes => nodes.map((node) => node.className)")
+    assert marks == [f"check {fits(study.pooled_gate(site.name), 0.7)[0]}" for site in study.sites]
+    assert marks[1] == "check fail"
+    verdicts = pl.concat(site.tables["verdict"]["verdict"].cast(pl.String) for site in study.sites)
+    assert page.locator(".tiles dd").all_inner_texts() == [
+        str(len(verdicts)), *(str((verdicts == name).sum()) for name in ("no", "undecided", "thinking pattern"))
+    ]  # fmt: skip
+
+
+def test_the_rows_of_a_site_are_its_own(filled, filled_page):
+    study, page = filled[0], filled_page
+    site, alpha = study.sites[1], study.settings["analysis"]["alpha"]
+    headings = [text.strip() for text in page.locator("#latents-1 thead th button").all_inner_texts()]
+    assert headings[:5] == ["latent", "verdict", "in traces", "in bypass", "in again"]
+    assert headings[5:] == ["ReasonScore", "pattern", "top tokens", "tells correct"]
+    faint = 0
+    for row in site.tables["verdict"].iter_rows(named=True):
+        line = page.locator(f'#latents-1 tr[data-latent="{row["latent"]}"]')
+        shown = [" ".join(text.split()) for text in line.locator("> *").all_inner_texts()]
+        of = {
+            name: table.filter(latent=row["latent"]) for name, table in site.tables.items() if "latent" in table.columns
+        }
+        assert shown[0] == str(row["latent"])
+        assert shown[1] == f"{row['verdict']} {report._why(row)}".strip()
+        low, high = share_interval(row)
+        assert shown[2] == f"{row['traces']}/{row['of']} , 95% interval {low:.0%} to {high:.0%} of traces"
+        edges = line.locator(".interval i").evaluate(
+            "node => [parseFloat(node.style.left), parseFloat(node.style.right)]"
+        )
+        assert edges == pytest.approx([100 * low, 100 - 100 * high], abs=0.06)
+        for text, control in zip(shown[3:5], CONDITIONS[1:], strict=True):
+            ((count, total, q),) = of["controls"].filter(control=control).select("traces_control", "of", "q").rows()
+            assert text.startswith(f"{count}/{total} q ")
+            assert number(text.split()[-1]) == pytest.approx(q, rel=6e-2)
+        score, lower, upper = of["reason_scores"].select("score", "low", "high").row(0)
+        assert [number(text) for text in re.findall(r"[\d.]+", shown[5])] == pytest.approx(
+            [score, lower, upper], rel=6e-2
+        )
+        linked = of["pattern_tests"].filter(pl.col("difference") > 0).sort("q")
+        if len(linked):
+            assert shown[6].startswith(f"{linked['pattern'][0]} q ")
+            assert number(shown[6].split()[-1]) == pytest.approx(linked["q"][0], rel=6e-2)
+            faint += (is_faint := linked["q"][0] >= alpha)
+            assert (line.locator("> .faint").count() == 1) == is_faint
+        else:
+            assert shown[6] == "–"
+        assert shown[7].endswith(f"{of['lexicality']['top_3'][0]:.0%}")
+        best = of["outcomes"].filter(outcome="correct").sort("p").row(0, named=True)
+        assert [number(text) for text in re.findall(r"[\d.]+", shown[8])] == pytest.approx(
+            [best["auroc"], best["low"], best["high"]], rel=6e-2
+        )
+        marks = line.locator(".checks .check").evaluate_all(
+            "nodes => nodes.map((node) => [node.classList[1], node.title])"
+        )
+        assert marks == [
+            [row[check], f"{check.replace('_', ' ')}: {row[check]}. {row[f'{check}_note']}"] for check in CHECKS
+        ]
+    assert faint
+    # By q of the pattern, the least first; by verdict, thinking patterns first; what has neither comes last.
+    least = {latent: table.filter(pl.col("difference") > 0)["q"].min()
+             for (latent,), table in site.tables["pattern_tests"].group_by("latent")}  # fmt: skip
+    table = page.locator("#latents-1")
+
+    def sorted_by(heading: str) -> list[int]:
+        table.get_by_role("columnheader", name=heading, exact=True).get_by_role("button").click()
+        return [int(text) for text in table.locator("tbody th").all_inner_texts()]
+
+    order = [least[latent] for latent in sorted_by("pattern")]
+    known = [q for q in order if q is not None]
+    assert order == sorted(known) + [None] * (len(order) - len(known))
+    names = dict(site.tables["verdict"].select("latent", pl.col("verdict").cast(pl.String)).iter_rows())
+    places = [("thinking pattern", "undecided", "no").index(names[latent]) for latent in sorted_by("verdict")]
+    assert places == sorted(places)
+    assert len(set(places)) == 3
+    outcomes = {latent: best["auroc"][0] for (latent,), best in
+                site.tables["outcomes"].filter(outcome="correct").sort("p").group_by("latent")}  # fmt: skip
+    order = [outcomes[latent] for latent in sorted_by("tells correct")]
+    assert order == sorted(order, reverse=True)
+
+
+def near(shown: list[str], *expected: float | None) -> bool:
+    """Whether numbers are shown with three digits; all those in the texts, one after the other."""
+    found = [number(text) for text in re.findall(r"−?\d+(?:\.\d+)?(?:e[+−]\d+)?", " ".join(shown))]
+    return found == pytest.approx(list(expected), rel=6e-3)
+
+
+def test_dashboards_have_the_numbers_of_their_tables(filled, filled_page):
+    study, page = filled[0], filled_page
+    site = study.sites[1]
+    for row in site.tables["verdict"].head(2).iter_rows(named=True):
+        latent = row["latent"]
+        page.locator(f'#latents-1 tr[data-latent="{latent}"] a').click()
+        page.get_by_role("heading", name=f"Latent {latent} at {OTHER}").wait_for()
+        of = {name: table.filter(latent=latent) for name, table in site.tables.items() if "latent" in table.columns}
+        rows_of = {name: list(table.iter_rows(named=True)) for name, table in of.items()}
+        low, high = share_interval(row)
+        head = page.locator("#dashboard > p").first.inner_text()
+        assert head.startswith(
+            f"{row['verdict']}{f' ({report._why(row)})' if report._why(row) else ''}. Among the top 8"
+        )
+        assert f"in {row['traces']} of 4 traces under “reason” (95% interval {low:.0%} to {high:.0%} of" in head
+        for shown, test in zip(cells(page, "Thinking patterns"), rows_of["pattern_tests"], strict=True):
+            assert shown[0] == test["pattern"]
+            names = ("traces", "mean_inside", "mean_outside", "difference", "low", "high", "p", "q")
+            assert near(shown[1:], *(test[name] for name in names))
+        for shown, end in zip(cells(page, "Outcomes"), rows_of["outcomes"], strict=True):
+            assert shown[:2] == [end["outcome"], end["value"]]
+            names = ("auroc", "low", "high", "q", "length_auroc", "within_length")
+            assert near(shown[2:], *(end[name] for name in names))
+        for shown, contrast in zip(cells(page, "Contrasts"), rows_of["contrasts"], strict=True):
+            assert shown[0] == contrast["contrast"]
+            assert near(shown[1:], *(contrast[name] for name in ("pairs", "effect", "p", "q")))
+        for shown, control in zip(cells(page, "Controls"), rows_of["controls"], strict=True):
+            assert shown[0] == control["control"]
+            names = ("traces", "traces_control", "of", "excess", "excess_low", "excess_high", "p", "q",
+                     "traces_with_sinks", "traces_control_with_sinks")  # fmt: skip
+            assert near(shown[1:], *(control[name] for name in names))
+        most = of["top_tokens"].filter(scope="generated", condition="reason")
+        for shown, token in zip(cells(page, "Top token types"), most.iter_rows(named=True), strict=True):
+            assert shown[0] == token["token"]
+            assert near(shown[1:], token["max"], token["tokens"], token["traces"])
+        for shown, other in zip(cells(page, "Nearest latents by co-activation"), rows_of["coactivation"], strict=True):
+            assert int(shown[0]) == other["neighbour"]
+            assert near(shown[1:], other["phi"], other["both"])
+        words = rows_of["lexicality"][0]
+        text = page.locator("#dashboard section", has=page.get_by_role("heading", name="Which tokens")).inner_text()
+        shares = [f"{words[name]:.0%}" for name in ("top_1", "top_3", "top_10")]
+        assert f"on one type {shares[0]}, on three {shares[1]}, on ten {shares[2]}" in text
+        assert f"types: {words['eta_squared']:.0%}, by chance {words['eta_squared_by_chance']:.0%}." in text
+        score = rows_of["reason_scores"][0]
+        text = page.locator("#dashboard p", has_text="ReasonScore").inner_text()
+        assert near([text.replace("“wait”", "")], *(score[name] for name in
+                    ("score", "low", "high", "q", "least_without_a_word")))  # fmt: skip
+        # The histogram: a bar a bin of the condition under study, a line for each control, on one scale.
+        histograms = rows_of["latent_histograms"]
+        titles = page.locator(".histogram .bar title").all_text_contents()
+        assert [int(title.split(": ")[1].split()[0]) for title in titles] == histograms[0]["counts"]
+        assert page.locator(".histogram path.control").count() == 2
+        shares = [[count / each["tokens"] for count in each["counts"]] for each in histograms]
+        top = max(map(max, shares))
+        heights = page.locator(".histogram .bar").evaluate_all(
+            "bars => bars.map((bar) => Number(bar.getAttribute('height')))"
+        )
+        assert heights == pytest.approx([110 * (share / top) ** 0.5 if top else 0 for share in shares[0]])
+        line = page.locator(".histogram path.control").nth(0).get_attribute("d")
+        drawn = [110 - float(y) for y in re.findall(r" ([\d.e-]+)H", line)]
+        assert drawn == pytest.approx([110 * (share / top) ** 0.5 if top else 0 for share in shares[1]], abs=1e-9)
+        keys = page.locator("#dashboard .keys li").all_inner_texts()
+        assert [key.partition(" (")[0] for key in keys] == [
+            f"{each['condition']}: active on {each['tokens_active']} of {each['tokens']} tokens read"
+            for each in histograms
+        ]
+        answers = [study.traces.filter(condition=condition).sort("trace_id")["correct"] for condition in CONDITIONS]
+        assert page.locator("#dashboard .cell b").all_inner_texts() == [
+            {True: "✓", False: "✗", None: "·"}[correct] for condition in answers for correct in condition
+        ]
+        links = page.locator('#dashboard [aria-label="Nearest latents by co-activation"] tbody th a').all_inner_texts()
+        assert [int(text) for text in links] == [
+            other["neighbour"] for other in rows_of["coactivation"] if other["neighbour"] in site.latents
+        ]
+        page.keyboard.press("Escape")
+
+
+def test_the_reader_tells_traces_and_sites_apart(filled, filled_page):
+    study, page = filled[0], filled_page
+    verdicts = {True: "correct", False: "wrong", None: "not graded"}
+    for condition, trace in (("reason", 0), ("reason", 1), ("bypass", 1), ("again", 3)):
+        read_trace(page, condition, trace)
+        row = study.traces.filter(condition=condition, trace_id=trace).row(0, named=True)
+        cut = row["finish_reason"] == "length"
+        ending = ", as it didn’t come to an end" if row["correct"] is None and cut else ""
+        assert (
+            page.locator(".about")
+            .inner_text()
+            .startswith(
+                f"{len(row['generated_ids'])} tokens, {'truncated' if cut else 'ended by the model'}; answer"
+                f" {row['predicted']}, reference {row['reference']}: {verdicts[row['correct']]}{ending}. Activations"
+            )
+        )
+    site = page.locator("#reader-site")
+    site.select_option(label=OTHER)
+    page.locator('.trace [data-at="4"]').click()
+    assert "position 4, prompt, sink, held" in status_of(page)
+    second = page.locator(".active meter").evaluate_all("meters => meters.map((meter) => meter.value)")
+    assert f"{len(second)} active latents at {OTHER}:" in page.locator(".panel").inner_text()
+    site.select_option(label=SITE)
+    page.locator('.trace [data-at="4"].chosen').wait_for()
+    assert "position 4, prompt, held" in status_of(page)
+    first = page.locator(".active meter").evaluate_all("meters => meters.map((meter) => meter.value)")
+    assert second == pytest.approx([2 * value for value in first], rel=0.06)
+    # Shading is relative to the latent's largest in the trace; what it is, is said.
+    page.locator(".active button").first.click()
+    heats = page.locator(".trace .hot").evaluate_all(
+        "spans => spans.map((span) => span.style.getPropertyValue('--heat'))"
+    )
+    assert max(float(heat.rstrip("%")) for heat in heats) == 85
+    assert len(set(heats)) > 1 or len(heats) == 1
+    assert page.locator(".scale").inner_text().startswith(f"active on {len(heats)} token")
+    segments = study.traces.filter(condition="again", trace_id=3)["segments"][0]
+    for part in segments:
+        page.locator(f'.trace [data-at="{part["start"]}"]').click()
+        assert f"position {part['start']}, {part['segment']}" in status_of(page)
+    page.locator(".trace").press("Home")
+    page.locator(".trace").press("ArrowDown")
+    assert "position 10," in status_of(page)
+    marked = page.locator(".trace .pattern").first
+    marked.click()
+    assert "Pattern: odd (" in status_of(page)
+    page.get_by_role("button", name="Next trace").click()
+    page.locator('.trace[data-trace="0 0"]').wait_for()  # from the last to the first
+    page.get_by_role("button", name="Previous trace").click()
+    page.locator('.trace[data-trace="2 3"]').wait_for()
+
+
+def test_each_stage_s_time_is_added_up():
+    rows = [("a/x", {"s": 1.0, "max_rss": 5.0}), ("a/y", {"s": 3.0, "max_rss": 2.0}), ("b", {"s": 9.0, "max_rss": 1.0})]
+    assert provenance.stages(rows) == [
+        {"stage": "b", "jobs": 1, "seconds": 9.0, "longest": 9.0, "memory": 1.0},
+        {"stage": "a", "jobs": 2, "seconds": 4.0, "longest": 3.0, "memory": 5.0},
+    ]
+
+
+def test_links_to_neuronpedia_are_of_the_site_an_sae_was_made_for():
+    name = "gemma-2-2b/{layer}-gemmascope-mlp-16k"
+    assert (
+        report.neuronpedia(name, "layers.12.mlp", 3) == "https://www.neuronpedia.org/gemma-2-2b/12-gemmascope-mlp-16k/3"
+    )
+    assert report.neuronpedia(name, "layers.12.mlp@residual_in", 3) is None
+    assert report.neuronpedia(None, "layers.12.mlp", 3) is None

@@ -317,7 +317,11 @@ UNLINKED = {"q": 0.3, "p": 0.2, "difference": 0.0, "low": -0.02, "high": 0.04}
         ({"traces": 4}, "undecided"),
         ({"low": -0.1}, "undecided"),
         ({"q": 0.06}, "undecided"),
+        ({"traces": 5}, "pass"),
+        ({"q": 0.06, "low": -0.02, "high": 0.04}, "undecided"),  # p is 0.001: not beyond chance, but nearly
+        ({"difference": -1.0, "low": -1.5, "high": -0.5, "p": 0.9, "q": 1.0}, "fail"),
         (UNLINKED, "fail"),
+        (UNLINKED | {"traces": 5, "active_traces": 5}, "fail"),
         (UNLINKED | {"high": 0.06}, "undecided"),  # room for half as much again as outside
         (UNLINKED | {"high": 1.5}, "undecided"),
         (UNLINKED | {"traces": 4}, "undecided"),  # a pattern in too few traces for any link
@@ -334,6 +338,10 @@ def test_when_a_latent_is_linked_to_a_pattern(changes, result):
     assert verdict._pattern_linked([row | changes], 0.05, 0.5)[0] == result
     # Another pattern that is linked to it settles it, whatever the first one is.
     assert verdict._pattern_linked([row | changes, row | {"pattern": "planning"}], 0.05, 0.5)[0] == "pass"
+    # What is said of it is said of the pattern that it is linked to.
+    first = row | {"q": 0.001, "low": -0.1}
+    _, q, note = verdict._pattern_linked([first, row | {"pattern": "planning"}], 0.05, 0.5)
+    assert (q, note.partition(":")[0]) == (0.01, "planning")
     # One that leaves it open keeps it open; one in too few traces for any link doesn't matter.
     other = row | UNLINKED | {"pattern": "planning"}
     if result == "fail":
@@ -399,6 +407,8 @@ def test_when_a_latent_is_not_merely_length(about, ends, result):
         ((0.2, 1.1), (0.18, 1.0), (0.22, 1.2), "pass"),
         ((0.5, 0.1), (0.45, 0.05), (0.55, 0.15), "fail"),
         ((0.5, 0.49), (0.45, 0.44), (0.55, 0.54), "undecided"),
+        ((0.5, 0.42), (0.45, 0.38), (0.55, 0.47), "undecided"),  # better, but the intervals overlap
+        ((0.75, 1.1), (0.65, 1.0), (0.8, 1.2), "undecided"),
         ((0.9, 1.1), (0.8, 1.0), (0.95, 1.2), "fail"),
         ((0.9, 0.89), (0.8, 0.79), (0.95, 0.94), "fail"),  # for certain, whatever else fits
         ((0.68, 1.1), (0.6, 1.0), (0.75, 1.2), "undecided"),
