@@ -239,7 +239,7 @@ def _not_length(about: Mapping[str, Any], ends: list[dict[str, Any]], alpha: flo
 FAILED = {
     "not_a_sink": "active on sink tokens",
     "fits_its_site": "SAE doesn't fit the site",
-    "recurs_beyond_control": "hardly more often than under a control",
+    "recurs_beyond_control": "hardly beyond a control",
     "pattern_linked": "linked to no pattern",
     "not_merely_lexical": "a token detector",
     "not_merely_length": "follows a trace's length",
