@@ -70,6 +70,10 @@ def study_of(results: Path, traces: int, conditions: int, sites: int) -> tuple[S
         strips = [(int(latent), condition, trace, int(chance.integers(1, 40)), float(chance.lognormal()), 9)
                   for latent in leading for condition in labels for trace in range(traces)]  # fmt: skip
         tables["strips"] = pl.DataFrame(strips, schema=dashboards.STRIPS_SCHEMA, orient="row")
+        if labels[1:]:
+            tables["controls"] = pl.concat(
+                tables["controls"].with_columns(control=pl.lit(label)) for label in labels[1:]
+            )
         wide.append(replace(site, name=f"layers.{4 * index + 1}.mlp", tables=tables))
     prompts = {label: {"user": "{question}"} for label in labels}
     about = {"conditions": labels, "sites": wide, "settings": base.settings | {"prompts": prompts}}

@@ -187,7 +187,7 @@ def dashboards(study: Study, site: Site, tokens: Tokens) -> dict[str, Any]:
                                for each in of["latent_histograms"]],
                 "types": [[tokens.number(each["token_id"]), each["max"], each["tokens"], each["traces"]]
                           for each in types.get(latent, [])],
-                "strip": {condition: [[each["trace_id"], each["rank"], each["max"]] for each in of["strips"]
+                "strip": {condition: [[each["trace_id"], each["rank"], brief(each["max"], 4)] for each in of["strips"]
                                       if each["condition"] == condition] for condition in study.conditions},
                 "passages": [[each["band"], each["condition"], each["trace_id"], each["start"], each["peak"],
                               tokens.numbers(each["token_ids"]), brief(each["values"], 4)] for each in of["passages"]],
