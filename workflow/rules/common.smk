@@ -14,6 +14,9 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
 
 from thoughtscope.config import (
     MODEL_FILES,
+    REPORT_PICTURES,
+    REPORT_PICTURES_ACROSS,
+    REPORT_TABLES,
     blocks,
     check,
     check_sites,
@@ -50,15 +53,6 @@ wildcard_constraints:
     block=r"\d+-\d+",
     hookpoint=r"[A-Za-z0-9_.]+",
     site=r"[A-Za-z0-9_.]+(@residual_(in|out))?",
-
-
-# What the report shows of each site, and of all.
-SITE_TABLES = [
-    *["recurrence", "controls", "contrasts", "outcomes", "pattern_tests", "verdict"],
-    *["reason_scores", "lexicality", "top_tokens", "passages", "latent_histograms"],
-    *["strips", "coactivation", "logit_effects", "neighbours"],
-]
-SITE_PICTURES = ["verdict", "patterns", "recurrence", "outcomes"]
 
 
 def check_against_manifest():

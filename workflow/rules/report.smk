@@ -86,18 +86,18 @@ rule report:
         pictures=[
             *expand(
                 "results/{{experiment}}/plots/{picture}.png",
-                picture=["site_gate", "layers", "pattern_counts"],
+                picture=list(REPORT_PICTURES_ACROSS),
             ),
             *expand(
                 "results/{{experiment}}/plots/{site}/{picture}.png",
                 site=SITES,
-                picture=SITE_PICTURES,
+                picture=list(REPORT_PICTURES),
             ),
         ],
         tables=expand(
             "results/{{experiment}}/tables/{site}/{table}.parquet",
             site=SITES,
-            table=SITE_TABLES,
+            table=REPORT_TABLES,
         ),
         activations=expand(
             "results/{{experiment}}/activations/{site}/{condition}/{block}.parquet",

@@ -18,6 +18,28 @@ SEGMENTS = ("prompt", "think", "answer")
 """Parts of a trace, in order."""
 
 
+REPORT_TABLES = (
+    "controls", "contrasts", "outcomes", "pattern_tests", "reason_scores", "lexicality", "verdict",
+    "top_tokens", "passages", "latent_histograms", "strips", "coactivation", "logit_effects", "neighbours",
+)  # fmt: skip
+"""The tables of a site that the report shows."""
+
+REPORT_PICTURES = {
+    "verdict": "The verdict on each leading latent, by the share of its activation on its three top token types and,"
+    " where there is one, its ReasonScore",
+    "patterns": "How much more active each leading latent is inside a thinking pattern's windows than outside",
+    "recurrence": "In how many traces each leading latent is among the top, by condition, with 95% intervals",
+    "outcomes": "How well each leading latent tells correct and truncated traces, beside what trace length alone tells",
+}
+"""The pictures of a site that the report shows, and what is in them."""
+
+REPORT_PICTURES_ACROSS = {
+    "site_gate": "How much of the variance each SAE leaves unexplained at its site and around it, with 95% intervals",
+    "layers": "How recurrence falls off from latent to latent at each site, by condition",
+    "pattern_counts": "How often each thinking pattern is in the text, by condition",
+}
+"""The pictures across sites that the report shows, and what is in them."""
+
 _PROBLEM_KEYS = {
     "hub": ("name", "config", "split", "revision", "question", "answer", "solution", "text", "seed"),
     "reasoning_gym": ("name", "size", "seed"),

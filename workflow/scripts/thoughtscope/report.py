@@ -17,12 +17,12 @@ from typing import Any
 import polars as pl
 from markupsafe import Markup, escape
 
-from .config import layer_of, parse_site
+from .config import REPORT_PICTURES, REPORT_PICTURES_ACROSS, layer_of, parse_site
 from .findings import CHECK_NAMES, answer, by_heading, share_interval, warnings
 from .provenance import rule_graph
 from .reader import LEVELS, Tokens, brief, pack
 from .statistics import MIN_CLASS, MIN_TOKENS
-from .study import PICTURES, PICTURES_ACROSS, Site, Study
+from .study import Site, Study
 from .verdict import CHECKS, FAILED, MIN_PATTERN_TRACES, VERDICTS, counted, headline
 
 
@@ -266,7 +266,7 @@ def render(
                 "name": site.name, "index": index, "headline": headline(site.tables["verdict"]),
                 "rows": site_rows(study, site), "judged": len(site.tables["verdict"]), "absent": without[site.name],
                 "pictures": [
-                    picture(path) | {"caption": PICTURES[name], "alt": f"{name} of {site.name}"}
+                    picture(path) | {"caption": REPORT_PICTURES[name], "alt": f"{name} of {site.name}"}
                     for name, path in site.pictures.items()
                     if name != "outcomes" or site.tables["outcomes"]["auroc"].count()  # else there is nothing in it
                 ],
@@ -274,7 +274,7 @@ def render(
             for index, site in enumerate(study.sites)
         ],
         "pictures": {
-            name: picture(path) | {"caption": PICTURES_ACROSS[name], "alt": name.replace("_", " ")}
+            name: picture(path) | {"caption": REPORT_PICTURES_ACROSS[name], "alt": name.replace("_", " ")}
             for name, path in study.pictures.items()
         },
         "absent": without_columns(without), "checks": CHECK_NAMES, "verdicts": VERDICTS,

@@ -9,36 +9,14 @@ from typing import Any
 import polars as pl
 
 from . import files
-from .config import parse_site, traces_of
+from .config import REPORT_PICTURES, REPORT_PICTURES_ACROSS, REPORT_TABLES, parse_site, traces_of
 from .provenance import problem_set
 from .verdict import leading
-
-TABLES = (
-    "recurrence", "controls", "contrasts", "outcomes", "pattern_tests", "reason_scores", "lexicality", "verdict",
-    "top_tokens", "passages", "latent_histograms", "strips", "coactivation", "logit_effects", "neighbours",
-)  # fmt: skip
-"""The tables of a site that the report shows."""
-
-PICTURES = {
-    "verdict": "The verdict on each leading latent, by the share of its activation on its three top token types and,"
-    " where there is one, its ReasonScore",
-    "patterns": "How much more active each leading latent is inside a thinking pattern's windows than outside",
-    "recurrence": "In how many traces each leading latent is among the top, by condition, with 95% intervals",
-    "outcomes": "How well each leading latent tells correct and truncated traces, beside what trace length alone tells",
-}
-"""The pictures of a site that the page shows, and what is in them."""
-
-PICTURES_ACROSS = {
-    "site_gate": "How much of the variance each SAE leaves unexplained at its site and around it, with 95% intervals",
-    "layers": "How recurrence falls off from latent to latent at each site, by condition",
-    "pattern_counts": "How often each thinking pattern is in the text, by condition",
-}
-"""The pictures across sites that the page shows, and what is in them."""
 
 
 @dataclass(frozen=True)
 class Site:
-    """What the page shows of a site: its SAE's info.json, TABLES by name, PICTURES by name."""
+    """What the page shows of a site: its SAE's info.json, and its tables and pictures by name."""
 
     name: str
     info: Mapping[str, Any]
@@ -140,11 +118,11 @@ def load(
             Site(
                 name=site,
                 info=files.read_json(results / "saes" / parse_site(site)[0] / "info.json"),
-                tables={name: pl.read_parquet(tables / site / f"{name}.parquet") for name in TABLES},
-                pictures={name: plots / site / f"{name}.png" for name in PICTURES},
+                tables={name: pl.read_parquet(tables / site / f"{name}.parquet") for name in REPORT_TABLES},
+                pictures={name: plots / site / f"{name}.png" for name in REPORT_PICTURES},
             )
             for site in sites
         ],
-        pictures={name: plots / f"{name}.png" for name in PICTURES_ACROSS},
+        pictures={name: plots / f"{name}.png" for name in REPORT_PICTURES_ACROSS},
         neuronpedia=neuronpedia,
     )
