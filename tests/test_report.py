@@ -486,10 +486,10 @@ def test_nothing_but_its_own_script_can_run(page, study):
     assert not re.search(r"autoescape|Markup", template)
     study = loaded(study)
     hostile = "</script><b id=hostile><!--"
-    page_ = render(replace(study, traces=study.traces.with_columns(predicted=pl.lit(hostile))))
-    assert hostile not in page_
-    assert "</script>\\u003c" not in page_
-    assert page_.count("\\u003c/script>\\u003cb id=hostile>\\u003c!--") == len(study.traces)
+    text = render(replace(study, traces=study.traces.with_columns(predicted=pl.lit(hostile))))
+    assert hostile not in text
+    assert "</script>\\u003c" not in text
+    assert text.count("\\u003c/script>\\u003cb id=hostile>\\u003c!--") == len(study.traces)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -167,24 +167,21 @@ def latent_histograms(
     the largest, which belongs to the last; quartiles of its activations under the condition, interpolated linearly,
     after the least and before the largest: five numbers, none if it is never active there.
     """
-    values = activations.filter(
-        _counted(include_sinks), pl.col("condition").is_in(list(conditions)), pl.col("latent").is_in(list(latents))
-    ).select("latent", "condition", pl.col("activation").cast(pl.Float64))
-    found = (
-        values.join(values.group_by("latent").agg(largest=pl.col("activation").max()), on="latent")
-        .with_columns(bin=(pl.col("activation") / pl.col("largest") * bins).floor().clip(0, bins - 1).cast(pl.UInt32))
-        .group_by("latent", "condition", "bin", "largest")
-        .agg(tokens=pl.len())
+    chosen = pl.col("condition").is_in(list(conditions)), pl.col("latent").is_in(list(latents))
+    values = (
+        activations.filter(_counted(include_sinks), *chosen)
+        .select("latent", "condition", pl.col("activation").cast(pl.Float64))
         .collect(engine="streaming")
+        .with_columns(largest=pl.col("activation").max().over("latent"))
+    )
+    found = (
+        values.with_columns(bin=(pl.col("activation") / pl.col("largest") * bins).floor().clip(0, bins - 1))
+        .group_by("latent", "condition", pl.col("bin").cast(pl.UInt32), "largest")
+        .agg(tokens=pl.len())
     )
     cuts = [pl.col("activation").quantile(share, "linear") for share in (0.0, 0.25, 0.5, 0.75, 1.0)]
-    quartiles = {
-        (latent, condition): row
-        for latent, condition, *row in values.group_by("latent", "condition")
-        .agg(cut.alias(str(index)) for index, cut in enumerate(cuts))
-        .collect()
-        .iter_rows()
-    }
+    per_condition = values.group_by("latent", "condition").agg(cuts=pl.concat_list(cuts))
+    quartiles = {(latent, condition): row for latent, condition, row in per_condition.iter_rows()}
     largest = dict(found.select("latent", "largest").iter_rows())
     counts = {(latent, condition): [0] * bins for latent in sorted(latents) for condition in conditions}
     for latent, condition, index, tokens in found.select("latent", "condition", "bin", "tokens").iter_rows():

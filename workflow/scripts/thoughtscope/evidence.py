@@ -467,6 +467,29 @@ def _fvu(
         return np.where(variance > 1e-12 * (weights @ squares), weights @ residual / variance, np.nan)
 
 
+def written(traces: pl.DataFrame, conditions: Sequence[str]) -> list[dict[str, Any]]:
+    """Count what the model wrote under each condition, a row each.
+
+    Keys: condition, traces, tokens, median (tokens of a trace), and how many traces are truncated, graded and correct.
+    """
+    rows = []
+    for condition in conditions:
+        mine = traces.filter(condition=condition)
+        lengths, graded = mine["generated_ids"].list.len(), mine["correct"].drop_nulls()
+        rows.append(
+            {
+                "condition": condition,
+                "traces": len(mine),
+                "tokens": int(lengths.sum()),
+                "median": lengths.quantile(0.5, interpolation="linear"),
+                "truncated": int((mine["finish_reason"].cast(pl.String) == "length").sum()),
+                "graded": len(graded),
+                "correct": int(graded.sum()),
+            }
+        )
+    return rows
+
+
 def gate_warnings(gate: pl.DataFrame, max_fvu: float) -> list[str]:
     """Return what a site gate's table speaks against, one line each; none where all is well.
 

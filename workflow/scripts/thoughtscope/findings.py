@@ -105,10 +105,10 @@ def _closest(verdicts: pl.DataFrame, passed: int) -> Iterator[str]:
         return
     near = near.with_columns(passes=pl.sum_horizontal(pl.col(check).cast(pl.String) == "pass" for check in CHECKS))
     near = near.filter(pl.col("passes") == near["passes"].max()).sort("traces", descending=True, maintain_order=True)
-    one = len(near)
+    count = len(near)
     yield (
-        f"Closest {agree(one, 'is', 'are')} {_names(near, 3)}: {agree(one, 'it passes', 'they pass')}"
-        f" {counted(near['passes'][0], 'check')} and {agree(one, 'fails', 'fail')} none."
+        f"Closest {agree(count, 'is', 'are')} {_names(near, 3)}: {agree(count, 'it passes', 'they pass')}"
+        f" {counted(near['passes'][0], 'check')} and {agree(count, 'fails', 'fail')} none."
     )
 
 

@@ -10,6 +10,7 @@ import polars as pl
 
 from . import files
 from .config import REPORT_PICTURES, REPORT_PICTURES_ACROSS, REPORT_TABLES, parse_site, traces_of
+from .evidence import written
 from .provenance import problem_set
 from .verdict import leading
 
@@ -65,24 +66,8 @@ class Study:
 
     @cached_property
     def run(self) -> list[dict[str, Any]]:
-        """A row a condition: its prompt, traces, tokens written and their median, truncated, graded, correct."""
-        rows = []
-        for condition in self.conditions:
-            traces = self.traces.filter(condition=condition)
-            written, graded = traces["generated_ids"].list.len(), traces["correct"].drop_nulls()
-            rows.append(
-                {
-                    "condition": condition,
-                    "prompt": self.settings["prompts"][condition],
-                    "traces": len(traces),
-                    "tokens": int(written.sum()),
-                    "median": written.quantile(0.5, interpolation="linear"),
-                    "truncated": int((traces["finish_reason"].cast(pl.String) == "length").sum()),
-                    "graded": len(graded),
-                    "correct": int(graded.sum()),
-                }
-            )
-        return rows
+        """A row a condition: what `evidence.written` counts."""
+        return written(self.traces, self.conditions)
 
     def pooled_gate(self, site: str) -> pl.DataFrame:
         """Return the site gate's rows of a site's SAE over all conditions, the best fit first."""

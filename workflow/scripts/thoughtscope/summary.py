@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 
 from .config import parse_site
-from .evidence import gate_warnings, leading_latents, leading_tokens
+from .evidence import gate_warnings, leading_latents, leading_tokens, written
 from .verdict import CHECKS, FAILED, headline
 
 LISTED = 5
@@ -32,15 +32,11 @@ def write(
 ) -> str:
     """Return the summary as Markdown that also reads well on a terminal. Counts are of generated tokens."""
     lines = [f"# {experiment}", "", f"{manifest['name']}, {manifest['num_layers']} layers", ""]
-    for condition in conditions:
-        mine = traces.filter(pl.col("condition") == condition)
-        written = mine["generated_ids"].list.len()
-        median = written.quantile(0.5, interpolation="linear")
-        graded = mine["correct"].drop_nulls()
+    for row in written(traces, conditions):
         lines.append(
-            f"- {condition}: {len(mine)} traces, {written.sum()} tokens written (median {median:.0f}),"
-            f" {(mine['finish_reason'] == 'length').sum()} truncated,"
-            f" {graded.sum()} of {len(graded)} graded answers correct"
+            f"- {row['condition']}: {row['traces']} traces, {row['tokens']} tokens written (median"
+            f" {row['median']:.0f}), {row['truncated']} truncated,"
+            f" {row['correct']} of {row['graded']} graded answers correct"
         )
     lines += [f"- WARNING: {line}" for line in gate_warnings(gate, max_fvu)]
     lines += [
