@@ -29,14 +29,14 @@ def once(which: str, folder: str, tokens: int, width: int) -> dict[str, float]:
     x = torch.randn(tokens, width)
     dense: list[int] = []
     if which == "thoughtscope":
-        from thoughtscope import saes
+        from thoughtscope.saes import coder, formats
 
-        def counted(self, x, encode_dense=saes.Encoder._encode_dense):
+        def counted(self, x, encode_dense=coder.Encoder._encode_dense):
             dense.append(len(x))
             return encode_dense(self, x)
 
-        saes.Encoder._encode_dense = counted
-        sae = saes.load_encoder(folder, torch.device("cpu"))
+        coder.Encoder._encode_dense = counted
+        sae = formats.load_encoder(folder, torch.device("cpu"))
         weight = sae.weight
     else:
         from sparsify import SparseCoder

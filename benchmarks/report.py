@@ -21,8 +21,9 @@ import yaml
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
 
-from thoughtscope import dashboards, reader, report  # noqa: E402
-from thoughtscope.study import Study, load  # noqa: E402
+from thoughtscope.report import dashboards, reader  # noqa: E402
+from thoughtscope.report import page as report  # noqa: E402
+from thoughtscope.report.study import Study, load  # noqa: E402
 
 PROMPT, WRITTEN, K, LATENTS, LEADING = 60, 400, 32, 65536, 60
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]

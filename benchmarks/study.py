@@ -24,7 +24,10 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config,
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow" / "scripts"))
 
-from thoughtscope import activations, devices, models, reconstruction, saes, traces
+from thoughtscope import devices, models
+from thoughtscope.readings import activations, reconstruction
+from thoughtscope.saes import formats
+from thoughtscope.traces import generate as traces
 
 R1_DISTILL_QWEN_1_5B = Qwen2Config(
     vocab_size=151936,
@@ -85,8 +88,8 @@ def main() -> None:
         from sparsify import SparseCoder, SparseCoderConfig
 
         SparseCoder(1536, SparseCoderConfig(num_latents=65536, k=32)).save_to_disk(folder)
-        encoder = saes.load_encoder(folder, devices.device())
-        decoder = saes.load_decoder(folder, devices.device())
+        encoder = formats.load_encoder(folder, devices.device())
+        decoder = formats.load_decoder(folder, devices.device())
     hookpoint = f"layers.{options.layer}.mlp"
     started = time.perf_counter()
     activations.encode(written, model=model, encoder=encoder, site=hookpoint, log=log)

@@ -22,7 +22,10 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow" / "scripts"))
 
-from thoughtscope import activations, controls, evidence, features, patterns, traces, verdict
+from thoughtscope.evidence import controls, patterns, verdict
+from thoughtscope.evidence import recurrence as evidence
+from thoughtscope.readings import activations, features
+from thoughtscope.traces import generate as traces
 
 SCHEMA = yaml.safe_load((Path(__file__).parents[1] / "workflow/schemas/config.schema.yaml").read_text(encoding="utf-8"))
 CONDITIONS = ["reason", "direct"]

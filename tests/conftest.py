@@ -119,7 +119,7 @@ def generate_four(model, tokenizer):
     import polars as pl
     from transformers import GenerationConfig
 
-    from thoughtscope import traces
+    from thoughtscope.traces import generate as traces
 
     problems = pl.DataFrame(
         {"trace_id": range(4), "question": [q for q, _ in QUESTIONS[:4]], "answer": ["1"] * 4},

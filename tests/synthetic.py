@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars as pl
 
-from thoughtscope import activations, features, traces
+from thoughtscope.readings import activations, features
+from thoughtscope.traces import generate as traces
 
 WORDS = [" the", " of", " cup", " egg", " sold", " more", " each", " total", " day", " so", " Wait", " maybe", " first",
          " 4", " +", " 7", " =", " 11", " hmm", " then"]  # fmt: skip

@@ -7,8 +7,11 @@ import pytest
 import torch
 from test_saes import save_sae
 
-from thoughtscope import activations, models, saes, sites
+from thoughtscope import models, sites
 from thoughtscope.errors import InputError
+from thoughtscope.readings import activations
+from thoughtscope.readings.states import read_states
+from thoughtscope.saes import formats
 
 LOG = logging.getLogger("test")
 
@@ -29,7 +32,7 @@ def states(model, ids, site):
 @pytest.mark.parametrize("site", ["layers.1.mlp", "layers.1.mlp@residual_in", "layers.1.mlp@residual_out"])
 def test_activations_are_sparsifys_on_the_sites_states(tmp_path, manifest, written, site):
     sae = save_sae(tmp_path)
-    encoder = saes.load_encoder(tmp_path, torch.device("cpu"))
+    encoder = formats.load_encoder(tmp_path, torch.device("cpu"))
     whole = models.load_model(manifest, "float32")
     table = activations.encode(
         written, model=models.load_model(manifest, "float32"), encoder=encoder, site=site, log=LOG
@@ -57,14 +60,14 @@ def test_activations_are_sparsifys_on_the_sites_states(tmp_path, manifest, writt
 
 def test_a_trace_is_encoded_alike_in_any_company(tmp_path, manifest, written, monkeypatch):
     save_sae(tmp_path)
-    encoder = saes.load_encoder(tmp_path, torch.device("cpu"))
+    encoder = formats.load_encoder(tmp_path, torch.device("cpu"))
 
     def encode(table):
         model = models.load_model(manifest, "float32")
         return activations.encode(table, model=model, encoder=encoder, site="layers.2.mlp", log=LOG)
 
     together = encode(written)
-    monkeypatch.setattr(activations, "BATCH_TOKENS", 1)
+    monkeypatch.setattr("thoughtscope.readings.states.BATCH_TOKENS", 1)
     alone = pl.concat([encode(written[i : i + 1]) for i in range(len(written))])
     assert together.drop("activation").equals(alone.drop("activation"))
     assert together["activation"].to_list() == pytest.approx(alone["activation"].to_list(), rel=1e-4)
@@ -110,7 +113,7 @@ def test_states_do_not_depend_on_attention_padding_or_cache(manifest, written, s
     other = models.load_model(manifest, "float32")
     other.set_attn_implementation(attention)
     assert other.config._attn_implementation == attention
-    found = activations.read_states(written, model=models.load_model(manifest, "float32"), names=[site], log=LOG)
+    found = read_states(written, model=models.load_model(manifest, "float32"), names=[site], log=LOG)
     for trace, mine in found:
         expected = read(other, trace["ids"], site, how=how)
         assert mine[site].shape == expected.shape
@@ -120,7 +123,7 @@ def test_states_do_not_depend_on_attention_padding_or_cache(manifest, written, s
 def test_bfloat16_is_noise_not_another_result(tmp_path, manifest, written):
     """The model in bfloat16, the SAE in float32 on what it gives: most of each token's activation is the same."""
     save_sae(tmp_path)
-    encoder = saes.load_encoder(tmp_path, torch.device("cpu"))
+    encoder = formats.load_encoder(tmp_path, torch.device("cpu"))
     tables = [
         activations.encode(
             written, model=models.load_model(manifest, dtype), encoder=encoder, site="layers.2.mlp", log=LOG
@@ -138,7 +141,11 @@ def test_a_state_that_is_not_finite_is_refused(tmp_path, model, written):
     model.base_model.layers[1].mlp.down_proj.weight.data[3, 3] = torch.inf
     with pytest.raises(InputError, match=r"trace \d has a non-finite state at layers\.1\.mlp, position 0"):
         activations.encode(
-            written, model=model, encoder=saes.load_encoder(tmp_path, torch.device("cpu")), site="layers.1.mlp", log=LOG
+            written,
+            model=model,
+            encoder=formats.load_encoder(tmp_path, torch.device("cpu")),
+            site="layers.1.mlp",
+            log=LOG,
         )
 
 
@@ -149,14 +156,14 @@ def test_sinks_are_position_0_and_tenfold_norms():
 
 def test_batches_hold_every_row_once_within_the_limit(model, written, monkeypatch):
     """As many padded tokens as BATCH_TOKENS allows go through the model at once, whatever their traces' lengths."""
-    monkeypatch.setattr(activations, "BATCH_TOKENS", 80)
+    monkeypatch.setattr("thoughtscope.readings.states.BATCH_TOKENS", 80)
     shapes = []
     model.base_model.register_forward_pre_hook(
         lambda _m, _a, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
     )
     found = [
         (trace["trace_id"], len(states["layers.1.mlp"]))
-        for trace, states in activations.read_states(written, model=model, names=["layers.1.mlp"], log=LOG)
+        for trace, states in read_states(written, model=model, names=["layers.1.mlp"], log=LOG)
     ]
     lengths = [
         (trace["trace_id"], len(trace["prompt_ids"]) + len(trace["generated_ids"]) - 1)

@@ -11,11 +11,13 @@ import pytest
 from conftest import REPO
 from synthetic import PROMPT, VOCABULARY, Synthetic
 
-from thoughtscope import dashboards, evidence, features
-from thoughtscope.activations import SCHEMA as ACTIVATIONS
-from thoughtscope.dashboards import AFTER, BANDS, BEFORE, PER_BAND, TOP
+from thoughtscope.evidence import recurrence as evidence
+from thoughtscope.readings import features
+from thoughtscope.readings.activations import SCHEMA as ACTIVATIONS
+from thoughtscope.report import dashboards
+from thoughtscope.report.dashboards import AFTER, BANDS, BEFORE, PER_BAND, TOP
 from thoughtscope.statistics import MIN_TOKENS
-from thoughtscope.traces import SCHEMA as TRACES
+from thoughtscope.traces.generate import SCHEMA as TRACES
 
 CONDITIONS = ["reason", "direct"]
 FREQUENT, EVERYWHERE, ONCE, NEVER = 20, 21, 22, 99
@@ -411,7 +413,9 @@ def test_the_schema_of_passages(study):
 
 
 def test_it_is_imported_quickly_and_without_torch():
-    code = "import sys, thoughtscope.dashboards; print(sorted({'torch', 'scipy', 'transformers'} & {*sys.modules}))"
+    code = (
+        "import sys, thoughtscope.report.dashboards; print(sorted({'torch', 'scipy', 'transformers'} & {*sys.modules}))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=REPO / "workflow" / "scripts", capture_output=True, text=True, check=True
     )

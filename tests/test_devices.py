@@ -9,8 +9,9 @@ import pytest
 import torch
 from conftest import QUESTIONS, REPO, generate_four
 
-from thoughtscope import devices, saes
+from thoughtscope import devices
 from thoughtscope.errors import InputError
+from thoughtscope.saes import coder, formats
 
 LOG = logging.getLogger("test")
 
@@ -139,17 +140,17 @@ def test_encoding_that_runs_out_of_memory_goes_on_by_halves(tmp_path, monkeypatc
     from test_saes import save_sae
 
     save_sae(tmp_path)
-    encoder = saes.load_encoder(tmp_path, torch.device("cpu"))
+    encoder = formats.load_encoder(tmp_path, torch.device("cpu"))
     x = torch.randn(37, 32)
     whole = encoder.encode(x)
-    dense = saes.Encoder._encode_dense
+    dense = coder.Encoder._encode_dense
 
     def small(self, x):
         if len(x) > 10:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return dense(self, x)
 
-    monkeypatch.setattr(saes.Encoder, "_encode_dense", small)
+    monkeypatch.setattr(coder.Encoder, "_encode_dense", small)
     for mine, expected in zip(encoder.encode(x), whole, strict=True):
         assert torch.allclose(mine.float(), expected.float(), rtol=1e-5)
     assert encoder.encode(x[:0])[0].shape == (0, 8)
@@ -170,10 +171,11 @@ def test_generation_and_encoding_are_the_same_in_what_memory_there_is(tmp_path, 
     """The model itself runs out of memory in mid-batch; texts and activations stay what they were."""
     from test_saes import save_sae
 
-    from thoughtscope import activations, models
+    from thoughtscope import models
+    from thoughtscope.readings import activations
 
     save_sae(tmp_path)
-    encoder = saes.load_encoder(tmp_path, torch.device("cpu"))
+    encoder = formats.load_encoder(tmp_path, torch.device("cpu"))
     tables = []
     for rows in (4, 2):
         model = models.load_model(manifest, "float32")
@@ -199,7 +201,7 @@ def test_training_that_runs_out_of_memory_goes_on_in_parts(tmp_path, manifest, t
     )
 
     def train(folder):
-        saes.train(
+        training.train(
             text, model=models.load_model(manifest, "float32"), tokenizer=tokenizer, hookpoint="layers.1.mlp",
             folder=folder, k=8, num_latents=96, tokens=640, heldout_tokens=64, context=16, batch_size=4,
             optimizer="adam", lr=1e-3, seed=0, log=LOG,

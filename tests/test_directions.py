@@ -19,8 +19,9 @@ from transformers import (
     PreTrainedConfig,
 )
 
-from thoughtscope import directions, models, vocabulary
-from thoughtscope.directions import EFFECTS_SCHEMA, NEIGHBOURS_SCHEMA
+from thoughtscope import models, vocabulary
+from thoughtscope.report import directions
+from thoughtscope.report.directions import EFFECTS_SCHEMA, NEIGHBOURS_SCHEMA
 
 SMALL = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "head_dim": 8,
          "num_attention_heads": 2, "num_key_value_heads": 2, "pad_token_id": 0, "initializer_range": 0.5}  # fmt: skip

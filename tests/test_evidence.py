@@ -7,7 +7,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from thoughtscope import activations, evidence, features
+from thoughtscope.evidence import recurrence as evidence
+from thoughtscope.readings import activations, features
 
 VOCABULARY = pl.LazyFrame(
     {"token_id": range(9), "token": [f"t{i}" for i in range(9)]}, schema_overrides={"token_id": pl.UInt32}

@@ -90,8 +90,13 @@ def version(name):
         raise importlib.metadata.PackageNotFoundError(name)
     return found(name)
 importlib.metadata.version = version
-from thoughtscope import controls, dashboards, evidence, features, files, job, patterns, plots, reader, report
-from thoughtscope import summary, verdict
+from thoughtscope.evidence import controls, recurrence as evidence, patterns
+from thoughtscope.report import dashboards, reader, page as report
+from thoughtscope.readings import features
+from thoughtscope import files, job
+from thoughtscope.plots import sites as plots
+from thoughtscope.report import summary
+from thoughtscope.evidence import verdict
 import polars as pl
 files.write_parquet(pl.DataFrame({{"a": [1]}}), {str(tmp_path / "a.parquet")!r}, {{}})
 """

@@ -6,12 +6,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from thoughtscope import findings, report
-from thoughtscope.evidence import FIT_SCHEMA, complete
+from thoughtscope.evidence.recurrence import FIT_SCHEMA, complete
+from thoughtscope.evidence.verdict import CHECKS, SCHEMA, VERDICTS
+from thoughtscope.report import findings
+from thoughtscope.report import page as report
+from thoughtscope.report.study import Site, Study
 from thoughtscope.statistics import fdr, mcnemar, wilson
-from thoughtscope.study import Site, Study
-from thoughtscope.traces import SCHEMA as TRACES
-from thoughtscope.verdict import CHECKS, SCHEMA, VERDICTS
+from thoughtscope.traces.generate import SCHEMA as TRACES
 
 
 def steps(*verdicts: str | None) -> pl.DataFrame:

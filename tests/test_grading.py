@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import pytest
 
-from thoughtscope import grading
+from thoughtscope.traces import grading
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,10 @@ import yaml
 from conftest import REPO
 from synthetic import PROMPT, WORDS, Synthetic
 
-from thoughtscope import patterns, statistics
-from thoughtscope.activations import SCHEMA as ACTIVATIONS
-from thoughtscope.traces import SCHEMA
+from thoughtscope import statistics
+from thoughtscope.evidence import patterns
+from thoughtscope.readings.activations import SCHEMA as ACTIVATIONS
+from thoughtscope.traces.generate import SCHEMA
 
 SCHEMA_FILE = yaml.safe_load((REPO / "workflow" / "schemas" / "config.schema.yaml").read_text())
 DEFAULT = SCHEMA_FILE["properties"]["patterns"]["default"]

@@ -9,9 +9,11 @@ import polars as pl
 import pytest
 from matplotlib.text import Annotation, Text
 
-from thoughtscope import controls, evidence, patterns, plots, verdict
-from thoughtscope.evidence import complete
-from thoughtscope.verdict import leading
+from thoughtscope.evidence import controls, patterns, verdict
+from thoughtscope.evidence import recurrence as evidence
+from thoughtscope.evidence.recurrence import complete
+from thoughtscope.evidence.verdict import leading
+from thoughtscope.plots import sites as plots
 
 CONDITIONS = ["reason", "direct"]
 TOKENS = ["␣the", "$x$", "<script>", "\\xe2\\x80", "中文", "🙂", "a" * 60, "_^{"]

@@ -8,8 +8,12 @@ import pytest
 import torch
 from test_saes import save_sae
 
-from thoughtscope import config, evidence, models, plots, reconstruction, saes
+from thoughtscope import config, models
 from thoughtscope.errors import InputError
+from thoughtscope.evidence import recurrence as evidence
+from thoughtscope.plots import sites as plots
+from thoughtscope.readings import reconstruction
+from thoughtscope.saes import formats
 
 LOG = logging.getLogger("test")
 NAMES = ["layers.1.mlp", "layers.1.mlp@residual_in", "layers.1.mlp@residual_out", "layers.0.mlp", "layers.2.mlp"]
@@ -42,8 +46,8 @@ def measured(tmp_path, manifest, written):
     save_sae(tmp_path)
     device = torch.device("cpu")
     return reconstruction.measure(
-        written, model=models.load_model(manifest, "float32"), encoder=saes.load_encoder(tmp_path, device),
-        decoder=saes.load_decoder(tmp_path, device), names=NAMES, log=LOG,
+        written, model=models.load_model(manifest, "float32"), encoder=formats.load_encoder(tmp_path, device),
+        decoder=formats.load_decoder(tmp_path, device), names=NAMES, log=LOG,
     )  # fmt: skip
 
 

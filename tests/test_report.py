@@ -19,10 +19,12 @@ from axe_playwright_python.sync_playwright import Axe
 from conftest import REPO, Study, new_study
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from thoughtscope import files, provenance, reader, report
-from thoughtscope.findings import share_interval
-from thoughtscope.study import load
-from thoughtscope.verdict import CHECKS, SCHEMA, VERDICTS, fits
+from thoughtscope import files
+from thoughtscope.evidence.verdict import CHECKS, SCHEMA, VERDICTS, fits
+from thoughtscope.report import page as report
+from thoughtscope.report import provenance, reader
+from thoughtscope.report.findings import share_interval
+from thoughtscope.report.study import load
 
 SITE = "layers.1.mlp"
 BLOCK = "00000-00003"

@@ -12,8 +12,8 @@ from conftest import QUESTIONS
 from safetensors.torch import load_file
 from sparsify import SparseCoder, SparseCoderConfig
 
-from thoughtscope import saes
 from thoughtscope.errors import HubUnreachable, InputError
+from thoughtscope.saes import coder, formats, train
 
 LOG = logging.getLogger("test")
 
@@ -29,9 +29,9 @@ def save_sae(folder: Path, d_in: int = 32, num_latents: int = 96, k: int = 8, se
 
 @pytest.mark.parametrize(("latents", "k", "chunk"), [(96, 8, 2**27), (96, 96, 2**27), (1000, 32, 3000)])
 def test_encode_is_sparsifys(tmp_path, monkeypatch, latents, k, chunk):
-    monkeypatch.setattr(saes, "CHUNK_VALUES", chunk)
+    monkeypatch.setattr(coder, "CHUNK_VALUES", chunk)
     theirs = save_sae(tmp_path, num_latents=latents, k=k)
-    ours = saes.load_encoder(tmp_path, torch.device("cpu"))
+    ours = formats.load_encoder(tmp_path, torch.device("cpu"))
     x = 2 * torch.randn(37, 32)
     activations, indices = ours.encode(x)
     expected = theirs.encode(x)
@@ -46,22 +46,22 @@ def test_encode_is_sparsifys(tmp_path, monkeypatch, latents, k, chunk):
 @pytest.fixture
 def dense_tokens(monkeypatch) -> list[int]:
     """Encode by bounds whatever the size and the hardware; return how many tokens each dense encoding then takes."""
-    dense, counts = saes.Encoder._encode_dense, []
+    dense, counts = coder.Encoder._encode_dense, []
 
     def counted(self, x):
         counts.append(len(x))
         return dense(self, x)
 
-    monkeypatch.setattr(saes, "BOUND_WEIGHTS", 0)
-    monkeypatch.setattr(saes, "_multiplies_bfloat16", lambda device: True)
-    monkeypatch.setattr(saes.Encoder, "_encode_dense", counted)
+    monkeypatch.setattr(coder, "BOUND_WEIGHTS", 0)
+    monkeypatch.setattr(coder, "_multiplies_bfloat16", lambda device: True)
+    monkeypatch.setattr(coder.Encoder, "_encode_dense", counted)
     return counts
 
 
 def check_exact(sae: SparseCoder, x: torch.Tensor) -> None:
     """Compare with sparsify's own float32 `encode`, and each latent with its pre-activation in float64."""
     weight, bias, b_dec = (tensor.detach() for tensor in (sae.encoder.weight, sae.encoder.bias, sae.b_dec))
-    activations, latents = saes.Encoder(weight, bias, b_dec, sae.cfg.k).encode(x)
+    activations, latents = coder.Encoder(weight, bias, b_dec, sae.cfg.k).encode(x)
     expected = sae.encode(x).top_acts.detach().sort(descending=True).values
     assert activations.shape == latents.shape == expected.shape
     # What float32 can't resolve: differences far below the terms of the sum.
@@ -132,24 +132,24 @@ def test_bounded_encoding_is_sparsifys(dense_tokens, name, unproven):
 @pytest.mark.parametrize(("candidates", "chunk"), [(1, 2**27), (3, 512 * 7), (1000, 2**27)])
 def test_bounded_encoding_with_any_candidates_and_chunks(dense_tokens, monkeypatch, candidates, chunk):
     """With k candidates next to nothing is proven, with all latents everything is; the result is the same."""
-    monkeypatch.setattr(saes, "CANDIDATES", candidates)
-    monkeypatch.setattr(saes, "CHUNK_VALUES", chunk)
+    monkeypatch.setattr(coder, "CANDIDATES", candidates)
+    monkeypatch.setattr(coder, "CHUNK_VALUES", chunk)
     check_exact(*case("random"))
     assert (sum(dense_tokens) > 30) == (candidates == 1)
 
 
 def test_bounded_encoding_of_no_token(dense_tokens):
     sae, x = case("random")
-    activations, latents = saes.Encoder(sae.encoder.weight, sae.encoder.bias, sae.b_dec, 8).encode(x[:0])
+    activations, latents = coder.Encoder(sae.encoder.weight, sae.encoder.bias, sae.b_dec, 8).encode(x[:0])
     assert activations.shape == latents.shape == (0, 8)
     assert latents.dtype == torch.int64
 
 
 def test_candidates_are_proven_past_the_rounding_of_the_bounds(dense_tokens, monkeypatch):
     """All bounds are 1, to within their rounding, and tell nothing."""
-    weight = torch.linspace(1, 1 + saes.BFLOAT16_UNIT, 100)[:, None]
-    monkeypatch.setattr(saes.Encoder, "_bounds", lambda self, x: torch.ones(len(x), 100, dtype=torch.bfloat16))
-    activations, latents = saes.Encoder(weight, torch.zeros(100), torch.zeros(1), 4).encode(torch.ones(1, 1))
+    weight = torch.linspace(1, 1 + coder.BFLOAT16_UNIT, 100)[:, None]
+    monkeypatch.setattr(coder.Encoder, "_bounds", lambda self, x: torch.ones(len(x), 100, dtype=torch.bfloat16))
+    activations, latents = coder.Encoder(weight, torch.zeros(100), torch.zeros(1), 4).encode(torch.ones(1, 1))
     assert latents.tolist() == [[99, 98, 97, 96]]
     assert torch.equal(activations, weight[latents[0]].T)
 
@@ -165,13 +165,13 @@ def test_unproven_tokens_among_proven_ones(dense_tokens):
     check_exact(sae, x)
     assert dense_tokens == [14]
     x[1] = torch.nan
-    assert saes.Encoder(weight, sae.encoder.bias.data, sae.b_dec.data, 8).encode(x)[0][1].isnan().all()
+    assert coder.Encoder(weight, sae.encoder.bias.data, sae.b_dec.data, 8).encode(x)[0][1].isnan().all()
     assert dense_tokens == [14, 15]
 
 
 def above(value: float) -> float:
     """Return a number a little under halfway from value, a power of two, to the next bfloat16: it is rounded down."""
-    return value * (1 + 0.9 * saes.BFLOAT16_UNIT)
+    return value * (1 + 0.9 * coder.BFLOAT16_UNIT)
 
 
 def adversary(name: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -221,8 +221,8 @@ def adversary(name: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 def test_bounds_are_bounds(name):
     """Against float64, and against float32 summed one term after the other, which is the worst order."""
     weight, bias, x = adversary(name)
-    bounds = saes.Encoder(weight, bias, torch.zeros(weight.shape[1]), 1)._bounds(x).double()
-    bounds += saes.BFLOAT16_UNIT * bounds.abs()
+    bounds = coder.Encoder(weight, bias, torch.zeros(weight.shape[1]), 1)._bounds(x).double()
+    bounds += coder.BFLOAT16_UNIT * bounds.abs()
     assert (x.double() @ weight.double().T + bias.double() <= bounds).all()
     one_by_one = np.cumsum((x[:, None] * weight).numpy(), axis=-1, dtype=np.float32)[..., -1]
     assert (torch.from_numpy(one_by_one) + bias <= bounds).all()
@@ -231,9 +231,9 @@ def test_bounds_are_bounds(name):
 def test_bounds_are_used_for_large_encoders_where_the_hardware_multiplies_bfloat16(monkeypatch):
     used = []
     for weights, native in [(512, True), (513, True), (512, False)]:
-        monkeypatch.setattr(saes, "BOUND_WEIGHTS", weights)
-        monkeypatch.setattr(saes, "_multiplies_bfloat16", lambda device, native=native: native)
-        encoder = saes.Encoder(torch.randn(64, 8), torch.zeros(64), torch.zeros(8), 4)
+        monkeypatch.setattr(coder, "BOUND_WEIGHTS", weights)
+        monkeypatch.setattr(coder, "_multiplies_bfloat16", lambda device, native=native: native)
+        encoder = coder.Encoder(torch.randn(64, 8), torch.zeros(64), torch.zeros(8), 4)
         encoder.encode(torch.randn(3, 8))
         used.append("_bound_weight" in vars(encoder))
     assert used == [True, False, False]
@@ -241,9 +241,9 @@ def test_bounds_are_used_for_large_encoders_where_the_hardware_multiplies_bfloat
 
 def test_decode_is_sparsifys(tmp_path):
     theirs = save_sae(tmp_path)
-    decoder = saes.load_decoder(tmp_path, torch.device("cpu"))
+    decoder = formats.load_decoder(tmp_path, torch.device("cpu"))
     x = 2 * torch.randn(37, 32)
-    activations, latents = saes.load_encoder(tmp_path, torch.device("cpu")).encode(x)
+    activations, latents = formats.load_encoder(tmp_path, torch.device("cpu")).encode(x)
     assert torch.allclose(decoder.decode(activations, latents), theirs(x).sae_out, rtol=1e-4, atol=1e-5)
     assert decoder.decode(activations[:0], latents[:0]).shape == (0, 32)
 
@@ -251,7 +251,7 @@ def test_decode_is_sparsifys(tmp_path):
 def test_weights_of_another_precision_are_applied_in_float32(tmp_path):
     theirs = save_sae(tmp_path).bfloat16()
     theirs.save_to_disk(tmp_path)
-    ours = saes.load_encoder(tmp_path, torch.device("cpu"))
+    ours = formats.load_encoder(tmp_path, torch.device("cpu"))
     x = torch.randn(5, 32)
     activations, _ = ours.encode(x)
     assert torch.allclose(activations, theirs.float().encode(x).top_acts.sort(descending=True).values, rtol=1e-5)
@@ -268,14 +268,14 @@ def test_weights_of_another_precision_are_applied_in_float32(tmp_path):
 def test_what_is_no_topk_autoencoder_is_refused(tmp_path, changes, words):
     save_sae(tmp_path, **changes)
     with pytest.raises(InputError, match=words):
-        saes.load_encoder(tmp_path, torch.device("cpu"))
+        formats.load_encoder(tmp_path, torch.device("cpu"))
 
 
 def test_fetch_copies_and_checks_the_width(tmp_path):
     theirs = save_sae(tmp_path / "from" / "layers.1.mlp")
     manifest = {"name": "tiny", "widths": {"layers.1.mlp": 32}}
     source = {"source": "path", "path": str(tmp_path / "from")}
-    saes.fetch(source, "layers.1.mlp", manifest, tmp_path / "to", LOG)
+    formats.fetch(source, "layers.1.mlp", manifest, tmp_path / "to", LOG)
     copied = load_file(tmp_path / "to" / "sae.safetensors")
     assert torch.equal(copied["encoder.weight"], theirs.encoder.weight)
     info = json.loads((tmp_path / "to" / "info.json").read_text())
@@ -283,7 +283,7 @@ def test_fetch_copies_and_checks_the_width(tmp_path):
 
     manifest["widths"]["layers.1.mlp"] = 64
     with pytest.raises(InputError, match=r"width 32, but that module of tiny puts out 64"):
-        saes.fetch(source, "layers.1.mlp", manifest, tmp_path / "wrong", LOG)
+        formats.fetch(source, "layers.1.mlp", manifest, tmp_path / "wrong", LOG)
     assert not (tmp_path / "wrong" / "sae.safetensors").exists()
 
 
@@ -292,20 +292,20 @@ def test_fetch_from_the_hub(tmp_path, hub_snapshot, caplog):
     source = {"source": "hub", "name": "someone/sae", "revision": None}
     manifest = {"name": "tiny", "widths": {"layers.1.mlp": 32, "layers.2.mlp": 32}}
     save_sae(hub_snapshot("models--someone--sae", "a" * 40) / "layers.1.mlp")
-    saes.fetch(source, "layers.1.mlp", manifest, tmp_path / "saes" / "layers.1.mlp", LOG)
+    formats.fetch(source, "layers.1.mlp", manifest, tmp_path / "saes" / "layers.1.mlp", LOG)
     info = json.loads((tmp_path / "saes" / "layers.1.mlp" / "info.json").read_text())
     assert (info["revision"], info["num_latents"]) == ("a" * 40, 96)
     assert "sae.revision: " + "a" * 40 in caplog.text
 
     save_sae(hub_snapshot("models--someone--sae", "b" * 40) / "layers.2.mlp")
     with pytest.raises(InputError, match=r"has moved from a{40} to b{40} since layers\.1\.mlp was fetched; pin one"):
-        saes.fetch(source, "layers.2.mlp", manifest, tmp_path / "saes" / "layers.2.mlp", LOG)
-    saes.fetch(source | {"revision": "a" * 40}, "layers.1.mlp", manifest, tmp_path / "other" / "layers.1.mlp", LOG)
+        formats.fetch(source, "layers.2.mlp", manifest, tmp_path / "saes" / "layers.2.mlp", LOG)
+    formats.fetch(source | {"revision": "a" * 40}, "layers.1.mlp", manifest, tmp_path / "other" / "layers.1.mlp", LOG)
 
     with pytest.raises(
         HubUnreachable, match=r"config: sae\.name: layers\.3\.mlp/cfg\.json of 'someone/sae' can't be fetched"
     ):
-        saes.fetch(source, "layers.3.mlp", manifest | {"widths": {"layers.3.mlp": 32}}, tmp_path / "third", LOG)
+        formats.fetch(source, "layers.3.mlp", manifest | {"widths": {"layers.3.mlp": 32}}, tmp_path / "third", LOG)
 
 
 def test_fvu_is_summed_over_all_tokens():
@@ -314,7 +314,7 @@ def test_fvu_is_summed_over_all_tokens():
     top = sum(float(value) ** 2 for row in residual for value in row)
     mean = [sum(float(row[column]) for row in x) / 50 for column in range(4)]
     bottom = sum((float(row[column]) - mean[column]) ** 2 for row in x for column in range(4))
-    assert saes.fvu(x, residual) == pytest.approx(top / bottom, rel=1e-12)
+    assert train.fvu(x, residual) == pytest.approx(top / bottom, rel=1e-12)
 
 
 def test_train_learns_and_measures_on_held_out_text(tmp_path, model, tokenizer):
@@ -322,7 +322,7 @@ def test_train_learns_and_measures_on_held_out_text(tmp_path, model, tokenizer):
         {"question": [q for q, _ in QUESTIONS] * 12, "solution": [a for _, a in QUESTIONS] * 12, "text": [None] * 72},
         schema_overrides={"text": pl.String},
     )
-    saes.train(
+    train.train(
         problems, model=model, tokenizer=tokenizer, hookpoint="layers.1.mlp", folder=tmp_path, k=8, num_latents=96,
         tokens=1500, heldout_tokens=320, context=16, batch_size=4, optimizer="signum", lr=None, seed=0, log=LOG,
     )  # fmt: skip
@@ -339,7 +339,7 @@ def test_train_learns_and_measures_on_held_out_text(tmp_path, model, tokenizer):
 def test_evaluate_against_sparsifys_forward(tmp_path):
     sae = save_sae(tmp_path)
     x = torch.randn(64, 32) * 3
-    measured = saes.evaluate(sae, x, context=64)
+    measured = train.evaluate(sae, x, context=64)
     assert measured["fvu_with_sinks"] == pytest.approx(sae(x).fvu.item(), rel=1e-5)
     assert measured["fvu"] == pytest.approx(
         (((sae(x).sae_out - x)[1:] ** 2).sum() / ((x[1:] - x[1:].mean(0)) ** 2).sum()).item(), rel=1e-5
@@ -349,8 +349,8 @@ def test_evaluate_against_sparsifys_forward(tmp_path):
 
 def test_too_little_text_is_refused(tokenizer):
     with pytest.raises(InputError, match=r"sae\.text gives \d+ tokens, but .* ask for 1000"):
-        saes.pack(["some text"], tokenizer, 10, 100)
-    assert saes.pack(["some text " * 50], tokenizer, 2, 8).shape == (2, 8)
+        train.pack(["some text"], tokenizer, 10, 100)
+    assert train.pack(["some text " * 50], tokenizer, 2, 8).shape == (2, 8)
 
 
 def test_training_text_is_a_conversation_or_plain():
@@ -361,4 +361,4 @@ def test_training_text_is_a_conversation_or_plain():
             return "|".join(turn["content"] for turn in turns)
 
     frame = pl.DataFrame({"question": ["q", None, "r"], "solution": ["s", None, None], "text": [None, "plain", None]})
-    assert saes.training_texts(frame, Tokenizer()) == ["q|s", "plain"]
+    assert train.training_texts(frame, Tokenizer()) == ["q|s", "plain"]

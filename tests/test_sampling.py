@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers.generation.logits_process import TopPLogitsWarper
 
-from thoughtscope.sampling import draw, nucleus, uniforms
+from thoughtscope.traces.sampling import draw, nucleus, uniforms
 
 
 def test_noise_depends_on_seed_condition_trace_and_step_alone():

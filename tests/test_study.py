@@ -309,14 +309,14 @@ def test_states_are_those_of_step_by_step_generation(published):
     """One pass over the whole trace, batched and padded, against decoding with a cache, at every level."""
     import logging
 
-    from thoughtscope import activations
     from thoughtscope import models as library
+    from thoughtscope.readings.states import read_states
 
     results, model = published
     traces = pl.read_parquet(results / "traces" / "reason" / "*.parquet")
     manifest = json.loads((results / "model.json").read_text()) | {"folder": str(results / "model")}
     names = [f"layers.{layer}.mlp@residual_in" for layer in (0, *LAYERS, 27)]
-    read = activations.read_states(
+    read = read_states(
         traces, model=library.load_model(manifest, "float32"), names=names, log=logging.getLogger("test")
     )
     for trace, states in read:

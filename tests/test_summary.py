@@ -2,7 +2,8 @@
 
 import polars as pl
 
-from thoughtscope import summary, traces
+from thoughtscope.report import summary
+from thoughtscope.traces import generate as traces
 
 
 def trace(trace_id, condition, written, finish, correct):

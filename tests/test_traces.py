@@ -9,8 +9,8 @@ import torch
 from conftest import QUESTIONS
 from transformers import GenerationConfig
 
-from thoughtscope import traces
 from thoughtscope.errors import InputError
+from thoughtscope.traces import generate as traces
 
 LOG = logging.getLogger("test")
 THINK = {"open": "<think>", "close": "</think>"}

@@ -8,8 +8,9 @@ import pytest
 from scipy import stats
 from synthetic import WORDS, Synthetic
 
-from thoughtscope import controls, evidence, patterns, verdict
-from thoughtscope.traces import SCHEMA
+from thoughtscope.evidence import controls, patterns, verdict
+from thoughtscope.evidence import recurrence as evidence
+from thoughtscope.traces.generate import SCHEMA
 
 LEXICON = {"reflection": ["wait"], "uncertainty": ["maybe", "hmm"], "planning": ["first"]}
 REASON = ["wait", "maybe", "hmm"]

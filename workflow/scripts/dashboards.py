@@ -5,7 +5,9 @@ from thoughtscope.job import job
 site = snakemake.wildcards.site
 with job(snakemake.log[0], f"{snakemake.rule} {site}"):
     import polars as pl
-    from thoughtscope import dashboards, files, verdict
+    from thoughtscope.report import dashboards
+    from thoughtscope import files
+    from thoughtscope.evidence import verdict
 
     given, params = snakemake.input, snakemake.params
     activations, features, traces, sinks = (

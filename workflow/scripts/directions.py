@@ -8,13 +8,16 @@ site = snakemake.wildcards.site
 with job(snakemake.log[0], f"{snakemake.rule} {site}") as log:
     import polars as pl
     import torch
-    from thoughtscope import directions, files, saes, verdict
+    from thoughtscope.report import directions
+    from thoughtscope import files
+    from thoughtscope.saes import formats
+    from thoughtscope.evidence import verdict
 
     torch.set_num_threads(snakemake.threads)
     given = snakemake.input
     manifest = files.read_json(given.manifest)
     latents = verdict.leading(pl.read_parquet(given.verdict), snakemake.params.latents)["latent"].to_list()
-    decoder = saes.load_decoder(Path(given.sae_config).parent, torch.device("cpu")).weight
+    decoder = formats.load_decoder(Path(given.sae_config).parent, torch.device("cpu")).weight
     effects = pl.DataFrame(schema=directions.EFFECTS_SCHEMA)
     if directions.writes_to_residual(site, manifest):
         unembedding = directions.unembedding(manifest)

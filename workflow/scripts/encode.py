@@ -8,7 +8,9 @@ wildcards = snakemake.wildcards
 with job(snakemake.log[0], f"encode {wildcards.site} {wildcards.condition}/{wildcards.block}") as log:
     import polars as pl
     import torch
-    from thoughtscope import activations, devices, files, models, saes
+    from thoughtscope.readings import activations
+    from thoughtscope import devices, files, models
+    from thoughtscope.saes import formats
 
     torch.set_num_threads(snakemake.threads)
     manifest = files.read_json(snakemake.input.manifest)
@@ -17,7 +19,7 @@ with job(snakemake.log[0], f"encode {wildcards.site} {wildcards.condition}/{wild
     table = activations.encode(
         pl.read_parquet(snakemake.input.traces),
         model=model,
-        encoder=saes.load_encoder(Path(snakemake.input.sae_config).parent, devices.device()),
+        encoder=formats.load_encoder(Path(snakemake.input.sae_config).parent, devices.device()),
         site=wildcards.site,
         log=log,
     )

@@ -4,7 +4,8 @@ from thoughtscope.job import job
 
 with job(snakemake.log[0], f"features {snakemake.wildcards}"):
     import polars as pl
-    from thoughtscope import features, files
+    from thoughtscope.readings import features
+    from thoughtscope import files
 
     wildcards = snakemake.wildcards
     table = features.summarize(pl.read_parquet(snakemake.input[0]))

@@ -10,8 +10,9 @@ with job(
     network=True,
     fetch_ahead=snakemake.params.fetch_ahead,
 ) as log:
-    from thoughtscope import files, saes
+    from thoughtscope import files
+    from thoughtscope.saes import formats
 
     source = {name: value for name, value in snakemake.params.items() if name not in ("names", "fetch_ahead")}
     manifest = files.read_json(snakemake.input.manifest)
-    saes.fetch(source, snakemake.wildcards.hookpoint, manifest, Path(snakemake.output.config).parent, log)
+    formats.fetch(source, snakemake.wildcards.hookpoint, manifest, Path(snakemake.output.config).parent, log)

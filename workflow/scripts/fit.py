@@ -5,7 +5,8 @@ from thoughtscope.job import job
 site = snakemake.wildcards.site
 with job(snakemake.log[0], f"{snakemake.rule} {site}"):
     import polars as pl
-    from thoughtscope import config, evidence, files
+    from thoughtscope import config, files
+    from thoughtscope.evidence import recurrence as evidence
 
     table = evidence.fit(
         pl.scan_parquet(snakemake.input.reconstruction),

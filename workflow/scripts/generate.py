@@ -6,7 +6,8 @@ wildcards, params = snakemake.wildcards, snakemake.params
 with job(snakemake.log[0], f"generate {wildcards.condition}/{wildcards.block}") as log:
     import polars as pl
     import torch
-    from thoughtscope import config, devices, files, models, traces
+    from thoughtscope import config, devices, files, models
+    from thoughtscope.traces import generate as traces
 
     torch.set_num_threads(snakemake.threads)
     manifest = files.read_json(snakemake.input.manifest)

@@ -4,7 +4,8 @@ from thoughtscope.job import job
 
 with job(snakemake.log[0], snakemake.rule):
     import polars as pl
-    from thoughtscope import evidence, files
+    from thoughtscope.evidence import recurrence as evidence
+    from thoughtscope import files
 
     def of_all_sites(paths):
         """Scan a table of every site, with a column that names the site."""

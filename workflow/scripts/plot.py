@@ -5,7 +5,7 @@ from thoughtscope.job import job
 site = {name: value for name, value in snakemake.wildcards.items() if name == "site"}
 with job(snakemake.log[0], " ".join([snakemake.rule, *site.values()])):
     import polars as pl
-    from thoughtscope import plots
+    from thoughtscope.plots import sites as plots
 
     draw = getattr(plots, snakemake.rule.removeprefix("plot_"))
     tables = {name: pl.read_parquet(path) for name, path in snakemake.input.items()}

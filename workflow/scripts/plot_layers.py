@@ -4,7 +4,7 @@ from thoughtscope.job import job
 
 with job(snakemake.log[0], snakemake.rule):
     import polars as pl
-    from thoughtscope import plots
+    from thoughtscope.plots import sites as plots
 
     params = snakemake.params
     tables = {site: pl.read_parquet(path) for site, path in zip(params.sites, snakemake.input.recurrence, strict=True)}

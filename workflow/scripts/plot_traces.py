@@ -5,7 +5,8 @@ from thoughtscope.job import job
 wildcards, params = snakemake.wildcards, snakemake.params
 with job(snakemake.log[0], f"plot_traces {wildcards.site} {wildcards.condition}/{wildcards.block}"):
     import polars as pl
-    from thoughtscope import files, plots
+    from thoughtscope import files
+    from thoughtscope.plots import sites as plots
 
     tables = {name: pl.read_parquet(path) for name, path in snakemake.input.items() if name != "traces"}
     with files.replacing(snakemake.output[0]) as folder:

@@ -8,7 +8,9 @@ wildcards = snakemake.wildcards
 with job(snakemake.log[0], f"reconstruct {wildcards.hookpoint} {wildcards.condition}/{wildcards.block}") as log:
     import polars as pl
     import torch
-    from thoughtscope import devices, files, models, reconstruction, saes
+    from thoughtscope import devices, files, models
+    from thoughtscope.readings import reconstruction
+    from thoughtscope.saes import formats
 
     torch.set_num_threads(snakemake.threads)
     manifest = files.read_json(snakemake.input.manifest)
@@ -18,8 +20,8 @@ with job(snakemake.log[0], f"reconstruct {wildcards.hookpoint} {wildcards.condit
     table = reconstruction.measure(
         pl.read_parquet(snakemake.input.traces),
         model=model,
-        encoder=saes.load_encoder(folder, devices.device()),
-        decoder=saes.load_decoder(folder, devices.device()),
+        encoder=formats.load_encoder(folder, devices.device()),
+        decoder=formats.load_decoder(folder, devices.device()),
         names=reconstruction.compared_sites(wildcards.hookpoint, manifest),
         log=log,
     )

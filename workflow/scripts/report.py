@@ -8,8 +8,9 @@ with job(snakemake.log[0], snakemake.rule) as log:
     import json
 
     import polars as pl
-    from thoughtscope import config, files, provenance, reader, report
-    from thoughtscope.study import load
+    from thoughtscope import config, files
+    from thoughtscope.report import provenance, reader, page as report
+    from thoughtscope.report.study import load
 
     given, params, results = snakemake.input, snakemake.params, Path(snakemake.output[0]).parent
     named = {name: params.get(name) for name in ("conditions", "sites", "blocks")}

@@ -4,7 +4,8 @@ from thoughtscope.job import job
 
 with job(snakemake.log[0], snakemake.rule) as log:
     import polars as pl
-    from thoughtscope import evidence, files
+    from thoughtscope.evidence import recurrence as evidence
+    from thoughtscope import files
 
     table = pl.concat([pl.read_parquet(path) for path in snakemake.input])
     for line in evidence.gate_warnings(table, snakemake.params.max_fvu):

@@ -4,7 +4,8 @@ from thoughtscope.job import job
 
 with job(snakemake.log[0], snakemake.rule):
     import polars as pl
-    from thoughtscope import files, summary
+    from thoughtscope import files
+    from thoughtscope.report import summary
 
     params, source = snakemake.params, snakemake.input
 

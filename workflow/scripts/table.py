@@ -9,7 +9,7 @@ with job(snakemake.log[0], " ".join([snakemake.rule, *site.values()])):
     import polars as pl
     from thoughtscope import files
 
-    for room in ("evidence", "controls", "patterns", "verdict"):  # loaded only up to the one that has it
+    for room in ("evidence.recurrence", "evidence.controls", "evidence.patterns", "evidence.verdict"):
         make = getattr(importlib.import_module(f"thoughtscope.{room}"), snakemake.rule, None)
         if make is not None:
             break

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 import pyarrow.parquet as pq
 
-from . import __version__, files
+from .. import __version__, files
 
 
 def problem_set(path: str | Path, used: int) -> dict[str, Any]:

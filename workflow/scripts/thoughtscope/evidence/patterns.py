@@ -19,8 +19,8 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import sparse
 
-from .evidence import complete, latents_of
-from .statistics import MIN_TOKENS, Floats, fdr, percentiles, resamples
+from .recurrence import complete, latents_of
+from ..statistics import MIN_TOKENS, Floats, fdr, percentiles, resamples
 
 MATCHES_SCHEMA: dict[str, Any] = {
     "trace_id": pl.UInt32,

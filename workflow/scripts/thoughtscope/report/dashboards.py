@@ -13,9 +13,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from .controls import token_counts
-from .evidence import complete
-from .statistics import MIN_TOKENS, Floats
+from ..evidence.controls import token_counts
+from ..evidence.recurrence import complete
+from ..statistics import MIN_TOKENS, Floats
 
 BEFORE = 16
 """Tokens of a passage before its peak."""

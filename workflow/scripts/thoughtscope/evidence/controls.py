@@ -10,8 +10,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from .evidence import complete, in_scope, latents_of
-from .statistics import MIN_CLASS, Auroc, Floats, auroc, fdr, matched_difference, mcnemar, paired, stratified_auroc
+from .recurrence import complete, in_scope, latents_of
+from ..statistics import MIN_CLASS, Auroc, Floats, auroc, fdr, matched_difference, mcnemar, paired, stratified_auroc
 
 CONTROLS_SCHEMA = {
     "latent": pl.UInt32,

@@ -8,11 +8,11 @@ from typing import Any
 
 import polars as pl
 
-from . import files
-from .config import REPORT_PICTURES, REPORT_PICTURES_ACROSS, REPORT_TABLES, parse_site, traces_of
-from .evidence import written
+from .. import files
+from ..config import REPORT_PICTURES, REPORT_PICTURES_ACROSS, REPORT_TABLES, parse_site, traces_of
+from ..evidence.recurrence import written
 from .provenance import problem_set
-from .verdict import leading
+from ..evidence.verdict import leading
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from .vocabulary import label
+from ..vocabulary import label
 
 LEVELS = 255
 """Steps, even in the logarithm, to which the reader's activations are rounded: from the smallest to the largest of a

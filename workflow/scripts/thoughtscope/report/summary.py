@@ -5,9 +5,9 @@ from typing import Any
 
 import polars as pl
 
-from .config import parse_site
-from .evidence import gate_warnings, leading_latents, leading_tokens, written
-from .verdict import CHECKS, FAILED, headline
+from ..config import parse_site
+from ..evidence.recurrence import gate_warnings, leading_latents, leading_tokens, written
+from ..evidence.verdict import CHECKS, FAILED, headline
 
 LISTED = 5
 """Latents listed for each site."""

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from . import sites
-from .activations import read_states
-from .config import is_block, layer_of
-from .saes import Decoder, Encoder
+from .. import sites
+from .states import read_states
+from ..config import is_block, layer_of
+from ..saes.coder import Decoder, Encoder
 
 SCHEMA: dict[str, Any] = {
     "trace_id": pl.UInt32,

@@ -17,13 +17,13 @@ from typing import Any
 import polars as pl
 from markupsafe import Markup, escape
 
-from .config import REPORT_PICTURES, REPORT_PICTURES_ACROSS, layer_of, parse_site
+from ..config import REPORT_PICTURES, REPORT_PICTURES_ACROSS, layer_of, parse_site
 from .findings import CHECK_NAMES, answer, by_heading, share_interval, warnings
 from .provenance import rule_graph
 from .reader import LEVELS, Tokens, brief, pack
-from .statistics import MIN_CLASS, MIN_TOKENS
+from ..statistics import MIN_CLASS, MIN_TOKENS
 from .study import Site, Study
-from .verdict import CHECKS, FAILED, MIN_PATTERN_TRACES, VERDICTS, counted, headline
+from ..evidence.verdict import CHECKS, FAILED, MIN_PATTERN_TRACES, VERDICTS, counted, headline
 
 
 def saes(study: Study) -> list[str]:

@@ -10,10 +10,10 @@ import torch
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
 
 from . import grading
-from .config import SEGMENTS
-from .devices import in_batches
-from .errors import InputError
-from .job import every_few_seconds
+from ..config import SEGMENTS
+from ..devices import in_batches
+from ..errors import InputError
+from ..job import every_few_seconds
 from .sampling import TraceSampler, uniforms
 
 SCHEMA: dict[str, Any] = {

@@ -6,8 +6,8 @@ from typing import Any
 
 import polars as pl
 
-from .evidence import complete
-from .statistics import MIN_CLASS, MIN_TOKENS
+from .recurrence import complete
+from ..statistics import MIN_CLASS, MIN_TOKENS
 
 CHECKS = (
     "not_a_sink",

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from .config import layer_of, parse_site
-from .statistics import percentiles, resamples, wilson
+from ..config import layer_of, parse_site
+from ..statistics import percentiles, resamples, wilson
 
 SCOPES = ("all", "generated")
 """Which tokens a table counts."""

@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from .config import is_block, parse_site
+from ..config import is_block, parse_site
 
 MOST = 10
 """Tokens at each end of a logit effect, and neighbours of a latent."""

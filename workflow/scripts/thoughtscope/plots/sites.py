@@ -22,12 +22,12 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from . import files
-from .evidence import leading_latents, leading_tokens
-from .statistics import wilson
-from .verdict import CHECKS, FAILED, VERDICTS, leading
-from .verdict import waterfall as steps_left
-from .vocabulary import escape, label
+from .. import files
+from ..evidence.recurrence import leading_latents, leading_tokens
+from ..statistics import wilson
+from ..evidence.verdict import CHECKS, FAILED, VERDICTS, leading
+from ..evidence.verdict import waterfall as steps_left
+from ..vocabulary import escape, label
 
 LATENT_COLORS = (
     "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd",

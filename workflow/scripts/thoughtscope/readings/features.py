@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from .config import SEGMENTS
+from ..config import SEGMENTS
 
 SCHEMA = {
     "trace_id": pl.UInt32,

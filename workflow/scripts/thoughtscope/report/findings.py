@@ -10,11 +10,21 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from .config import is_commit
-from .evidence import gate_warnings
-from .statistics import MIN_CLASS, wilson
+from ..config import is_commit
+from ..evidence.recurrence import gate_warnings
+from ..statistics import MIN_CLASS, wilson
 from .study import Site, Study
-from .verdict import CHECKS, MIN_PATTERN_TRACES, MOST_TRACES, RESULTS, VERDICTS, agree, counted, fits, waterfall
+from ..evidence.verdict import (
+    CHECKS,
+    MIN_PATTERN_TRACES,
+    MOST_TRACES,
+    RESULTS,
+    VERDICTS,
+    agree,
+    counted,
+    fits,
+    waterfall,
+)
 
 CHECK_NAMES = {check: check.replace("_", " ") for check in CHECKS}
 

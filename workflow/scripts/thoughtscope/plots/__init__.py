@@ -1,0 +1,1 @@
+"""Room 7, plots: the tables as pictures."""

@@ -1,0 +1,1 @@
+"""Room 8, report: one page, and the summary on a terminal."""

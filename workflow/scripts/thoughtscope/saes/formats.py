@@ -1,0 +1,117 @@
+"""Room 4, SAEs: where they come from, and sparsify's format on disk (cfg.json and sae.safetensors a hookpoint)."""
+
+import logging
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from .. import files, hub
+from ..config import SAE_FILES, is_commit
+from ..devices import loading
+from ..errors import InputError
+from .coder import Decoder, Encoder
+
+
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """Return the `cfg.json` of an SAE in `folder`, checked to be a TopK autoencoder."""
+    config = files.read_json(Path(folder) / "cfg.json")
+    if config.get("transcode"):
+        raise InputError(f"SAE {folder}: cfg.json says it is a transcoder; only autoencoders are read.")
+    if config.get("activation", "topk") != "topk":
+        raise InputError(f"SAE {folder}: its activation is {config['activation']!r}; only 'topk' is read.")
+    if config.get("skip_connection"):
+        raise InputError(f"SAE {folder}: cfg.json says it has a skip connection; only plain autoencoders are read.")
+    return config
+
+
+def load_encoder(folder: str | Path, device: torch.device) -> Encoder:
+    """Load the encoder of the SAE in `folder`; the decoder matrix stays on disk."""
+    config = read_config(folder)
+    # "exact" rests on it, whatever the environment says of TF32
+    torch.set_float32_matmul_precision("highest")
+    file = str(Path(folder) / "sae.safetensors")
+    with loading("the SAE's encoder"), safe_open(file, framework="pt", device=str(device)) as weights:
+        names = ("encoder.weight", "encoder.bias", "b_dec")
+        weight, bias, b_dec = (weights.get_tensor(name).float() for name in names)
+    return Encoder(weight, bias, b_dec, config["k"])
+
+
+def load_decoder(folder: str | Path, device: torch.device) -> Decoder:
+    """Load the decoder of the SAE in `folder`."""
+    read_config(folder)
+    file = str(Path(folder) / "sae.safetensors")
+    with loading("the SAE's decoder"), safe_open(file, framework="pt", device=str(device)) as weights:
+        weight, b_dec = (weights.get_tensor(name).float() for name in ("W_dec", "b_dec"))
+    return Decoder(weight, b_dec)
+
+
+def check_width(folder: str | Path, hookpoint: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Check that the SAE in `folder` is as wide as its module's output; return its config."""
+    config = read_config(folder)
+    width = manifest["widths"][hookpoint]
+    if config["d_in"] != width:
+        raise InputError(
+            f"SAE for {hookpoint} reads vectors of width {config['d_in']}, but that module of {manifest['name']} puts"
+            f" out {width}; choose an SAE trained on this model and hookpoint."
+        )
+    return config
+
+
+def fetch(
+    source: Mapping[str, Any], hookpoint: str, manifest: Mapping[str, Any], folder: str | Path, log: logging.Logger
+) -> None:
+    """Copy one hookpoint's SAE from the hub or a local folder into `folder`, with `info.json` about its origin.
+
+    The small `cfg.json` is fetched and checked before the weights.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    info: dict[str, Any] = {"source": source["source"], "name": source.get("name") or source.get("path")}
+    for name in SAE_FILES:
+        if source["source"] == "hub":
+            path = _from_hub(source, f"{hookpoint}/{name}")
+            info["revision"] = path.parent.parent.name
+        else:
+            path = Path(source["path"]) / hookpoint / name
+        with files.replacing(folder / name) as temporary:
+            shutil.copyfile(path, temporary)
+        if name == "cfg.json":
+            config = check_width(folder, hookpoint, manifest)
+    if source["source"] == "hub" and not is_commit(source["revision"]):
+        for sibling in folder.parent.glob("*/info.json"):
+            other = files.read_json(sibling)
+            if other.get("name") == info["name"] and other["revision"] != info["revision"]:
+                raise InputError(
+                    f"config: sae.revision: {source['name']} has moved from {other['revision']} to {info['revision']}"
+                    f" since {sibling.parent.name} was fetched; pin one of the two."
+                )
+        log.warning("%s isn't pinned; this run uses commit %s. To pin it: 'sae.revision: %s'",
+                    source["name"], info["revision"], info["revision"])  # fmt: skip
+    info |= {
+        "d_in": config["d_in"],
+        "num_latents": config["num_latents"] or config["d_in"] * config["expansion_factor"],
+    }
+    info |= {"k": config["k"], "sha256": files.sha256(folder / "sae.safetensors")}
+    files.write_json(info, folder / "info.json")
+    log.info("%s: %d latents, k = %d", hookpoint, info["num_latents"], info["k"])
+
+
+def _from_hub(source: Mapping[str, Any], file: str) -> Path:
+    import huggingface_hub
+
+    revision = source["revision"] or "main"
+    try:
+        return Path(huggingface_hub.hf_hub_download(source["name"], file, revision=revision))
+    except huggingface_hub.errors.RemoteEntryNotFoundError:
+        listing = huggingface_hub.HfApi().list_repo_files(source["name"], revision=revision)
+        known = sorted(name.removesuffix("/cfg.json") for name in listing if name.endswith("/cfg.json"))
+        raise InputError(
+            f"config: sae.hookpoint: {source['name']} has no SAE for {file.rpartition('/')[0]}; it has:"
+            f" {', '.join(known)}."
+        ) from None
+    except Exception as error:
+        raise hub.failure("sae.name", f"{file} of {source['name']!r}", error) from None

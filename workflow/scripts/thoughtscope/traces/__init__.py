@@ -1,0 +1,1 @@
+"""Room 3, traces: what the model writes on each problem."""
