@@ -12,6 +12,7 @@ from conftest import QUESTIONS, REPO, generate_four
 from thoughtscope import devices
 from thoughtscope.errors import InputError
 from thoughtscope.saes import coder, formats
+from thoughtscope.saes import train as training
 
 LOG = logging.getLogger("test")
 
