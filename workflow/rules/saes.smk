@@ -1,27 +1,25 @@
 """Room 4, SAEs: one k-sparse autoencoder a hookpoint, in sparsify's format.
 
-Takes a hub repository, a folder, or model and text to train on; gives results/{experiment}/saes/{hookpoint}/ with
-cfg.json, sae.safetensors and info.json (origin, or training settings and held-out FVU, L0 and dead share).
+Takes a hub repository, a folder, or model and text to train on; gives results/{experiment}/saes/{reader}/{hookpoint}/
+with cfg.json, sae.safetensors and info.json (origin, or training settings and held-out FVU, L0 and dead share).
 """
 
 if config["sae"]["source"] == "train":
-
-    localrules:
-        sae_text,
 
     rule sae_text:
         input:
             file=source_file(config["sae"]["text"]),
         output:
-            text="results/{experiment}/sae_text.parquet",
+            text="<results>/sae_text.parquet",
         log:
-            "results/{experiment}/logs/sae_text.log",
+            "<logs>/sae_text.log",
         benchmark:
-            "results/{experiment}/benchmarks/sae_text.jsonl"
+            "<benchmarks>/sae_text.jsonl"
+        localrule: True
         conda:
             "../../envs/gpu.yaml"
         params:
-            **tracked(**source_settings("sae.text", config["sae"]["text"])),
+            **as_params(function="problems.load", **source_settings("sae.text", config["sae"]["text"])),
             key="sae.text",
             fetch_ahead=untracked(fetch_ahead(config)),
         script:
@@ -29,16 +27,16 @@ if config["sae"]["source"] == "train":
 
     rule train_sae:
         input:
-            text="results/{experiment}/sae_text.parquet",
-            manifest="results/{experiment}/model.json",
+            text=rules.sae_text.output.text,
+            manifest=rules.model.output.manifest,
         output:
-            config="results/{experiment}/saes/{hookpoint}/cfg.json",
-            weights="results/{experiment}/saes/{hookpoint}/sae.safetensors",
-            info="results/{experiment}/saes/{hookpoint}/info.json",
+            config="<results>/saes/{reader}/{hookpoint}/cfg.json",
+            weights="<results>/saes/{reader}/{hookpoint}/sae.safetensors",
+            info="<results>/saes/{reader}/{hookpoint}/info.json",
         log:
-            "results/{experiment}/logs/saes/{hookpoint}.log",
+            "<logs>/saes/{reader}/{hookpoint}.log",
         benchmark:
-            "results/{experiment}/benchmarks/saes/{hookpoint}.jsonl"
+            "<benchmarks>/saes/{reader}/{hookpoint}.jsonl"
         conda:
             "../../envs/gpu.yaml"
         threads: 8
@@ -47,33 +45,32 @@ if config["sae"]["source"] == "train":
             runtime=240,
             mem_mb=gigabytes(16),
         params:
-            **tracked(**source_settings("sae", config["sae"])),
-            dtype=config["model"]["dtype"],
+            **as_params(
+                function="saes.train.train", dtype=config["model"]["dtype"], **source_settings("sae", config["sae"])
+            ),
         script:
             "../scripts/train_sae.py"
 
 else:
 
-    localrules:
-        fetch_sae,
-
     rule fetch_sae:
         input:
             files=sae_files,
-            manifest="results/{experiment}/model.json",
+            manifest=rules.model.output.manifest,
         output:
-            config="results/{experiment}/saes/{hookpoint}/cfg.json",
-            weights="results/{experiment}/saes/{hookpoint}/sae.safetensors",
-            info="results/{experiment}/saes/{hookpoint}/info.json",
+            config="<results>/saes/{reader}/{hookpoint}/cfg.json",
+            weights="<results>/saes/{reader}/{hookpoint}/sae.safetensors",
+            info="<results>/saes/{reader}/{hookpoint}/info.json",
         log:
-            "results/{experiment}/logs/saes/{hookpoint}.log",
+            "<logs>/saes/{reader}/{hookpoint}.log",
         benchmark:
-            "results/{experiment}/benchmarks/saes/{hookpoint}.jsonl"
+            "<benchmarks>/saes/{reader}/{hookpoint}.jsonl"
         priority: 10
+        localrule: True
         conda:
             "../../envs/gpu.yaml"
         params:
-            **tracked(**source_settings("sae", config["sae"])),
+            **as_params(function="saes.formats.fetch", **source_settings("sae", config["sae"])),
             fetch_ahead=untracked(fetch_ahead(config)),
         script:
             "../scripts/fetch_sae.py"
