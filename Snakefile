@@ -38,7 +38,7 @@ rule all:
         trace_tables=expand(per_site(per_block(rules.trace_tables.output.top_tokens)), experiment=EXPERIMENT),
         contrasts=expand(per_site(rules.contrasts.output.table), experiment=EXPERIMENT),
         pictures=expand(
-            "results/{experiment}/plots/{reader}/{site}/{picture}.png",
+            paths.SITE_PICTURE,
             experiment=EXPERIMENT,
             reader=READER,
             site=SITES,

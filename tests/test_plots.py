@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from matplotlib.text import Annotation, Text
 
-from thoughtscope.evidence import controls, patterns, verdict
+from thoughtscope.evidence import checks, controls, patterns, verdict
 from thoughtscope.evidence import recurrence as evidence
 from thoughtscope.evidence.recurrence import complete
 from thoughtscope.evidence.verdict import leading
@@ -116,8 +116,8 @@ def verdict_table():
     """All three verdicts in turn, those that aren't thinking patterns held back by one check after the other."""
     rows = []
     for number, latent in enumerate(LATENTS):
-        results = dict.fromkeys(verdict.CHECKS, "pass")
-        about, check = verdict.VERDICTS[number % 3], verdict.CHECKS[number // 3 % len(verdict.CHECKS)]
+        results = dict.fromkeys(checks.BY_NAME, "pass")
+        about, check = checks.VERDICTS[number % 3], checks.CHECKS[number // 3 % len(checks.CHECKS)].name
         if about != "thinking pattern":
             results[check] = "fail" if about == "no" else "undecided"
         rows.append({"latent": latent, "traces": 2 + number % 20, "of": 40, "original": True, "verdict": about,

@@ -20,7 +20,8 @@ from conftest import REPO, Study, new_study
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from thoughtscope import files
-from thoughtscope.evidence.verdict import CHECKS, SCHEMA, VERDICTS, fits
+from thoughtscope.evidence.checks import BY_NAME, VERDICTS, fits
+from thoughtscope.evidence.verdict import SCHEMA
 from thoughtscope.report import page as report
 from thoughtscope.report import provenance, reader
 from thoughtscope.report.findings import share_interval
@@ -689,12 +690,12 @@ def filled(study: Study, tmp_path_factory: pytest.TempPathFactory):
 
     def other(table: pl.DataFrame) -> pl.DataFrame:
         """Judge each latent by checks drawn at random."""
-        draws = chance.choice(["pass", "pass", "pass", "fail", "undecided"], (len(table), len(CHECKS)))
+        draws = chance.choice(["pass", "pass", "pass", "fail", "undecided"], (len(table), len(BY_NAME)))
         draws[0] = "pass"
         results = table.with_columns(
-            pl.Series(check, draws[:, place], dtype=SCHEMA[check]) for place, check in enumerate(CHECKS)
+            pl.Series(check, draws[:, place], dtype=SCHEMA[check]) for place, check in enumerate(BY_NAME)
         )
-        removed = [next((check for check, result in zip(CHECKS, row, strict=True) if result == "fail"), None)
+        removed = [next((check for check, result in zip(BY_NAME, row, strict=True) if result == "fail"), None)
                    for row in draws]  # fmt: skip
         names = ["no" if gone else "thinking pattern" if (row == "pass").all() else "undecided"
                  for gone, row in zip(removed, draws, strict=True)]  # fmt: skip
@@ -785,7 +786,7 @@ def test_the_tables_of_the_page_are_those_of_the_study(filled, filled_page):
         assert number(row[8]) == pytest.approx(of["reason"]["peaks"], rel=6e-2)
         assert [int(text) for text in row[9:]] == [(verdict == name).sum() for name in VERDICTS]
     marks = page.locator(".fits li .check").evaluate_all("nodes => nodes.map((node) => node.className)")
-    assert marks == [f"check {fits(study.pooled_gate(site.name), 0.7)[0]}" for site in study.sites]
+    assert marks == [f"check {fits(study.pooled_gate(site.name).to_dicts(), 0.7).result}" for site in study.sites]
     assert marks[1] == "check fail"
     verdicts = pl.concat(site.tables["verdict"]["verdict"].cast(pl.String) for site in study.sites)
     assert page.locator(".tiles dd").all_inner_texts() == [
@@ -839,7 +840,7 @@ def test_the_rows_of_a_site_are_its_own(filled, filled_page):
             "nodes => nodes.map((node) => [node.classList[1], node.title])"
         )
         assert marks == [
-            [row[check], f"{check.replace('_', ' ')}: {row[check]}. {row[f'{check}_note']}"] for check in CHECKS
+            [row[check], f"{check.replace('_', ' ')}: {row[check]}. {row[f'{check}_note']}"] for check in BY_NAME
         ]
     assert faint
     # By q of the pattern, the least first; by verdict, thinking patterns first; what has neither comes last.

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 from synthetic import WORDS, Synthetic
 
-from thoughtscope.evidence import controls, patterns, verdict
+from thoughtscope.evidence import checks, controls, patterns, verdict
 from thoughtscope.evidence import recurrence as evidence
 from thoughtscope.traces.generate import SCHEMA
 
@@ -290,7 +290,7 @@ def test_what_is_planted_lands_in_its_row(planted):
 
     thinking = row_of(planted, THINKING)
     assert thinking["verdict"] == "thinking pattern"
-    assert all(thinking[check] == "pass" for check in verdict.CHECKS)
+    assert all(thinking[check] == "pass" for check in checks.BY_NAME)
 
     long = row_of(planted, LONG)
     assert long["not_merely_length"] == "fail"
@@ -336,19 +336,19 @@ def test_when_a_latent_is_linked_to_a_pattern(changes, result):
     row = {"pattern": "reflection", "traces": 20, "active_traces": 20, "active_tokens": 99,
            "note": None, "difference": 1.0, "low": 0.5, "high": 1.5, "p": 0.001, "q": 0.01,
            "mean_inside": 1.0, "mean_outside": 0.1, "family": "9 latents x 1 pattern"}  # fmt: skip
-    assert verdict._pattern_linked([row | changes], 0.05, 0.5)[0] == result
+    assert checks.pattern_linked([row | changes], 0.05, 0.5)[0] == result
     # Another pattern that is linked to it settles it, whatever the first one is.
-    assert verdict._pattern_linked([row | changes, row | {"pattern": "planning"}], 0.05, 0.5)[0] == "pass"
+    assert checks.pattern_linked([row | changes, row | {"pattern": "planning"}], 0.05, 0.5)[0] == "pass"
     # What is said of it is said of the pattern that it is linked to.
     first = row | {"q": 0.001, "low": -0.1}
-    _, q, note = verdict._pattern_linked([first, row | {"pattern": "planning"}], 0.05, 0.5)
+    _, q, note = checks.pattern_linked([first, row | {"pattern": "planning"}], 0.05, 0.5)
     assert (q, note.partition(":")[0]) == (0.01, "planning")
     # One that leaves it open keeps it open; one in too few traces for any link doesn't matter.
     other = row | UNLINKED | {"pattern": "planning"}
     if result == "fail":
-        assert verdict._pattern_linked([row | changes, other], 0.05, 0.5)[0] == "fail"
-        assert verdict._pattern_linked([row | changes, other | {"high": 0.06}], 0.05, 0.5)[0] == "undecided"
-        assert verdict._pattern_linked([row | changes, other | {"high": 0.06, "traces": 4}], 0.05, 0.5)[0] == "fail"
+        assert checks.pattern_linked([row | changes, other], 0.05, 0.5)[0] == "fail"
+        assert checks.pattern_linked([row | changes, other | {"high": 0.06}], 0.05, 0.5)[0] == "undecided"
+        assert checks.pattern_linked([row | changes, other | {"high": 0.06, "traces": 4}], 0.05, 0.5)[0] == "fail"
 
 
 @pytest.mark.parametrize(
@@ -374,7 +374,7 @@ def test_when_a_latent_recurs_beyond_all_controls(controls_of, result):
         (low,), (high,) = matched_difference(np.array([mine]), np.array([theirs]), pairs)
         rows.append({"control": "direct", "only_condition": mine, "only_control": theirs, "q": q, "traces": traces,
                      "traces_control": 1, "of": pairs, "excess_low": low, "excess_high": high})  # fmt: skip
-    assert verdict._recurs(rows, 0.05, 0.5)[0] == result
+    assert checks.recurs(rows, 0.05, 0.5)[0] == result
 
 
 ENDS = {"outcome": "correct", "value": "max", "q": 0.001, "auroc": 0.9, "length_auroc": 0.85}
@@ -399,7 +399,7 @@ LENGTHS = {"traces": 12, "of": 32, "length_auroc": None, "length_low": None, "le
     ],
 )
 def test_when_a_latent_is_not_merely_length(about, ends, result):
-    assert verdict._not_length(LENGTHS | about, [ENDS | row for row in ends], 0.05, 0.8)[0] == result
+    assert checks.not_length([LENGTHS | about], [ENDS | row for row in ends], 0.05, 0.8)[0] == result
 
 
 @pytest.mark.parametrize(
@@ -419,7 +419,7 @@ def test_when_a_latent_is_not_merely_length(about, ends, result):
 def test_when_an_sae_fits_its_site(fvu, low, high, result):
     columns = {"fvu": fvu, "fvu_low": low, "fvu_high": high}
     gate = GATE.with_columns(pl.Series(name, values, dtype=pl.Float64) for name, values in columns.items())
-    assert verdict.fits(gate, 0.7)[0] == result
+    assert checks.fits(gate.to_dicts(), 0.7)[0] == result
 
 
 def test_the_waterfall_starts_with_all_that_recur():
@@ -468,7 +468,7 @@ def test_contrasts_are_paired_by_problem():
 
 def test_the_waterfall_counts_them(planted):
     steps = dict(verdict.waterfall(planted["verdict"]))
-    assert list(steps) == ["candidates", *verdict.CHECKS, "survivors"]
+    assert list(steps) == ["candidates", *checks.BY_NAME, "survivors"]
     counts = list(steps.values())
     assert counts == sorted(counts, reverse=True)
     assert steps["candidates"] - steps["not_a_sink"] == 1

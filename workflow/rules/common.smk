@@ -13,6 +13,7 @@ import yaml
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
 
+from thoughtscope import paths
 from thoughtscope.config import (
     MODEL_FILES,
     REPORT_PICTURES,
@@ -53,7 +54,7 @@ TRACE_TABLES = ["top_activations", "frequencies", "histograms", "relevant_latent
 
 
 pathvars:
-    results="results/{experiment}",
+    results=paths.RESULTS,
     logs="<results>/logs",
     benchmarks="<results>/benchmarks",
     reading="{reader}/{site}/{condition}/{block}",
@@ -62,12 +63,7 @@ pathvars:
 
 
 wildcard_constraints:
-    experiment=r"[A-Za-z0-9][A-Za-z0-9._-]*",
-    condition=r"[a-z][a-z0-9_]*",
-    block=r"\d+-\d+",
-    hookpoint=r"[A-Za-z0-9_.]+",
-    reader=r"trained",
-    site=r"[A-Za-z0-9_.]+(@residual_(in|out))?",
+    **paths.WILDCARDS,
 
 
 def check_against_manifest():
@@ -75,7 +71,7 @@ def check_against_manifest():
 
     In a first run, or with another model, rule model does it as soon as it knows.
     """
-    path = Path(f"results/{EXPERIMENT}/model.json")
+    path = Path(paths.MANIFEST.format(experiment=EXPERIMENT))
     if not path.exists():
         return
     manifest = json.loads(path.read_text(encoding="utf-8"))
@@ -156,12 +152,12 @@ def sae_files(wildcards):
     return [str(folder / "cfg.json"), str(folder / "sae.safetensors")]
 
 
-def sae_of_site(name):
+def sae_of_site(file):
     """Return an input function: that file of the SAE a site is read with."""
 
     def path(wildcards):
         hookpoint = parse_site(wildcards.site)[0]
-        return f"results/{wildcards.experiment}/saes/{wildcards.reader}/{hookpoint}/{name}"
+        return expand(file, hookpoint=hookpoint, reader=wildcards.reader, experiment=wildcards.experiment)[0]
 
     return path
 

@@ -9,7 +9,7 @@ of the config is the one under study.
 
 rule _table:
     output:
-        table="<results>/tables/<table>.parquet",
+        table=paths.STUDY_TABLE.replace("{table}", "<table>"),
     log:
         "<logs>/tables/<table>.log",
     benchmark:
@@ -26,7 +26,7 @@ rule _table:
 
 rule _site_table:
     output:
-        table="<results>/tables/{reader}/{site}/<table>.parquet",
+        table=paths.SITE_TABLE.replace("{table}", "<table>"),
     log:
         "<logs>/tables/{reader}/{site}/<table>.log",
     benchmark:
@@ -48,10 +48,7 @@ rule trace_tables:
         features=rules.read.output.features,
         vocabulary=rules.model.output.vocabulary,
     output:
-        **{
-            table: f"<results>/tables/{{reader}}/{{site}}/traces/{{condition}}/{{block}}/{table}.parquet"
-            for table in TRACE_TABLES
-        },
+        **{table: paths.TRACE_TABLE.replace("{table}", table) for table in TRACE_TABLES},
     log:
         "<logs>/tables/{reader}/{site}/traces/{condition}/{block}.log",
     benchmark:
@@ -143,7 +140,7 @@ use rule _site_table as sinks with:
 use rule _site_table as fit with:
     input:
         reconstruction=per_block(rules.read.output.reconstruction),
-        sae=sae_of_site("info.json"),
+        sae=sae_of_site(paths.SAE_INFO),
     pathvars:
         table="fit",
     params:

@@ -9,9 +9,9 @@ rule model:
     input:
         files=model_files,
     output:
-        manifest="<results>/model.json",
+        manifest=paths.MANIFEST,
         folder=directory("<results>/model"),
-        vocabulary="<results>/vocabulary.parquet",
+        vocabulary=paths.VOCABULARY,
     log:
         "<logs>/model.log",
     benchmark:

@@ -8,7 +8,7 @@ demand, plots/{reader}/{site}/traces/{condition}/{block}/*.png, one picture a tr
 def picture(caption, category, name):
     """Return a site's picture as an output that Snakemake's own report shows."""
     return report(
-        "<results>/plots/{reader}/{site}/<picture>.png",
+        paths.SITE_PICTURE.replace("{picture}", "<picture>"),
         caption=f"../report/{caption}.rst",
         category=category,
         subcategory="{site}",
@@ -19,7 +19,7 @@ def picture(caption, category, name):
 def picture_across(caption, category, name):
     """Return a picture across sites as an output that Snakemake's own report shows."""
     return report(
-        "<results>/plots/<picture>.png",
+        paths.STUDY_PICTURE.replace("{picture}", "<picture>"),
         caption=f"../report/{caption}.rst",
         category=category,
         labels={"site": "all", "picture": name},
@@ -198,7 +198,7 @@ rule plot_traces:
         traces=rules.generate.output.traces,
     output:
         pictures=report(
-            directory("<results>/plots/{reader}/{site}/traces/{condition}/{block}"),
+            directory(paths.TRACE_PICTURES),
             patterns=["{trace}.png"],
             caption="../report/trace.rst",
             category="Trace by trace",

@@ -8,7 +8,7 @@ rule problems:
     input:
         file=source_file(config["problems"]),
     output:
-        problems="<results>/problems.parquet",
+        problems=paths.PROBLEMS,
     log:
         "<logs>/problems.log",
     benchmark:

@@ -11,12 +11,12 @@ rule read:
     input:
         traces=rules.generate.output.traces,
         manifest=rules.model.output.manifest,
-        sae_config=sae_of_site("cfg.json"),
-        sae_weights=sae_of_site("sae.safetensors"),
+        sae_config=sae_of_site(paths.SAE_CONFIG),
+        sae_weights=sae_of_site(paths.SAE_WEIGHTS),
     output:
-        activations="<results>/readings/<reading>/activations.parquet",
-        features="<results>/readings/<reading>/features.parquet",
-        reconstruction="<results>/readings/<reading>/reconstruction.parquet",
+        activations=paths.ACTIVATIONS,
+        features=paths.FEATURES,
+        reconstruction=paths.RECONSTRUCTION,
     log:
         "<logs>/readings/<reading>.log",
     benchmark:

@@ -14,10 +14,10 @@ use rule _site_table as dashboards with:
         sinks=rules.sinks.output.table,
         verdict=rules.verdict.output.table,
     output:
-        passages="<results>/tables/{reader}/{site}/passages.parquet",
-        histograms="<results>/tables/{reader}/{site}/latent_histograms.parquet",
-        strips="<results>/tables/{reader}/{site}/strips.parquet",
-        coactivation="<results>/tables/{reader}/{site}/coactivation.parquet",
+        passages=paths.SITE_TABLE.replace("{table}", "passages"),
+        histograms=paths.SITE_TABLE.replace("{table}", "latent_histograms"),
+        strips=paths.SITE_TABLE.replace("{table}", "strips"),
+        coactivation=paths.SITE_TABLE.replace("{table}", "coactivation"),
     pathvars:
         table="dashboards",
     resources:
@@ -32,11 +32,11 @@ rule directions:
         manifest=rules.model.output.manifest,
         vocabulary=rules.model.output.vocabulary,
         verdict=rules.verdict.output.table,
-        sae_config=sae_of_site("cfg.json"),
-        sae_weights=sae_of_site("sae.safetensors"),
+        sae_config=sae_of_site(paths.SAE_CONFIG),
+        sae_weights=sae_of_site(paths.SAE_WEIGHTS),
     output:
-        logit_effects="<results>/tables/{reader}/{site}/logit_effects.parquet",
-        neighbours="<results>/tables/{reader}/{site}/neighbours.parquet",
+        logit_effects=paths.SITE_TABLE.replace("{table}", "logit_effects"),
+        neighbours=paths.SITE_TABLE.replace("{table}", "neighbours"),
     log:
         "<logs>/tables/{reader}/{site}/directions.log",
     benchmark:
@@ -58,14 +58,14 @@ rule summary:
     input:
         manifest=rules.model.output.manifest,
         traces=per_block(rules.generate.output.traces),
-        saes=expand("results/{{experiment}}/saes/{reader}/{hookpoint}/info.json", reader=READER, hookpoint=HOOKPOINTS),
+        saes=expand(paths.SAE_INFO, reader=READER, hookpoint=HOOKPOINTS, allow_missing=True),
         gate=rules.site_gate.output.table,
         layers=rules.layers.output.table,
         recurrence=per_site(rules.recurrence.output.table),
         top_tokens=per_site(rules.top_tokens.output.table),
         verdicts=per_site(rules.verdict.output.table),
     output:
-        page="<results>/summary.md",
+        page=paths.SUMMARY,
     log:
         "<logs>/summary.log",
     benchmark:
@@ -94,13 +94,13 @@ rule report:
         layers=rules.layers.output.table,
         saes=rules.summary.input.saes,
         pictures=[
-            *expand("<results>/plots/{picture}.png", picture=list(REPORT_PICTURES_ACROSS)),
-            *per_site(expand("<results>/plots/{{reader}}/{{site}}/{picture}.png", picture=list(REPORT_PICTURES))),
+            *expand(paths.STUDY_PICTURE, picture=list(REPORT_PICTURES_ACROSS), allow_missing=True),
+            *per_site(expand(paths.SITE_PICTURE, picture=list(REPORT_PICTURES), allow_missing=True)),
         ],
-        tables=per_site(expand("<results>/tables/{{reader}}/{{site}}/{table}.parquet", table=REPORT_TABLES)),
+        tables=per_site(expand(paths.SITE_TABLE, table=REPORT_TABLES, allow_missing=True)),
         activations=per_site(per_block(rules.read.output.activations)),
     output:
-        page="<results>/report.html",
+        page=paths.REPORT,
     log:
         "<logs>/report.log",
     benchmark:

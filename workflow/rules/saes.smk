@@ -10,7 +10,7 @@ if config["sae"]["source"] == "train":
         input:
             file=source_file(config["sae"]["text"]),
         output:
-            text="<results>/sae_text.parquet",
+            text=paths.SAE_TEXT,
         log:
             "<logs>/sae_text.log",
         benchmark:
@@ -30,9 +30,9 @@ if config["sae"]["source"] == "train":
             text=rules.sae_text.output.text,
             manifest=rules.model.output.manifest,
         output:
-            config="<results>/saes/{reader}/{hookpoint}/cfg.json",
-            weights="<results>/saes/{reader}/{hookpoint}/sae.safetensors",
-            info="<results>/saes/{reader}/{hookpoint}/info.json",
+            config=paths.SAE_CONFIG,
+            weights=paths.SAE_WEIGHTS,
+            info=paths.SAE_INFO,
         log:
             "<logs>/saes/{reader}/{hookpoint}.log",
         benchmark:
@@ -58,9 +58,9 @@ else:
             files=sae_files,
             manifest=rules.model.output.manifest,
         output:
-            config="<results>/saes/{reader}/{hookpoint}/cfg.json",
-            weights="<results>/saes/{reader}/{hookpoint}/sae.safetensors",
-            info="<results>/saes/{reader}/{hookpoint}/info.json",
+            config=paths.SAE_CONFIG,
+            weights=paths.SAE_WEIGHTS,
+            info=paths.SAE_INFO,
         log:
             "<logs>/saes/{reader}/{hookpoint}.log",
         benchmark:

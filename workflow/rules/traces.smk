@@ -9,7 +9,7 @@ rule generate:
         problems=rules.problems.output.problems,
         manifest=rules.model.output.manifest,
     output:
-        traces="<results>/traces/{condition}/{block}.parquet",
+        traces=paths.TRACES,
     log:
         "<logs>/traces/{condition}/{block}.log",
     benchmark:

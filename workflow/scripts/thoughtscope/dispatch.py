@@ -48,7 +48,7 @@ def _given(paths: str | Sequence[str], read: Callable[..., Any]) -> Any:
         return files.read_json(listed[0])
     if not listed[0].endswith(".parquet"):
         return Path(listed[0])
-    by_site: dict[str, list[str]] = {}
+    by_site: dict[str | None, list[str]] = {}
     for path in listed:
         by_site.setdefault(site_of(path), []).append(path)
     if len(by_site) == 1:
