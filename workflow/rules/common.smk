@@ -17,6 +17,7 @@ from thoughtscope.config import (
     REPORT_PICTURES,
     REPORT_PICTURES_ACROSS,
     REPORT_TABLES,
+    SAE_FILES,
     blocks,
     check,
     check_sites,

@@ -1,11 +1,12 @@
-"""Train one hookpoint's SAE (rule train_sae)."""
+"""Train the SAEs that are asked for (rules train_sae and train_saes)."""
 
 from pathlib import Path
 
 from thoughtscope.job import job
 
-wildcards, params = snakemake.wildcards, snakemake.params
-with job(snakemake.log[0], f"train_sae {wildcards.hookpoint}") as log:
+params = snakemake.params
+folders = {Path(path).parent.name: Path(path).parent for path in snakemake.output}
+with job(snakemake.log[0], f"{snakemake.rule} {' '.join(folders)}") as log:
     import polars as pl
     import torch
     from thoughtscope import devices, files, models
@@ -20,8 +21,8 @@ with job(snakemake.log[0], f"train_sae {wildcards.hookpoint}") as log:
         pl.read_parquet(snakemake.input.text),
         model=model,
         tokenizer=models.load_tokenizer(manifest),
-        hookpoint=wildcards.hookpoint,
-        folder=Path(snakemake.output.config).parent,
+        folders=folders,
+        widths=manifest["widths"],
         **settings,
         log=log,
     )
