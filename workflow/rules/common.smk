@@ -6,6 +6,7 @@ Standard library only: this runs each time the workflow is parsed. Rules whose n
 
 import copy
 import json
+import os
 import sys
 from pathlib import Path
 

@@ -6,6 +6,26 @@ with cfg.json, sae.safetensors and info.json (origin, or training settings and h
 
 if config["sae"]["source"] == "train":
 
+    # By this an SAE is known again: what it was trained on, with and for.
+    REQUESTED = {
+        "model": source_settings("model", config["model"]) | {"dtype": config["model"]["dtype"]},
+        "sae": source_settings("sae", config["sae"]),
+        "text": source_settings("sae.text", config["sae"]["text"]),
+    }
+
+    def sae_files_of(hookpoint):
+        """Return the files of an SAE."""
+        return expand([*paths.SAE_FILES], hookpoint=hookpoint, reader=READER, allow_missing=True)
+
+    def untrained():
+        """Return the hookpoints whose SAE isn't there as this config asks for it."""
+
+        def is_there(hookpoint):
+            *_, info = files = expand(sae_files_of(hookpoint), experiment=EXPERIMENT)
+            return all(map(os.path.exists, files)) and json.loads(Path(info).read_text()).get("requested") == REQUESTED
+
+        return [hookpoint for hookpoint in HOOKPOINTS if not is_there(hookpoint)]
+
     rule sae_text:
         input:
             file=source_file(config["sae"]["text"]),
@@ -30,9 +50,7 @@ if config["sae"]["source"] == "train":
             text=rules.sae_text.output.text,
             manifest=rules.model.output.manifest,
         output:
-            config=paths.SAE_CONFIG,
-            weights=paths.SAE_WEIGHTS,
-            info=paths.SAE_INFO,
+            *paths.SAE_FILES,
         log:
             "<logs>/saes/{reader}/{hookpoint}.log",
         benchmark:
@@ -48,8 +66,23 @@ if config["sae"]["source"] == "train":
             **as_params(
                 function="saes.train.train", dtype=config["model"]["dtype"], **source_settings("sae", config["sae"])
             ),
+            requested=untracked(REQUESTED),
         script:
             "../scripts/train_sae.py"
+
+    # One pass over the text trains all SAEs that this run has to; one alone, and those at hand, are train_sae's.
+    # What is at hand changes when this job ends, and not before: a cluster's jobs see the same as the run.
+    if len(untrained()) > 1:
+
+        ruleorder: train_saes > train_sae
+
+        use rule train_sae as train_saes with:
+            output:
+                [path for hookpoint in untrained() for path in sae_files_of(hookpoint)],
+            log:
+                "<logs>/saes.log",
+            benchmark:
+                "<benchmarks>/saes.jsonl"
 
 else:
 
@@ -58,9 +91,7 @@ else:
             files=sae_files,
             manifest=rules.model.output.manifest,
         output:
-            config=paths.SAE_CONFIG,
-            weights=paths.SAE_WEIGHTS,
-            info=paths.SAE_INFO,
+            *paths.SAE_FILES,
         log:
             "<logs>/saes/{reader}/{hookpoint}.log",
         benchmark:

@@ -31,6 +31,7 @@ SAE = RESULTS + "/saes/{reader}/{hookpoint}"
 SAE_CONFIG = SAE + "/cfg.json"
 SAE_WEIGHTS = SAE + "/sae.safetensors"
 SAE_INFO = SAE + "/info.json"
+SAE_FILES = (SAE_CONFIG, SAE_WEIGHTS, SAE_INFO)
 
 READING = RESULTS + "/readings/{reader}/{site}/{condition}/{block}"
 ACTIVATIONS = READING + "/activations.parquet"
