@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 from thoughtscope.evidence import recurrence as evidence
+from thoughtscope.frames import SCOPES
 from thoughtscope.readings import activations, features
 
 VOCABULARY = pl.LazyFrame(
@@ -48,7 +49,7 @@ def counted(rows, scope, sinks):
     return [row for row in rows if (sinks or not row[5]) and (scope == "all" or row[4] != "prompt")]
 
 
-CASES = [(scope, sinks) for scope in evidence.SCOPES for sinks in (False, True)]
+CASES = [(scope, sinks) for scope in SCOPES for sinks in (False, True)]
 
 
 def test_features(rows, summary):
@@ -258,7 +259,7 @@ def test_layers(rows, table, summary):
     assert row["peaks"] == pytest.approx(sum(peaks) / 3)
     assert row["sinks"] == 1  # position 9 of trace 1; position 0 is in the prompt
     assert compared.filter(condition="reason", scope="all")["sinks"].to_list() == [4]
-    for scope in evidence.SCOPES:
+    for scope in SCOPES:
         row = compared.filter(condition="reason", scope=scope).row(0, named=True)
         mine = [r for r in counted(rows, scope, True) if r[1] == "reason"]
         largest = sorted((-r[7], r[0], r[2], r[6], r[5]) for r in mine)[:90]

@@ -14,7 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ..evidence.controls import token_counts
-from ..evidence.recurrence import complete
+from ..frames import complete
 from ..statistics import MIN_TOKENS, Floats
 
 BEFORE = 16

@@ -10,7 +10,7 @@ import polars as pl
 
 from .. import files
 from ..config import REPORT_PICTURES, REPORT_PICTURES_ACROSS, REPORT_TABLES, parse_site, traces_of
-from ..evidence.recurrence import written
+from ..evidence.matches import written
 from .provenance import problem_set
 from ..evidence.verdict import leading
 
