@@ -29,21 +29,21 @@ def run(study, *, conditions=("reason", "direct"), gate=GATE, shifts=1000, most=
                for name, frame in tables.items()}  # fmt: skip
     out = {}
     matches = find_matches(
-        tables["traces"], tables["vocabulary"], patterns=json.dumps(LEXICON), reason_words=json.dumps(REASON)
+        tables["traces"], tables["vocabulary"], patterns=json.dumps(LEXICON), reason_words=REASON
     ).lazy()
     sinks = evidence.sinks(tables["activations"], tables["vocabulary"]).lazy()
     out["controls"] = controls.controls(
-        tables["features"], tables["traces"], most=most, min_traces=2, conditions=conditions,
+        tables["features"], tables["traces"], top_latents=most, min_traces=2, conditions=conditions,
         include_sinks=include_sinks,
     )  # fmt: skip
     candidates = out["controls"].lazy()
-    window = {"condition": conditions[0], "before": 1, "after": 2, "shifts": shifts, "alpha": 0.05,
+    window = {"condition": conditions[0], "window_before": 1, "window_after": 2, "shifts": shifts, "alpha": 0.05,
               "include_sinks": include_sinks}  # fmt: skip
     out["pattern_tests"] = patterns.pattern_tests(
         studied["activations"], studied["traces"], matches, candidates, patterns=json.dumps(LEXICON), **window
     )
     out["reason_scores"] = reason.reason_scores(
-        studied["activations"], studied["traces"], matches, candidates, reason_words=json.dumps(REASON), **window
+        studied["activations"], studied["traces"], matches, candidates, reason_words=REASON, **window
     )
     out["lexicality"] = lexicality.lexicality(
         studied["activations"], studied["traces"], candidates, tables["vocabulary"], condition=conditions[0],
@@ -190,10 +190,10 @@ def test_shifted_windows_are_linked_to_nothing():
     for latent in range(40):
         study.fire(latent, lambda _c, _t, _i, word, _s: word == "Wait" and study.chance.random() < 0.5)
     tables = study.tables()
-    matches = find_matches(tables["traces"], tables["vocabulary"], patterns=json.dumps(LEXICON), reason_words="[]")
+    matches = find_matches(tables["traces"], tables["vocabulary"], patterns=json.dumps(LEXICON), reason_words=[])
     candidates = pl.LazyFrame({"latent": range(40)}, schema={"latent": pl.UInt32})
-    settings = {"patterns": json.dumps({"reflection": ["wait"]}), "condition": "reason", "before": 1, "after": 2,
-                "shifts": 200, "alpha": 0.05, "include_sinks": False}  # fmt: skip
+    settings = {"patterns": json.dumps({"reflection": ["wait"]}), "condition": "reason", "window_before": 1,
+                "window_after": 2, "shifts": 200, "alpha": 0.05, "include_sinks": False}  # fmt: skip
     inputs = tables["activations"], tables["traces"]
     linked = patterns.pattern_tests(*inputs, matches.lazy(), candidates, **settings)
     assert (linked["q"] < 0.05).all()
