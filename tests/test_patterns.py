@@ -124,8 +124,8 @@ def windows(words, wanted, before=1, after=2):
 
 
 def run_tests(study, matches, **changes):
-    settings = {"patterns": json.dumps(LEXICON), "condition": "reason", "before": 1, "after": 2, "shifts": 300,
-                "alpha": 0.05, "include_sinks": False}  # fmt: skip
+    settings = {"patterns": json.dumps(LEXICON), "condition": "reason", "window_before": 1, "window_after": 2,
+                "shifts": 300, "alpha": 0.05, "include_sinks": False}  # fmt: skip
     return patterns.pattern_tests(
         study["activations"], study["traces"], matches.lazy(), CANDIDATES, **settings | changes
     )
@@ -241,7 +241,14 @@ def test_a_constant_latent_is_linked_to_nothing(study, matches):
 
 
 def test_one_reasoning_word_has_entropy_1(study, matches):
-    settings = {"condition": "reason", "before": 1, "after": 2, "shifts": 100, "alpha": 0.05, "include_sinks": False}
+    settings = {
+        "condition": "reason",
+        "window_before": 1,
+        "window_after": 2,
+        "shifts": 100,
+        "alpha": 0.05,
+        "include_sinks": False,
+    }
     table = reason.reason_scores(
         study["activations"], study["traces"], matches.lazy(), CANDIDATES, reason_words='["wait"]', **settings
     )
@@ -251,7 +258,14 @@ def test_one_reasoning_word_has_entropy_1(study, matches):
 
 
 def test_the_bootstrap_interval_of_a_score_is_that_of_resampled_traces(study, matches):
-    settings = {"condition": "reason", "before": 1, "after": 2, "shifts": 100, "alpha": 0.05, "include_sinks": False}
+    settings = {
+        "condition": "reason",
+        "window_before": 1,
+        "window_after": 2,
+        "shifts": 100,
+        "alpha": 0.05,
+        "include_sinks": False,
+    }
     table = reason.reason_scores(
         study["activations"], study["traces"], matches.lazy(), CANDIDATES, reason_words=json.dumps(REASON), **settings
     )
@@ -287,8 +301,8 @@ def reason_score_by_hand(study, words, weights=None):
 
 
 def test_reason_scores_are_the_papers_formula(study, matches):
-    settings = {"reason_words": json.dumps(REASON), "condition": "reason", "before": 1, "after": 2, "shifts": 200,
-                "alpha": 0.05, "include_sinks": False}  # fmt: skip
+    settings = {"reason_words": json.dumps(REASON), "condition": "reason", "window_before": 1, "window_after": 2,
+                "shifts": 200, "alpha": 0.05, "include_sinks": False}  # fmt: skip
     table = reason.reason_scores(study["activations"], study["traces"], matches.lazy(), CANDIDATES, **settings)
     score, entropy, plus, minus = reason_score_by_hand(study, REASON)
     without = {word: reason_score_by_hand(study, [other for other in REASON if other != word])[0] for word in REASON}
@@ -305,7 +319,14 @@ def test_reason_scores_are_the_papers_formula(study, matches):
 
 
 def test_no_reasoning_word(study, matches):
-    settings = {"condition": "reason", "before": 1, "after": 2, "shifts": 100, "alpha": 0.05, "include_sinks": False}
+    settings = {
+        "condition": "reason",
+        "window_before": 1,
+        "window_after": 2,
+        "shifts": 100,
+        "alpha": 0.05,
+        "include_sinks": False,
+    }
     table = reason.reason_scores(
         study["activations"], study["traces"], matches.lazy(), CANDIDATES, reason_words='["zebra"]', **settings
     )

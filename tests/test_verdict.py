@@ -33,11 +33,11 @@ def run(study, *, conditions=("reason", "direct"), gate=GATE, shifts=1000, most=
     ).lazy()
     sinks = evidence.sinks(tables["activations"], tables["vocabulary"]).lazy()
     out["controls"] = controls.controls(
-        tables["features"], tables["traces"], most=most, min_traces=2, conditions=conditions,
+        tables["features"], tables["traces"], top_latents=most, min_traces=2, conditions=conditions,
         include_sinks=include_sinks,
     )  # fmt: skip
     candidates = out["controls"].lazy()
-    window = {"condition": conditions[0], "before": 1, "after": 2, "shifts": shifts, "alpha": 0.05,
+    window = {"condition": conditions[0], "window_before": 1, "window_after": 2, "shifts": shifts, "alpha": 0.05,
               "include_sinks": include_sinks}  # fmt: skip
     out["pattern_tests"] = patterns.pattern_tests(
         studied["activations"], studied["traces"], matches, candidates, patterns=json.dumps(LEXICON), **window
@@ -192,8 +192,8 @@ def test_shifted_windows_are_linked_to_nothing():
     tables = study.tables()
     matches = find_matches(tables["traces"], tables["vocabulary"], patterns=json.dumps(LEXICON), reason_words="[]")
     candidates = pl.LazyFrame({"latent": range(40)}, schema={"latent": pl.UInt32})
-    settings = {"patterns": json.dumps({"reflection": ["wait"]}), "condition": "reason", "before": 1, "after": 2,
-                "shifts": 200, "alpha": 0.05, "include_sinks": False}  # fmt: skip
+    settings = {"patterns": json.dumps({"reflection": ["wait"]}), "condition": "reason", "window_before": 1,
+                "window_after": 2, "shifts": 200, "alpha": 0.05, "include_sinks": False}  # fmt: skip
     inputs = tables["activations"], tables["traces"]
     linked = patterns.pattern_tests(*inputs, matches.lazy(), candidates, **settings)
     assert (linked["q"] < 0.05).all()

@@ -120,12 +120,24 @@ def as_params(**values):
 
 
 def _param(value):
-    """Return a value as a param. Text goes through a function, or its braces would be taken for wildcards."""
+    """Return a value as a param. Text with braces goes through a function, or they would be taken for wildcards."""
 
     def text(wildcards):
         return value
 
-    return text if isinstance(value, str) else value
+    return text if isinstance(value, str) and "{" in value else value
+
+
+def on_cluster(group):
+    """Return a group function: jobs of it that follow from each other are one job where jobs are sent somewhere.
+
+    Where they run here they are none: Snakemake would look through all jobs of a group each time one of them ends.
+    """
+
+    def name(wildcards):
+        return None if workflow.local_exec else group
+
+    return name
 
 
 def source_file(section):

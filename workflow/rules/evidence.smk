@@ -32,7 +32,7 @@ rule _site_table:
     benchmark:
         "<benchmarks>/tables/{reader}/{site}/<table>.jsonl"
     group:
-        "site"
+        on_cluster("site")
     conda:
         "../../envs/analysis.yaml"
     resources:
@@ -54,7 +54,7 @@ rule trace_tables:
     benchmark:
         "<benchmarks>/tables/{reader}/{site}/traces/{condition}/{block}.jsonl"
     group:
-        "block"
+        on_cluster("block")
     conda:
         "../../envs/analysis.yaml"
     resources:
@@ -62,7 +62,7 @@ rule trace_tables:
         mem_mb=gigabytes(4),
     params:
         **settings(
-            "evidence.traces.trace_tables",
+            "evidence.recurrence.trace_tables",
             analysis="top_activations top_latents top_tokens histogram_bins include_sinks",
         ),
     script:

@@ -42,7 +42,7 @@ rule directions:
     benchmark:
         "<benchmarks>/tables/{reader}/{site}/directions.jsonl"
     group:
-        "site"
+        on_cluster("site")
     conda:
         "../../envs/gpu.yaml"
     resources:

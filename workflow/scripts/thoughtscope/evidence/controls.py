@@ -52,13 +52,16 @@ def controls(
     features: pl.LazyFrame,
     traces: pl.LazyFrame,
     *,
-    most: int,
+    top_latents: int,
     min_traces: int,
     conditions: Sequence[str],
     include_sinks: bool,
 ) -> pl.DataFrame:
-    """Compare in how many traces each latent is among the `most` top ones with each control, paired by problem."""
-    by_count = {"": _relevant(features, most, include_sinks), "_with_sinks": _relevant(features, most, True)}
+    """Compare in how many traces each latent is among the `top_latents` ones with each control, paired by problem."""
+    by_count = {
+        "": _relevant(features, top_latents, include_sinks),
+        "_with_sinks": _relevant(features, top_latents, True),
+    }
     recurring = [
         relevant.group_by("latent", "condition").len().filter(pl.col("len") >= min_traces)
         for relevant in by_count.values()

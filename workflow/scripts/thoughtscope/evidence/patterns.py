@@ -45,20 +45,21 @@ def pattern_tests(
     *,
     patterns: str,
     condition: str,
-    before: int,
-    after: int,
+    window_before: int,
+    window_after: int,
     shifts: int,
     alpha: float,
     include_sinks: bool,
 ) -> pl.DataFrame:
     """Compare each candidate latent's activation inside and outside each pattern's windows (see `windows`).
 
-    patterns: the config's section as JSON, of which the names count; before, after: tokens of a window around a match.
+    patterns: the config's section as JSON, of which the names count; `window_before` and `window_after`: tokens of a
+    window around a match.
     """
     names, latents = sorted(json.loads(patterns)), latents_of(candidates)
     layout = lay_out(activations, traces, condition, include_sinks)
     places = matches.filter(pl.col("kind") == "pattern", pl.col("condition") == condition).collect()
-    masks = {name: layout.windows(places.filter(pl.col("name") == name), before, after) for name in names}
+    masks = {name: layout.windows(places.filter(pl.col("name") == name), window_before, window_after) for name in names}
     sizes = {name: layout.per_trace(mask.astype(float)) for name, mask in masks.items()}
     testable = [name for name in names if ((sizes[name] > 0) & (sizes[name] < layout.lengths)).any()]
     most_shifts = enough_shifts(shifts, len(testable) * len(latents), alpha)

@@ -46,8 +46,8 @@ def reason_scores(
     *,
     reason_words: str,
     condition: str,
-    before: int,
-    after: int,
+    window_before: int,
+    window_after: int,
     shifts: int,
     alpha: float,
     include_sinks: bool,
@@ -61,7 +61,7 @@ def reason_scores(
     layout = lay_out(activations, traces, condition, include_sinks)
     places = matches.filter(pl.col("kind") == "reason_word", pl.col("condition") == condition).collect()
     masks = np.stack(
-        [layout.windows(places.filter(pl.col("name") == word), before, after) for word in words]
+        [layout.windows(places.filter(pl.col("name") == word), window_before, window_after) for word in words]
         or [np.zeros(len(layout.trace), dtype=bool)]
     )
     family = f"{len(latents)} recurring latents"

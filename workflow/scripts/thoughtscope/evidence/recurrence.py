@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-from ..frames import Column, Schema, by_falling, complete, in_parts, in_scope, keys, top, with_token
+from ..frames import Column, Schema, by_falling, complete, counted, in_parts, in_scope, keys, top, with_token
 from ..statistics import wilson
 
 RANKS = ("rank", "rank_with_sinks")
@@ -29,25 +29,40 @@ def trace_top_activations(
     activations: pl.LazyFrame, vocabulary: pl.LazyFrame, *, most: int, include_sinks: bool
 ) -> pl.DataFrame:
     """Return the `most` largest activations of each trace and scope, whatever their latents, with and without sinks."""
-    every = in_scope(activations, include_sinks=True)
-    counted = every if include_sinks else every.filter(~pl.col("sink"))
-    ranked = _two_rankings(every, counted, most, ("condition", "trace_id", "scope"))
+    ranked = _two_rankings(
+        *_with_and_without_sinks(activations, include_sinks), most, ("condition", "trace_id", "scope")
+    )
     return complete(with_token(ranked, vocabulary), TOP_ACTIVATIONS_SCHEMA)
 
 
-def top_activations(per_trace: pl.LazyFrame, *, most: int) -> pl.DataFrame:
-    """Return the `most` largest activations over all traces of each condition and scope, from those of each trace."""
-    every, counted = (per_trace.filter(pl.col(rank).is_not_null()).drop(RANKS) for rank in reversed(RANKS))
-    return complete(_two_rankings(every, counted, most, ("condition", "scope"), ("trace_id",)), TOP_ACTIVATIONS_SCHEMA)
+def top_activations(
+    activations: pl.LazyFrame, vocabulary: pl.LazyFrame, *, top_activations: int, include_sinks: bool
+) -> pl.DataFrame:
+    """Return the `top_activations` largest activations over all traces of each condition and scope."""
+    within, ties = ("condition", "scope"), ("trace_id",)
+
+    def largest(part: pl.LazyFrame) -> pl.LazyFrame:
+        return _two_rankings(*_with_and_without_sinks(part, include_sinks), top_activations, within, ties)
+
+    candidates = in_parts(activations, largest, by="trace_id")
+    every, counting = (candidates.filter(pl.col(rank).is_not_null()).drop(RANKS) for rank in reversed(RANKS))
+    ranked = _two_rankings(every, counting, top_activations, within, ties)
+    return complete(with_token(ranked, vocabulary), TOP_ACTIVATIONS_SCHEMA)
+
+
+def _with_and_without_sinks(activations: pl.LazyFrame, include_sinks: bool) -> tuple[pl.LazyFrame, pl.LazyFrame]:
+    """Return all rows by scope, and those of them that count."""
+    every = in_scope(activations, include_sinks=True)
+    return every, counted(every, include_sinks)
 
 
 def _two_rankings(
-    every: pl.LazyFrame, counted: pl.LazyFrame, most: int, within: Sequence[str], ties: Sequence[str] = ()
+    every: pl.LazyFrame, counting: pl.LazyFrame, most: int, within: Sequence[str], ties: Sequence[str] = ()
 ) -> pl.LazyFrame:
-    """Return the rows among the `most` largest activations of `every` or of `counted`, with their RANKS in both."""
+    """Return the rows among the `most` largest activations of `every` or of `counting`, with their RANKS in both."""
     ties = (*ties, "position", "latent")
     identity = [*dict.fromkeys((*within, "trace_id")), "position", "latent"]
-    without, along = (top(frame, most, "activation", within=within, ties=ties) for frame in (counted, every))
+    without, along = (top(frame, most, "activation", within=within, ties=ties) for frame in (counting, every))
     others = [name for name in every.collect_schema().names() if name not in identity]
     ranked = without.join(
         along.rename({"rank": "rank_with_sinks"}), on=identity, how="full", coalesce=True, suffix="_along"
@@ -137,17 +152,23 @@ RELEVANT_LATENTS_SCHEMA = Schema(
 
 
 def relevant_latents(
-    features: pl.LazyFrame, vocabulary: pl.LazyFrame, *, most: int, include_sinks: bool
+    features: pl.LazyFrame, vocabulary: pl.LazyFrame, *, top_latents: int, include_sinks: bool
 ) -> pl.DataFrame:
-    """Return each trace's relevant latents: the `most` distinct ones with the largest maximum activation, by scope."""
+    """Return each trace's relevant latents: the `top_latents` ones with the largest maximum activation, by scope."""
     within = ("condition", "trace_id", "scope")
-    largest = (
-        in_scope(features, include_sinks)
-        .sort("max", "max_position", descending=[True, False])
-        .group_by(*within, "latent")
-        .agg(pl.col("max").first(), position=pl.col("max_position").first(), token_id=pl.col("max_token_id").first())
-    )
-    relevant = top(largest, most, "max", within=within, ties=("latent",))
+
+    def largest(part: pl.LazyFrame) -> pl.LazyFrame:
+        maxima = (
+            in_scope(part, include_sinks)
+            .sort("max", "max_position", descending=[True, False])
+            .group_by(*within, "latent")
+            .agg(
+                pl.col("max").first(), position=pl.col("max_position").first(), token_id=pl.col("max_token_id").first()
+            )
+        )
+        return top(maxima, top_latents, "max", within=within, ties=("latent",))
+
+    relevant = in_parts(features, largest, by="trace_id").sort(*within, "rank")
     return complete(with_token(relevant, vocabulary), RELEVANT_LATENTS_SCHEMA)
 
 
@@ -227,10 +248,15 @@ TOP_TOKENS_SCHEMA = Schema(
 
 
 def top_tokens(
-    activations: pl.LazyFrame, recurrence: pl.LazyFrame, vocabulary: pl.LazyFrame, *, most: int, include_sinks: bool
+    activations: pl.LazyFrame,
+    recurrence: pl.LazyFrame,
+    vocabulary: pl.LazyFrame,
+    *,
+    top_tokens: int,
+    include_sinks: bool,
 ) -> pl.DataFrame:
-    """Return, for each latent that is relevant in any trace, its `most` top token types over all traces."""
-    types = _top_types(activations, recurrence, ("condition", "scope", "latent"), most, include_sinks)
+    """Return, for each latent that is relevant in any trace, its `top_tokens` top token types over all traces."""
+    types = _top_types(activations, recurrence, ("condition", "scope", "latent"), top_tokens, include_sinks)
     return complete(with_token(types, vocabulary), TOP_TOKENS_SCHEMA)
 
 
@@ -295,17 +321,21 @@ HISTOGRAM_SCHEMA = Schema(
 )
 
 
-def histogram(activations: pl.LazyFrame, *, bins: int, include_sinks: bool) -> pl.DataFrame:
+def histogram(activations: pl.LazyFrame, *, histogram_bins: int, include_sinks: bool) -> pl.DataFrame:
     """Return the histogram of all activations over all traces, per condition and scope.
 
-    All conditions of a scope share `bins` equal bins from 0 to its largest activation.
+    All conditions of a scope share `histogram_bins` equal histogram_bins from 0 to its largest activation.
     """
     values = in_scope(activations, include_sinks).select("condition", "scope", pl.col("activation").cast(pl.Float64))
     # Collected by itself, so that the values are read twice, and not held.
     largest = values.group_by("scope").agg(largest=pl.col("activation").max()).collect(engine="streaming").lazy()
     counts = (
         values.join(largest, on="scope")
-        .group_by("condition", "scope", bin=(pl.col("activation") / pl.col("largest") * bins).floor().clip(0, bins - 1))
+        .group_by(
+            "condition",
+            "scope",
+            bin=(pl.col("activation") / pl.col("largest") * histogram_bins).floor().clip(0, histogram_bins - 1),
+        )
         .agg(count=pl.len())
         .collect(engine="streaming")
         .cast({"bin": pl.UInt16})
@@ -315,9 +345,9 @@ def histogram(activations: pl.LazyFrame, *, bins: int, include_sinks: bool) -> p
     every = (
         counts.select("condition", "scope")
         .unique()
-        .join(pl.LazyFrame({"bin": np.arange(bins, dtype=np.uint16)}), how="cross")
+        .join(pl.LazyFrame({"bin": np.arange(histogram_bins, dtype=np.uint16)}), how="cross")
     )
-    width = pl.col("largest") / bins
+    width = pl.col("largest") / histogram_bins
     table = (
         every.join(largest, on="scope")
         .join(counts, on=["condition", "scope", "bin"], how="left")
@@ -386,3 +416,30 @@ def layers(
     for frame in (recurring, peaks, flagged, largest):
         table = table.join(frame, on=within, how="left")
     return complete(table.with_columns(pl.col("sinks").fill_null(0)).sort(within), LAYERS_SCHEMA)
+
+
+def trace_tables(
+    activations: pl.LazyFrame,
+    features: pl.LazyFrame,
+    vocabulary: pl.LazyFrame,
+    *,
+    top_activations: int,
+    top_latents: int,
+    top_tokens: int,
+    histogram_bins: int,
+    include_sinks: bool,
+) -> dict[str, pl.DataFrame]:
+    """Return the original study's tables of each trace of a block, by name."""
+    activations, features = activations.collect().lazy(), features.collect().lazy()  # each is read several times
+    relevant = relevant_latents(features, vocabulary, top_latents=top_latents, include_sinks=include_sinks)
+    return {
+        "top_activations": trace_top_activations(
+            activations, vocabulary, most=top_activations, include_sinks=include_sinks
+        ),
+        "frequencies": trace_frequencies(features, include_sinks=include_sinks),
+        "histograms": trace_histograms(activations, bins=histogram_bins, include_sinks=include_sinks),
+        "relevant_latents": relevant,
+        "top_tokens": trace_top_tokens(
+            activations, relevant.lazy(), vocabulary, most=top_tokens, include_sinks=include_sinks
+        ),
+    }
