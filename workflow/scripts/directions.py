@@ -1,23 +1,18 @@
 """Measure what the decoder directions of a site's leading latents do, and which are near (rule directions)."""
 
-from pathlib import Path
-
 from thoughtscope.job import job
 
 site = snakemake.wildcards.site
 with job(snakemake.log[0], f"{snakemake.rule} {site}") as log:
     import polars as pl
-    import torch
-    from thoughtscope.report import directions
     from thoughtscope import files
-    from thoughtscope.saes import formats
     from thoughtscope.evidence import verdict
+    from thoughtscope.report import directions
 
-    torch.set_num_threads(snakemake.threads)
     given = snakemake.input
     manifest = files.read_json(given.manifest)
     latents = verdict.leading(pl.read_parquet(given.verdict), snakemake.params.latents)["latent"].to_list()
-    decoder = formats.load_decoder(Path(given.sae_config).parent, torch.device("cpu")).weight
+    decoder = directions.matrices(given.sae_weights)["W_dec"]()
     effects = pl.DataFrame(schema=directions.EFFECTS_SCHEMA)
     if directions.writes_to_residual(site, manifest):
         unembedding = directions.unembedding(manifest)

@@ -1,7 +1,7 @@
-"""The path scheme, which is the data model: where each file of a study is, and what its path says. Standard library only.
+"""The path scheme, which is the data model: where each file of a study is, and what its path says.
 
-What the config names is a level of the path; what the data decides is a column. A reader is who reads the traces:
-`trained`, the config's SAE on the config's model.
+Standard library only. What the config names is a level of the path; what the data decides is a column. A reader is
+who reads the traces: `trained`, the config's SAE on the config's model.
 """
 
 import re
@@ -62,8 +62,8 @@ BENCHMARK = tuple(
         "{stage}/{reader}/{site}/traces/{condition}/{block}",
     )
 )
-"""Benchmarks, and logs likewise, mirror what their jobs make: the stage, then the levels, and a name where the stage has
-several jobs for these."""
+"""Benchmarks, and logs likewise, mirror what their jobs make: the stage, its levels, and a name where several jobs have
+the same levels."""
 
 
 @cache
@@ -76,7 +76,7 @@ def _expression(pattern: str) -> re.Pattern[str]:
 
 
 def parse(pattern: str, path: str) -> dict[str, str]:
-    """Return the levels that a path, in whatever folder, has by a pattern. Raises ValueError if it isn't of its form."""
+    """Return what is at each level of a path, in whatever folder. Raises ValueError if it isn't of the pattern."""
     found = _expression(pattern).fullmatch(path)
     if found is None:
         raise ValueError(f"{path} isn't of the form {pattern}.")
