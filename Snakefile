@@ -40,7 +40,7 @@ rule all:
         gate=f"results/{EXPERIMENT}/plots/site_gate.png",
         layers=f"results/{EXPERIMENT}/plots/layers.png",
         sites=expand(
-            "results/{experiment}/plots/{site}/{picture}.png",
+            "results/{experiment}/plots/trained/{site}/{picture}.png",
             experiment=EXPERIMENT,
             site=SITES,
             picture=[
@@ -56,13 +56,13 @@ rule all:
             ],
         ),
         contrasts=expand(
-            "results/{experiment}/tables/{site}/contrasts.parquet",
+            "results/{experiment}/tables/trained/{site}/contrasts.parquet",
             experiment=EXPERIMENT,
             site=SITES,
         ),
         patterns=f"results/{EXPERIMENT}/plots/pattern_counts.png",
         traces=expand(
-            "results/{experiment}/plots/{site}/traces/{condition}/{block}",
+            "results/{experiment}/plots/trained/{site}/traces/{condition}/{block}",
             experiment=EXPERIMENT,
             site=SITES,
             condition=CONDITIONS,

@@ -142,7 +142,7 @@ def sae_of_site(name):
     """Return an input function: that file of the SAE a site is read with."""
 
     def path(wildcards):
-        return f"results/{wildcards.experiment}/saes/{parse_site(wildcards.site)[0]}/{name}"
+        return f"results/{wildcards.experiment}/saes/trained/{parse_site(wildcards.site)[0]}/{name}"
 
     return path
 
@@ -150,7 +150,7 @@ def sae_of_site(name):
 def reconstruction_of_site(wildcards):
     """Return how well a site's SAE reconstructs each block, at its site and around it."""
     return expand(
-        "results/{experiment}/reconstruction/{hookpoint}/{condition}/{block}.parquet",
+        "results/{experiment}/readings/trained/{hookpoint}/{condition}/{block}/reconstruction.parquet",
         experiment=wildcards.experiment,
         hookpoint=parse_site(wildcards.site)[0],
         condition=CONDITIONS,
@@ -160,7 +160,7 @@ def reconstruction_of_site(wildcards):
 
 def trace_table(name):
     """Return the pattern of a per-trace table."""
-    return f"results/{{experiment}}/tables/{{site}}/traces/{{condition}}/{{block}}/{name}.parquet"
+    return f"results/{{experiment}}/tables/trained/{{site}}/traces/{{condition}}/{{block}}/{name}.parquet"
 
 
 def prompt_part(name):

@@ -1,21 +1,21 @@
 """Room 7, evidence: what recurs.
 
-Takes features and activations; gives, per trace, results/{experiment}/tables/{site}/traces/{condition}/{block}/*.parquet
-and, over all traces, results/{experiment}/tables/{site}/*.parquet. One rule a table, so that an analysis setting reruns
+Takes features and activations; gives, per trace, results/{experiment}/tables/trained/{site}/traces/{condition}/{block}/*.parquet
+and, over all traces, results/{experiment}/tables/trained/{site}/*.parquet. One rule a table, so that an analysis setting reruns
 its own table and what is made from it.
 """
 
 
 rule trace_top_activations:
     input:
-        activations="results/{experiment}/activations/{site}/{condition}/{block}.parquet",
+        activations="results/{experiment}/readings/trained/{site}/{condition}/{block}/activations.parquet",
         vocabulary="results/{experiment}/vocabulary.parquet",
     output:
-        table="results/{experiment}/tables/{site}/traces/{condition}/{block}/top_activations.parquet",
+        table="results/{experiment}/tables/trained/{site}/traces/{condition}/{block}/top_activations.parquet",
     log:
-        "results/{experiment}/logs/tables/{site}/traces/{condition}/{block}/top_activations.log",
+        "results/{experiment}/logs/tables/trained/{site}/traces/{condition}/{block}/top_activations.log",
     benchmark:
-        "results/{experiment}/benchmarks/tables/{site}/traces/{condition}/{block}/top_activations.jsonl"
+        "results/{experiment}/benchmarks/tables/trained/{site}/traces/{condition}/{block}/top_activations.jsonl"
     conda:
         "../../envs/analysis.yaml"
     resources:
@@ -30,13 +30,13 @@ rule trace_top_activations:
 
 rule trace_frequencies:
     input:
-        features="results/{experiment}/features/{site}/{condition}/{block}.parquet",
+        features="results/{experiment}/readings/trained/{site}/{condition}/{block}/features.parquet",
     output:
-        table="results/{experiment}/tables/{site}/traces/{condition}/{block}/frequencies.parquet",
+        table="results/{experiment}/tables/trained/{site}/traces/{condition}/{block}/frequencies.parquet",
     log:
-        "results/{experiment}/logs/tables/{site}/traces/{condition}/{block}/frequencies.log",
+        "results/{experiment}/logs/tables/trained/{site}/traces/{condition}/{block}/frequencies.log",
     benchmark:
-        "results/{experiment}/benchmarks/tables/{site}/traces/{condition}/{block}/frequencies.jsonl"
+        "results/{experiment}/benchmarks/tables/trained/{site}/traces/{condition}/{block}/frequencies.jsonl"
     conda:
         "../../envs/analysis.yaml"
     resources:
@@ -50,13 +50,13 @@ rule trace_frequencies:
 
 rule trace_histograms:
     input:
-        activations="results/{experiment}/activations/{site}/{condition}/{block}.parquet",
+        activations="results/{experiment}/readings/trained/{site}/{condition}/{block}/activations.parquet",
     output:
-        table="results/{experiment}/tables/{site}/traces/{condition}/{block}/histograms.parquet",
+        table="results/{experiment}/tables/trained/{site}/traces/{condition}/{block}/histograms.parquet",
     log:
-        "results/{experiment}/logs/tables/{site}/traces/{condition}/{block}/histograms.log",
+        "results/{experiment}/logs/tables/trained/{site}/traces/{condition}/{block}/histograms.log",
     benchmark:
-        "results/{experiment}/benchmarks/tables/{site}/traces/{condition}/{block}/histograms.jsonl"
+        "results/{experiment}/benchmarks/tables/trained/{site}/traces/{condition}/{block}/histograms.jsonl"
     conda:
         "../../envs/analysis.yaml"
     resources:
@@ -71,14 +71,14 @@ rule trace_histograms:
 
 rule relevant_latents:
     input:
-        features="results/{experiment}/features/{site}/{condition}/{block}.parquet",
+        features="results/{experiment}/readings/trained/{site}/{condition}/{block}/features.parquet",
         vocabulary="results/{experiment}/vocabulary.parquet",
     output:
-        table="results/{experiment}/tables/{site}/traces/{condition}/{block}/relevant_latents.parquet",
+        table="results/{experiment}/tables/trained/{site}/traces/{condition}/{block}/relevant_latents.parquet",
     log:
-        "results/{experiment}/logs/tables/{site}/traces/{condition}/{block}/relevant_latents.log",
+        "results/{experiment}/logs/tables/trained/{site}/traces/{condition}/{block}/relevant_latents.log",
     benchmark:
-        "results/{experiment}/benchmarks/tables/{site}/traces/{condition}/{block}/relevant_latents.jsonl"
+        "results/{experiment}/benchmarks/tables/trained/{site}/traces/{condition}/{block}/relevant_latents.jsonl"
     conda:
         "../../envs/analysis.yaml"
     resources:
@@ -93,15 +93,15 @@ rule relevant_latents:
 
 rule trace_top_tokens:
     input:
-        activations="results/{experiment}/activations/{site}/{condition}/{block}.parquet",
-        relevant="results/{experiment}/tables/{site}/traces/{condition}/{block}/relevant_latents.parquet",
+        activations="results/{experiment}/readings/trained/{site}/{condition}/{block}/activations.parquet",
+        relevant="results/{experiment}/tables/trained/{site}/traces/{condition}/{block}/relevant_latents.parquet",
         vocabulary="results/{experiment}/vocabulary.parquet",
     output:
-        table="results/{experiment}/tables/{site}/traces/{condition}/{block}/top_tokens.parquet",
+        table="results/{experiment}/tables/trained/{site}/traces/{condition}/{block}/top_tokens.parquet",
     log:
-        "results/{experiment}/logs/tables/{site}/traces/{condition}/{block}/top_tokens.log",
+        "results/{experiment}/logs/tables/trained/{site}/traces/{condition}/{block}/top_tokens.log",
     benchmark:
-        "results/{experiment}/benchmarks/tables/{site}/traces/{condition}/{block}/top_tokens.jsonl"
+        "results/{experiment}/benchmarks/tables/trained/{site}/traces/{condition}/{block}/top_tokens.jsonl"
     conda:
         "../../envs/analysis.yaml"
     resources:
@@ -117,14 +117,14 @@ rule trace_top_tokens:
 rule top_activations:
     input:
         per_trace=per_block(
-            "results/{experiment}/tables/{site}/traces/{condition}/{block}/top_activations.parquet"
+            "results/{experiment}/tables/trained/{site}/traces/{condition}/{block}/top_activations.parquet"
         ),
     output:
-        table="results/{experiment}/tables/{site}/top_activations.parquet",
+        table="results/{experiment}/tables/trained/{site}/top_activations.parquet",
     log:
-        "results/{experiment}/logs/tables/{site}/top_activations.log",
+        "results/{experiment}/logs/tables/trained/{site}/top_activations.log",
     benchmark:
-        "results/{experiment}/benchmarks/tables/{site}/top_activations.jsonl"
+        "results/{experiment}/benchmarks/tables/trained/{site}/top_activations.jsonl"
     conda:
         "../../envs/analysis.yaml"
     resources:
@@ -139,14 +139,14 @@ rule top_activations:
 rule frequencies:
     input:
         features=per_block(
-            "results/{experiment}/features/{site}/{condition}/{block}.parquet"
+            "results/{experiment}/readings/trained/{site}/{condition}/{block}/features.parquet"
         ),
     output:
-        table="results/{experiment}/tables/{site}/frequencies.parquet",
+        table="results/{experiment}/tables/trained/{site}/frequencies.parquet",
     log:
-        "results/{experiment}/logs/tables/{site}/frequencies.log",
+        "results/{experiment}/logs/tables/trained/{site}/frequencies.log",
     benchmark:
-        "results/{experiment}/benchmarks/tables/{site}/frequencies.jsonl"
+        "results/{experiment}/benchmarks/tables/trained/{site}/frequencies.jsonl"
     conda:
         "../../envs/analysis.yaml"
     resources:
@@ -161,14 +161,14 @@ rule frequencies:
 rule histogram:
     input:
         activations=per_block(
-            "results/{experiment}/activations/{site}/{condition}/{block}.parquet"
+            "results/{experiment}/readings/trained/{site}/{condition}/{block}/activations.parquet"
         ),
     output:
-        table="results/{experiment}/tables/{site}/histogram.parquet",
+        table="results/{experiment}/tables/trained/{site}/histogram.parquet",
     log:
-        "results/{experiment}/logs/tables/{site}/histogram.log",
+        "results/{experiment}/logs/tables/trained/{site}/histogram.log",
     benchmark:
-        "results/{experiment}/benchmarks/tables/{site}/histogram.jsonl"
+        "results/{experiment}/benchmarks/tables/trained/{site}/histogram.jsonl"
     conda:
         "../../envs/analysis.yaml"
     resources:
@@ -184,14 +184,14 @@ rule histogram:
 rule recurrence:
     input:
         relevant=per_block(
-            "results/{experiment}/tables/{site}/traces/{condition}/{block}/relevant_latents.parquet"
+            "results/{experiment}/tables/trained/{site}/traces/{condition}/{block}/relevant_latents.parquet"
         ),
     output:
-        table="results/{experiment}/tables/{site}/recurrence.parquet",
+        table="results/{experiment}/tables/trained/{site}/recurrence.parquet",
     log:
-        "results/{experiment}/logs/tables/{site}/recurrence.log",
+        "results/{experiment}/logs/tables/trained/{site}/recurrence.log",
     benchmark:
-        "results/{experiment}/benchmarks/tables/{site}/recurrence.jsonl"
+        "results/{experiment}/benchmarks/tables/trained/{site}/recurrence.jsonl"
     conda:
         "../../envs/analysis.yaml"
     resources:
@@ -206,16 +206,16 @@ rule recurrence:
 rule top_tokens:
     input:
         activations=per_block(
-            "results/{experiment}/activations/{site}/{condition}/{block}.parquet"
+            "results/{experiment}/readings/trained/{site}/{condition}/{block}/activations.parquet"
         ),
-        recurrence="results/{experiment}/tables/{site}/recurrence.parquet",
+        recurrence="results/{experiment}/tables/trained/{site}/recurrence.parquet",
         vocabulary="results/{experiment}/vocabulary.parquet",
     output:
-        table="results/{experiment}/tables/{site}/top_tokens.parquet",
+        table="results/{experiment}/tables/trained/{site}/top_tokens.parquet",
     log:
-        "results/{experiment}/logs/tables/{site}/top_tokens.log",
+        "results/{experiment}/logs/tables/trained/{site}/top_tokens.log",
     benchmark:
-        "results/{experiment}/benchmarks/tables/{site}/top_tokens.jsonl"
+        "results/{experiment}/benchmarks/tables/trained/{site}/top_tokens.jsonl"
     conda:
         "../../envs/analysis.yaml"
     resources:
@@ -231,15 +231,15 @@ rule top_tokens:
 rule sinks:
     input:
         activations=per_block(
-            "results/{experiment}/activations/{site}/{condition}/{block}.parquet"
+            "results/{experiment}/readings/trained/{site}/{condition}/{block}/activations.parquet"
         ),
         vocabulary="results/{experiment}/vocabulary.parquet",
     output:
-        table="results/{experiment}/tables/{site}/sinks.parquet",
+        table="results/{experiment}/tables/trained/{site}/sinks.parquet",
     log:
-        "results/{experiment}/logs/tables/{site}/sinks.log",
+        "results/{experiment}/logs/tables/trained/{site}/sinks.log",
     benchmark:
-        "results/{experiment}/benchmarks/tables/{site}/sinks.jsonl"
+        "results/{experiment}/benchmarks/tables/trained/{site}/sinks.jsonl"
     conda:
         "../../envs/analysis.yaml"
     resources:
@@ -254,11 +254,11 @@ rule fit:
         reconstruction=reconstruction_of_site,
         sae=sae_of_site("info.json"),
     output:
-        table="results/{experiment}/tables/{site}/fit.parquet",
+        table="results/{experiment}/tables/trained/{site}/fit.parquet",
     log:
-        "results/{experiment}/logs/tables/{site}/fit.log",
+        "results/{experiment}/logs/tables/trained/{site}/fit.log",
     benchmark:
-        "results/{experiment}/benchmarks/tables/{site}/fit.jsonl"
+        "results/{experiment}/benchmarks/tables/trained/{site}/fit.jsonl"
     conda:
         "../../envs/analysis.yaml"
     resources:
@@ -276,7 +276,9 @@ localrules:
 
 rule site_gate:
     input:
-        fits=expand("results/{{experiment}}/tables/{site}/fit.parquet", site=SITES),
+        fits=expand(
+            "results/{{experiment}}/tables/trained/{site}/fit.parquet", site=SITES
+        ),
     output:
         table="results/{experiment}/tables/site_gate.parquet",
     log:
@@ -294,20 +296,25 @@ rule site_gate:
 rule layers:
     input:
         frequencies=expand(
-            "results/{{experiment}}/tables/{site}/frequencies.parquet", site=SITES
+            "results/{{experiment}}/tables/trained/{site}/frequencies.parquet",
+            site=SITES,
         ),
         recurrence=expand(
-            "results/{{experiment}}/tables/{site}/recurrence.parquet", site=SITES
+            "results/{{experiment}}/tables/trained/{site}/recurrence.parquet",
+            site=SITES,
         ),
         relevant=expand(
-            "results/{{experiment}}/tables/{site}/traces/{condition}/{block}/relevant_latents.parquet",
+            "results/{{experiment}}/tables/trained/{site}/traces/{condition}/{block}/relevant_latents.parquet",
             site=SITES,
             condition=CONDITIONS,
             block=BLOCKS,
         ),
-        sinks=expand("results/{{experiment}}/tables/{site}/sinks.parquet", site=SITES),
+        sinks=expand(
+            "results/{{experiment}}/tables/trained/{site}/sinks.parquet", site=SITES
+        ),
         top_activations=expand(
-            "results/{{experiment}}/tables/{site}/top_activations.parquet", site=SITES
+            "results/{{experiment}}/tables/trained/{site}/top_activations.parquet",
+            site=SITES,
         ),
     output:
         table="results/{experiment}/tables/layers.parquet",
@@ -329,18 +336,21 @@ rule summary:
         manifest="results/{experiment}/model.json",
         traces=per_block("results/{experiment}/traces/{condition}/{block}.parquet"),
         saes=expand(
-            "results/{{experiment}}/saes/{hookpoint}/info.json", hookpoint=HOOKPOINTS
+            "results/{{experiment}}/saes/trained/{hookpoint}/info.json",
+            hookpoint=HOOKPOINTS,
         ),
         gate="results/{experiment}/tables/site_gate.parquet",
         layers="results/{experiment}/tables/layers.parquet",
         recurrence=expand(
-            "results/{{experiment}}/tables/{site}/recurrence.parquet", site=SITES
+            "results/{{experiment}}/tables/trained/{site}/recurrence.parquet",
+            site=SITES,
         ),
         top_tokens=expand(
-            "results/{{experiment}}/tables/{site}/top_tokens.parquet", site=SITES
+            "results/{{experiment}}/tables/trained/{site}/top_tokens.parquet",
+            site=SITES,
         ),
         verdicts=expand(
-            "results/{{experiment}}/tables/{site}/verdict.parquet", site=SITES
+            "results/{{experiment}}/tables/trained/{site}/verdict.parquet", site=SITES
         ),
     output:
         page="results/{experiment}/summary.md",
@@ -352,7 +362,6 @@ rule summary:
         "../../envs/analysis.yaml"
     params:
         conditions=CONDITIONS,
-        sites=SITES,
         top_latents=config["analysis"]["top_latents"],
         min_traces=config["analysis"]["min_traces"],
         max_fvu=config["analysis"]["max_fvu"],

@@ -1,18 +1,18 @@
 """Room 6, features: per trace and latent, the sufficient statistics.
 
-Takes activations; gives results/{experiment}/features/{site}/{condition}/{block}.parquet.
+Takes activations; gives results/{experiment}/readings/trained/{site}/{condition}/{block}/features.parquet.
 """
 
 
 rule features:
     input:
-        activations="results/{experiment}/activations/{site}/{condition}/{block}.parquet",
+        activations="results/{experiment}/readings/trained/{site}/{condition}/{block}/activations.parquet",
     output:
-        features="results/{experiment}/features/{site}/{condition}/{block}.parquet",
+        features="results/{experiment}/readings/trained/{site}/{condition}/{block}/features.parquet",
     log:
-        "results/{experiment}/logs/features/{site}/{condition}/{block}.log",
+        "results/{experiment}/logs/features/trained/{site}/{condition}/{block}.log",
     benchmark:
-        "results/{experiment}/benchmarks/features/{site}/{condition}/{block}.jsonl"
+        "results/{experiment}/benchmarks/features/trained/{site}/{condition}/{block}.jsonl"
     conda:
         "../../envs/analysis.yaml"
     resources:

@@ -1,27 +1,27 @@
 """Room 8, plots: the tables as pictures.
 
-Takes tables; gives results/{experiment}/plots/{site}/*.png over all traces,
-plots/{site}/traces/{condition}/{block}/*.png, one picture a trace, plots/layers.png and plots/site_gate.png across
+Takes tables; gives results/{experiment}/plots/trained/{site}/*.png over all traces,
+plots/trained/{site}/traces/{condition}/{block}/*.png, one picture a trace, plots/layers.png and plots/site_gate.png across
 sites, and plots/pattern_counts.png, of the text alone.
 """
 
 
 rule plot_recurrence:
     input:
-        table="results/{experiment}/tables/{site}/recurrence.parquet",
-        top_tokens="results/{experiment}/tables/{site}/top_tokens.parquet",
+        table="results/{experiment}/tables/trained/{site}/recurrence.parquet",
+        top_tokens="results/{experiment}/tables/trained/{site}/top_tokens.parquet",
     output:
         picture=report(
-            "results/{experiment}/plots/{site}/recurrence.png",
+            "results/{experiment}/plots/trained/{site}/recurrence.png",
             caption="../report/recurrence.rst",
             category="Over all traces",
             subcategory="{site}",
             labels={"site": "{site}", "picture": "recurrence"},
         ),
     log:
-        "results/{experiment}/logs/plots/{site}/recurrence.log",
+        "results/{experiment}/logs/plots/trained/{site}/recurrence.log",
     benchmark:
-        "results/{experiment}/benchmarks/plots/{site}/recurrence.jsonl"
+        "results/{experiment}/benchmarks/plots/trained/{site}/recurrence.jsonl"
     conda:
         "../../envs/analysis.yaml"
     resources:
@@ -38,19 +38,19 @@ rule plot_recurrence:
 
 rule plot_frequencies:
     input:
-        table="results/{experiment}/tables/{site}/frequencies.parquet",
+        table="results/{experiment}/tables/trained/{site}/frequencies.parquet",
     output:
         picture=report(
-            "results/{experiment}/plots/{site}/frequencies.png",
+            "results/{experiment}/plots/trained/{site}/frequencies.png",
             caption="../report/frequencies.rst",
             category="Over all traces",
             subcategory="{site}",
             labels={"site": "{site}", "picture": "frequencies"},
         ),
     log:
-        "results/{experiment}/logs/plots/{site}/frequencies.log",
+        "results/{experiment}/logs/plots/trained/{site}/frequencies.log",
     benchmark:
-        "results/{experiment}/benchmarks/plots/{site}/frequencies.jsonl"
+        "results/{experiment}/benchmarks/plots/trained/{site}/frequencies.jsonl"
     conda:
         "../../envs/analysis.yaml"
     resources:
@@ -68,19 +68,19 @@ rule plot_frequencies:
 
 rule plot_histogram:
     input:
-        table="results/{experiment}/tables/{site}/histogram.parquet",
+        table="results/{experiment}/tables/trained/{site}/histogram.parquet",
     output:
         picture=report(
-            "results/{experiment}/plots/{site}/histogram.png",
+            "results/{experiment}/plots/trained/{site}/histogram.png",
             caption="../report/histogram.rst",
             category="Over all traces",
             subcategory="{site}",
             labels={"site": "{site}", "picture": "activation histogram"},
         ),
     log:
-        "results/{experiment}/logs/plots/{site}/histogram.log",
+        "results/{experiment}/logs/plots/trained/{site}/histogram.log",
     benchmark:
-        "results/{experiment}/benchmarks/plots/{site}/histogram.jsonl"
+        "results/{experiment}/benchmarks/plots/trained/{site}/histogram.jsonl"
     conda:
         "../../envs/analysis.yaml"
     resources:
@@ -96,19 +96,19 @@ rule plot_histogram:
 
 rule plot_top_activations:
     input:
-        table="results/{experiment}/tables/{site}/top_activations.parquet",
+        table="results/{experiment}/tables/trained/{site}/top_activations.parquet",
     output:
         picture=report(
-            "results/{experiment}/plots/{site}/top_activations.png",
+            "results/{experiment}/plots/trained/{site}/top_activations.png",
             caption="../report/top_activations.rst",
             category="Over all traces",
             subcategory="{site}",
             labels={"site": "{site}", "picture": "largest activations"},
         ),
     log:
-        "results/{experiment}/logs/plots/{site}/top_activations.log",
+        "results/{experiment}/logs/plots/trained/{site}/top_activations.log",
     benchmark:
-        "results/{experiment}/benchmarks/plots/{site}/top_activations.jsonl"
+        "results/{experiment}/benchmarks/plots/trained/{site}/top_activations.jsonl"
     conda:
         "../../envs/analysis.yaml"
     resources:
@@ -126,20 +126,20 @@ rule plot_top_activations:
 
 rule plot_top_tokens:
     input:
-        table="results/{experiment}/tables/{site}/top_tokens.parquet",
-        recurrence="results/{experiment}/tables/{site}/recurrence.parquet",
+        table="results/{experiment}/tables/trained/{site}/top_tokens.parquet",
+        recurrence="results/{experiment}/tables/trained/{site}/recurrence.parquet",
     output:
         picture=report(
-            "results/{experiment}/plots/{site}/top_tokens.png",
+            "results/{experiment}/plots/trained/{site}/top_tokens.png",
             caption="../report/top_tokens.rst",
             category="Over all traces",
             subcategory="{site}",
             labels={"site": "{site}", "picture": "top tokens"},
         ),
     log:
-        "results/{experiment}/logs/plots/{site}/top_tokens.log",
+        "results/{experiment}/logs/plots/trained/{site}/top_tokens.log",
     benchmark:
-        "results/{experiment}/benchmarks/plots/{site}/top_tokens.jsonl"
+        "results/{experiment}/benchmarks/plots/trained/{site}/top_tokens.jsonl"
     conda:
         "../../envs/analysis.yaml"
     resources:
@@ -155,19 +155,19 @@ rule plot_top_tokens:
 
 rule plot_waterfall:
     input:
-        table="results/{experiment}/tables/{site}/verdict.parquet",
+        table="results/{experiment}/tables/trained/{site}/verdict.parquet",
     output:
         picture=report(
-            "results/{experiment}/plots/{site}/waterfall.png",
+            "results/{experiment}/plots/trained/{site}/waterfall.png",
             caption="../report/waterfall.rst",
             category="Evidence",
             subcategory="{site}",
             labels={"site": "{site}", "picture": "what is left"},
         ),
     log:
-        "results/{experiment}/logs/plots/{site}/waterfall.log",
+        "results/{experiment}/logs/plots/trained/{site}/waterfall.log",
     benchmark:
-        "results/{experiment}/benchmarks/plots/{site}/waterfall.jsonl"
+        "results/{experiment}/benchmarks/plots/trained/{site}/waterfall.jsonl"
     conda:
         "../../envs/analysis.yaml"
     resources:
@@ -181,21 +181,21 @@ rule plot_waterfall:
 
 rule plot_verdict:
     input:
-        table="results/{experiment}/tables/{site}/verdict.parquet",
-        reason_scores="results/{experiment}/tables/{site}/reason_scores.parquet",
-        lexicality="results/{experiment}/tables/{site}/lexicality.parquet",
+        table="results/{experiment}/tables/trained/{site}/verdict.parquet",
+        reason_scores="results/{experiment}/tables/trained/{site}/reason_scores.parquet",
+        lexicality="results/{experiment}/tables/trained/{site}/lexicality.parquet",
     output:
         picture=report(
-            "results/{experiment}/plots/{site}/verdict.png",
+            "results/{experiment}/plots/trained/{site}/verdict.png",
             caption="../report/verdict.rst",
             category="Evidence",
             subcategory="{site}",
             labels={"site": "{site}", "picture": "verdict"},
         ),
     log:
-        "results/{experiment}/logs/plots/{site}/verdict.log",
+        "results/{experiment}/logs/plots/trained/{site}/verdict.log",
     benchmark:
-        "results/{experiment}/benchmarks/plots/{site}/verdict.jsonl"
+        "results/{experiment}/benchmarks/plots/trained/{site}/verdict.jsonl"
     conda:
         "../../envs/analysis.yaml"
     resources:
@@ -209,20 +209,20 @@ rule plot_verdict:
 
 rule plot_patterns:
     input:
-        table="results/{experiment}/tables/{site}/pattern_tests.parquet",
-        verdict="results/{experiment}/tables/{site}/verdict.parquet",
+        table="results/{experiment}/tables/trained/{site}/pattern_tests.parquet",
+        verdict="results/{experiment}/tables/trained/{site}/verdict.parquet",
     output:
         picture=report(
-            "results/{experiment}/plots/{site}/patterns.png",
+            "results/{experiment}/plots/trained/{site}/patterns.png",
             caption="../report/patterns.rst",
             category="Evidence",
             subcategory="{site}",
             labels={"site": "{site}", "picture": "patterns"},
         ),
     log:
-        "results/{experiment}/logs/plots/{site}/patterns.log",
+        "results/{experiment}/logs/plots/trained/{site}/patterns.log",
     benchmark:
-        "results/{experiment}/benchmarks/plots/{site}/patterns.jsonl"
+        "results/{experiment}/benchmarks/plots/trained/{site}/patterns.jsonl"
     conda:
         "../../envs/analysis.yaml"
     resources:
@@ -240,20 +240,20 @@ rule plot_patterns:
 
 rule plot_outcomes:
     input:
-        table="results/{experiment}/tables/{site}/outcomes.parquet",
-        verdict="results/{experiment}/tables/{site}/verdict.parquet",
+        table="results/{experiment}/tables/trained/{site}/outcomes.parquet",
+        verdict="results/{experiment}/tables/trained/{site}/verdict.parquet",
     output:
         picture=report(
-            "results/{experiment}/plots/{site}/outcomes.png",
+            "results/{experiment}/plots/trained/{site}/outcomes.png",
             caption="../report/outcomes.rst",
             category="Evidence",
             subcategory="{site}",
             labels={"site": "{site}", "picture": "outcomes"},
         ),
     log:
-        "results/{experiment}/logs/plots/{site}/outcomes.log",
+        "results/{experiment}/logs/plots/trained/{site}/outcomes.log",
     benchmark:
-        "results/{experiment}/benchmarks/plots/{site}/outcomes.jsonl"
+        "results/{experiment}/benchmarks/plots/trained/{site}/outcomes.jsonl"
     conda:
         "../../envs/analysis.yaml"
     resources:
@@ -275,7 +275,9 @@ rule plot_traces:
         tokens_of=trace_table("top_tokens"),
     output:
         pictures=report(
-            directory("results/{experiment}/plots/{site}/traces/{condition}/{block}"),
+            directory(
+                "results/{experiment}/plots/trained/{site}/traces/{condition}/{block}"
+            ),
             patterns=["{trace}.png"],
             caption="../report/trace.rst",
             category="Trace by trace",
@@ -283,9 +285,9 @@ rule plot_traces:
             labels={"site": "{site}", "condition": "{condition}", "trace": "{trace}"},
         ),
     log:
-        "results/{experiment}/logs/plots/{site}/traces/{condition}/{block}.log",
+        "results/{experiment}/logs/plots/trained/{site}/traces/{condition}/{block}.log",
     benchmark:
-        "results/{experiment}/benchmarks/plots/{site}/traces/{condition}/{block}.jsonl"
+        "results/{experiment}/benchmarks/plots/trained/{site}/traces/{condition}/{block}.jsonl"
     conda:
         "../../envs/analysis.yaml"
     resources:
@@ -357,7 +359,8 @@ rule plot_site_gate:
 rule plot_layers:
     input:
         recurrence=expand(
-            "results/{{experiment}}/tables/{site}/recurrence.parquet", site=SITES
+            "results/{{experiment}}/tables/trained/{site}/recurrence.parquet",
+            site=SITES,
         ),
     output:
         picture=report(

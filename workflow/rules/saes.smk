@@ -1,6 +1,6 @@
 """Room 4, SAEs: one k-sparse autoencoder a hookpoint, in sparsify's format.
 
-Takes a hub repository, a folder, or model and text to train on; gives results/{experiment}/saes/{hookpoint}/ with
+Takes a hub repository, a folder, or model and text to train on; gives results/{experiment}/saes/trained/{hookpoint}/ with
 cfg.json, sae.safetensors and info.json (origin, or training settings and held-out FVU, L0 and dead share).
 """
 
@@ -32,13 +32,13 @@ if config["sae"]["source"] == "train":
             text="results/{experiment}/sae_text.parquet",
             manifest="results/{experiment}/model.json",
         output:
-            config="results/{experiment}/saes/{hookpoint}/cfg.json",
-            weights="results/{experiment}/saes/{hookpoint}/sae.safetensors",
-            info="results/{experiment}/saes/{hookpoint}/info.json",
+            config="results/{experiment}/saes/trained/{hookpoint}/cfg.json",
+            weights="results/{experiment}/saes/trained/{hookpoint}/sae.safetensors",
+            info="results/{experiment}/saes/trained/{hookpoint}/info.json",
         log:
-            "results/{experiment}/logs/saes/{hookpoint}.log",
+            "results/{experiment}/logs/saes/trained/{hookpoint}.log",
         benchmark:
-            "results/{experiment}/benchmarks/saes/{hookpoint}.jsonl"
+            "results/{experiment}/benchmarks/saes/trained/{hookpoint}.jsonl"
         conda:
             "../../envs/gpu.yaml"
         threads: 8
@@ -62,13 +62,13 @@ else:
             files=sae_files,
             manifest="results/{experiment}/model.json",
         output:
-            config="results/{experiment}/saes/{hookpoint}/cfg.json",
-            weights="results/{experiment}/saes/{hookpoint}/sae.safetensors",
-            info="results/{experiment}/saes/{hookpoint}/info.json",
+            config="results/{experiment}/saes/trained/{hookpoint}/cfg.json",
+            weights="results/{experiment}/saes/trained/{hookpoint}/sae.safetensors",
+            info="results/{experiment}/saes/trained/{hookpoint}/info.json",
         log:
-            "results/{experiment}/logs/saes/{hookpoint}.log",
+            "results/{experiment}/logs/saes/trained/{hookpoint}.log",
         benchmark:
-            "results/{experiment}/benchmarks/saes/{hookpoint}.jsonl"
+            "results/{experiment}/benchmarks/saes/trained/{hookpoint}.jsonl"
         priority: 10
         conda:
             "../../envs/gpu.yaml"

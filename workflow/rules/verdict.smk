@@ -1,7 +1,7 @@
 """Room 7, evidence: which of what recurs are thinking patterns. Controls, patterns, outcomes, lexicality, verdict.
 
 Takes features, activations, traces and the site gate; gives results/{experiment}/tables/{matches,pattern_counts}.parquet
-and, per site, results/{experiment}/tables/{site}/*.parquet. The first condition of the config is the one under study.
+and, per site, results/{experiment}/tables/trained/{site}/*.parquet. The first condition of the config is the one under study.
 """
 
 
@@ -56,15 +56,15 @@ rule pattern_counts:
 rule controls:
     input:
         features=per_block(
-            "results/{experiment}/features/{site}/{condition}/{block}.parquet"
+            "results/{experiment}/readings/trained/{site}/{condition}/{block}/features.parquet"
         ),
         traces=per_block("results/{experiment}/traces/{condition}/{block}.parquet"),
     output:
-        table="results/{experiment}/tables/{site}/controls.parquet",
+        table="results/{experiment}/tables/trained/{site}/controls.parquet",
     log:
-        "results/{experiment}/logs/tables/{site}/controls.log",
+        "results/{experiment}/logs/tables/trained/{site}/controls.log",
     benchmark:
-        "results/{experiment}/benchmarks/tables/{site}/controls.jsonl"
+        "results/{experiment}/benchmarks/tables/trained/{site}/controls.jsonl"
     conda:
         "../../envs/analysis.yaml"
     resources:
@@ -84,17 +84,17 @@ rule controls:
 rule contrasts:
     input:
         features=per_block(
-            "results/{experiment}/features/{site}/{condition}/{block}.parquet"
+            "results/{experiment}/readings/trained/{site}/{condition}/{block}/features.parquet"
         ),
         traces=per_block("results/{experiment}/traces/{condition}/{block}.parquet"),
-        sinks="results/{experiment}/tables/{site}/sinks.parquet",
-        candidates="results/{experiment}/tables/{site}/controls.parquet",
+        sinks="results/{experiment}/tables/trained/{site}/sinks.parquet",
+        candidates="results/{experiment}/tables/trained/{site}/controls.parquet",
     output:
-        table="results/{experiment}/tables/{site}/contrasts.parquet",
+        table="results/{experiment}/tables/trained/{site}/contrasts.parquet",
     log:
-        "results/{experiment}/logs/tables/{site}/contrasts.log",
+        "results/{experiment}/logs/tables/trained/{site}/contrasts.log",
     benchmark:
-        "results/{experiment}/benchmarks/tables/{site}/contrasts.jsonl"
+        "results/{experiment}/benchmarks/tables/trained/{site}/contrasts.jsonl"
     conda:
         "../../envs/analysis.yaml"
     resources:
@@ -110,17 +110,17 @@ rule contrasts:
 rule outcomes:
     input:
         features=of_studied(
-            "results/{experiment}/features/{site}/{condition}/{block}.parquet"
+            "results/{experiment}/readings/trained/{site}/{condition}/{block}/features.parquet"
         ),
         traces=of_studied("results/{experiment}/traces/{condition}/{block}.parquet"),
-        sinks="results/{experiment}/tables/{site}/sinks.parquet",
-        candidates="results/{experiment}/tables/{site}/controls.parquet",
+        sinks="results/{experiment}/tables/trained/{site}/sinks.parquet",
+        candidates="results/{experiment}/tables/trained/{site}/controls.parquet",
     output:
-        table="results/{experiment}/tables/{site}/outcomes.parquet",
+        table="results/{experiment}/tables/trained/{site}/outcomes.parquet",
     log:
-        "results/{experiment}/logs/tables/{site}/outcomes.log",
+        "results/{experiment}/logs/tables/trained/{site}/outcomes.log",
     benchmark:
-        "results/{experiment}/benchmarks/tables/{site}/outcomes.jsonl"
+        "results/{experiment}/benchmarks/tables/trained/{site}/outcomes.jsonl"
     conda:
         "../../envs/analysis.yaml"
     resources:
@@ -136,17 +136,17 @@ rule outcomes:
 rule pattern_tests:
     input:
         activations=of_studied(
-            "results/{experiment}/activations/{site}/{condition}/{block}.parquet"
+            "results/{experiment}/readings/trained/{site}/{condition}/{block}/activations.parquet"
         ),
         traces=of_studied("results/{experiment}/traces/{condition}/{block}.parquet"),
         matches="results/{experiment}/tables/matches.parquet",
-        candidates="results/{experiment}/tables/{site}/controls.parquet",
+        candidates="results/{experiment}/tables/trained/{site}/controls.parquet",
     output:
-        table="results/{experiment}/tables/{site}/pattern_tests.parquet",
+        table="results/{experiment}/tables/trained/{site}/pattern_tests.parquet",
     log:
-        "results/{experiment}/logs/tables/{site}/pattern_tests.log",
+        "results/{experiment}/logs/tables/trained/{site}/pattern_tests.log",
     benchmark:
-        "results/{experiment}/benchmarks/tables/{site}/pattern_tests.jsonl"
+        "results/{experiment}/benchmarks/tables/trained/{site}/pattern_tests.jsonl"
     conda:
         "../../envs/analysis.yaml"
     resources:
@@ -169,17 +169,17 @@ rule pattern_tests:
 rule reason_scores:
     input:
         activations=of_studied(
-            "results/{experiment}/activations/{site}/{condition}/{block}.parquet"
+            "results/{experiment}/readings/trained/{site}/{condition}/{block}/activations.parquet"
         ),
         traces=of_studied("results/{experiment}/traces/{condition}/{block}.parquet"),
         matches="results/{experiment}/tables/matches.parquet",
-        candidates="results/{experiment}/tables/{site}/controls.parquet",
+        candidates="results/{experiment}/tables/trained/{site}/controls.parquet",
     output:
-        table="results/{experiment}/tables/{site}/reason_scores.parquet",
+        table="results/{experiment}/tables/trained/{site}/reason_scores.parquet",
     log:
-        "results/{experiment}/logs/tables/{site}/reason_scores.log",
+        "results/{experiment}/logs/tables/trained/{site}/reason_scores.log",
     benchmark:
-        "results/{experiment}/benchmarks/tables/{site}/reason_scores.jsonl"
+        "results/{experiment}/benchmarks/tables/trained/{site}/reason_scores.jsonl"
     conda:
         "../../envs/analysis.yaml"
     resources:
@@ -202,17 +202,17 @@ rule reason_scores:
 rule lexicality:
     input:
         activations=of_studied(
-            "results/{experiment}/activations/{site}/{condition}/{block}.parquet"
+            "results/{experiment}/readings/trained/{site}/{condition}/{block}/activations.parquet"
         ),
         traces=of_studied("results/{experiment}/traces/{condition}/{block}.parquet"),
-        candidates="results/{experiment}/tables/{site}/controls.parquet",
+        candidates="results/{experiment}/tables/trained/{site}/controls.parquet",
         vocabulary="results/{experiment}/vocabulary.parquet",
     output:
-        table="results/{experiment}/tables/{site}/lexicality.parquet",
+        table="results/{experiment}/tables/trained/{site}/lexicality.parquet",
     log:
-        "results/{experiment}/logs/tables/{site}/lexicality.log",
+        "results/{experiment}/logs/tables/trained/{site}/lexicality.log",
     benchmark:
-        "results/{experiment}/benchmarks/tables/{site}/lexicality.jsonl"
+        "results/{experiment}/benchmarks/tables/trained/{site}/lexicality.jsonl"
     conda:
         "../../envs/analysis.yaml"
     resources:
@@ -228,17 +228,17 @@ rule lexicality:
 
 rule verdict:
     input:
-        controls="results/{experiment}/tables/{site}/controls.parquet",
-        fit="results/{experiment}/tables/{site}/fit.parquet",
-        pattern_tests="results/{experiment}/tables/{site}/pattern_tests.parquet",
-        lexicality="results/{experiment}/tables/{site}/lexicality.parquet",
-        outcomes="results/{experiment}/tables/{site}/outcomes.parquet",
+        controls="results/{experiment}/tables/trained/{site}/controls.parquet",
+        fit="results/{experiment}/tables/trained/{site}/fit.parquet",
+        pattern_tests="results/{experiment}/tables/trained/{site}/pattern_tests.parquet",
+        lexicality="results/{experiment}/tables/trained/{site}/lexicality.parquet",
+        outcomes="results/{experiment}/tables/trained/{site}/outcomes.parquet",
     output:
-        table="results/{experiment}/tables/{site}/verdict.parquet",
+        table="results/{experiment}/tables/trained/{site}/verdict.parquet",
     log:
-        "results/{experiment}/logs/tables/{site}/verdict.log",
+        "results/{experiment}/logs/tables/trained/{site}/verdict.log",
     benchmark:
-        "results/{experiment}/benchmarks/tables/{site}/verdict.jsonl"
+        "results/{experiment}/benchmarks/tables/trained/{site}/verdict.jsonl"
     conda:
         "../../envs/analysis.yaml"
     resources:
