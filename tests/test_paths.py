@@ -45,3 +45,4 @@ def test_levels_keep_their_order():
         "experiment": ["x"], "condition": ["reason", "bypass"], "block": ["00000-00003", "00004-00007"],
     }  # fmt: skip
     assert paths.levels(paths.TRACES, []) == {}
+    assert paths.by("block", paths.TRACES, files[2:]) == {"00000-00003": files[2], "00004-00007": files[3]}

@@ -60,6 +60,7 @@ BENCHMARK = tuple(
         "{stage}/{reader}/{site}/{name}",
         "{stage}/{reader}/{site}/{condition}/{block}",
         "{stage}/{reader}/{site}/traces/{condition}/{block}",
+        "{stage}/{reader}/{site}/traces/{condition}/{block}/{name}",
     )
 )
 """Benchmarks, and logs likewise, mirror what their jobs make: the stage, its levels, and a name where several jobs have
@@ -81,6 +82,16 @@ def parse(pattern: str, path: str) -> dict[str, str]:
     if found is None:
         raise ValueError(f"{path} isn't of the form {pattern}.")
     return found.groupdict()
+
+
+def benchmark_levels(path: str) -> dict[str, str]:
+    """Return what is at each level of a benchmark's path; nothing if it is of none of the patterns."""
+    return next((found.groupdict() for pattern in BENCHMARK if (found := _expression(pattern).fullmatch(path))), {})
+
+
+def by(level: str, pattern: str, files: Iterable[str]) -> dict[str, str]:
+    """Return files by what is at a level of their paths, which tells them apart."""
+    return {parse(pattern, path)[level]: path for path in files}
 
 
 def levels(pattern: str, files: Iterable[str]) -> dict[str, list[str]]:
