@@ -204,6 +204,11 @@ def per_site(pattern):
     return expand(pattern, reader=READER, site=SITES, allow_missing=True)
 
 
+def site_table(name):
+    """Return the pattern of a site's table."""
+    return paths.SITE_TABLE.replace("{table}", name)
+
+
 def gigabytes(size):
     """Return a resource function: `size` GB of memory in MB, as much again with each further attempt."""
 

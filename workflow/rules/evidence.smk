@@ -26,7 +26,7 @@ rule _table:
 
 rule _site_table:
     output:
-        table=paths.SITE_TABLE.replace("{table}", "<table>"),
+        table=site_table("<table>"),
     log:
         "<logs>/tables/{reader}/{site}/<table>.log",
     benchmark:
