@@ -70,6 +70,9 @@ rule all:
         ),
 
 
+speak(workflow, EXPERIMENT)
+
+
 onstart:
     save_rule_graph()
 
