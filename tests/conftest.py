@@ -213,7 +213,7 @@ class Study:
         path = self.folder / "config.yaml"
         path.write_text(yaml.safe_dump(self.config, sort_keys=False), encoding="utf-8")
         return [str(Path(sys.executable).parent / "snakemake"), "--snakefile", str(REPO / "Snakefile"),
-                "--configfile", str(path), "--cores", "2", *arguments]  # fmt: skip
+                "--configfile", str(path), "--quiet", "host", "--cores", "2", *arguments]  # fmt: skip
 
     def snakemake(self, *arguments: str, timeout: float = 300, **environment: str) -> Run:
         done = subprocess.run(

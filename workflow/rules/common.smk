@@ -31,6 +31,7 @@ from thoughtscope.config import (
     source_settings,
 )
 from thoughtscope.errors import InputError
+from thoughtscope.progress import attach as speak
 
 given = copy.deepcopy(config)
 try:
@@ -219,13 +220,10 @@ def gigabytes(size):
 
 
 def show_summary():
-    """Print the run's summary, and at last the path of the report."""
-    summary = Path(f"results/{EXPERIMENT}/summary.md")
-    if summary.exists():
-        print(summary.read_text(encoding="utf-8"))
-    page = Path(f"results/{EXPERIMENT}/report.html")
-    if page.exists():
-        print(f"Report: {page}")
+    """Print the summary of a whole run, and at last the path of the report."""
+    if any(job.rule.name == "all" for job in workflow.dag.jobs):
+        print(Path(f"results/{EXPERIMENT}/summary.md").read_text(encoding="utf-8"))
+        print(f"Report: results/{EXPERIMENT}/report.html")
 
 
 def save_rule_graph():
