@@ -68,7 +68,7 @@ def _two_rankings(
         along.rename({"rank": "rank_with_sinks"}), on=identity, how="full", coalesce=True, suffix="_along"
     )
     return by_falling(
-        ranked.with_columns(pl.coalesce(name, f"{name}_along").alias(name) for name in others),
+        ranked.select(*identity, *RANKS, *(pl.coalesce(name, f"{name}_along").alias(name) for name in others)),
         "activation", within=within, ties=ties,
     )  # fmt: skip
 
