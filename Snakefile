@@ -51,6 +51,9 @@ rule all:
         ),
 
 
+speak(workflow, EXPERIMENT)
+
+
 onstart:
     save_rule_graph()
 

@@ -8,7 +8,11 @@ from conftest import REPO, Study
 def test_the_shipped_config_on_the_real_model(tmp_path):
     config = yaml.safe_load((REPO / "config" / "config.yaml").read_text())
     study = Study(tmp_path, config).edit(
-        inferences=2, layers=[10], generation__max_new_tokens=48, sae__tokens=8192, sae__heldout_tokens=2048,
+        inferences=2,
+        layers=[10],
+        generation__max_new_tokens=48,
+        sae__tokens=8192,
+        sae__heldout_tokens=2048,
         plots={"per_trace": True},
     )
     run = study.run(HF_HUB_OFFLINE="0")

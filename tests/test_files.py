@@ -107,10 +107,10 @@ def test_a_link_is_to_the_file_itself_and_replaces_what_was_there(tmp_path):
         files.need([tmp_path / "sae"], "SAE files", "Fetch them.")
 
 
-def run_job(tmp_path, body):
+def run_job(tmp_path, body, **environment):
     code = f"from thoughtscope.job import job\nwith job({str(tmp_path / 'a.log')!r}, 'work x') as log:\n    {body}\n"
     return subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(REPO / "workflow/scripts")},
+        [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(REPO / "workflow/scripts")} | environment,
         capture_output=True, text=True, check=False,
     )  # fmt: skip
 
@@ -121,6 +121,14 @@ def test_job_output_goes_to_the_log_and_its_own_lines_to_both(tmp_path):
     log = (tmp_path / "a.log").read_text()
     assert "library chatter" in log
     assert "[work x] half way" in log
+
+
+def test_a_quick_job_on_a_terminal_of_few_lines_only_warns(tmp_path):
+    done = run_job(tmp_path, "log.info('half way'); log.warning('not pinned')", THOUGHTSCOPE_FEW_LINES="1")
+    assert done.stderr == "[work x] not pinned\n"
+    assert "half way" in (tmp_path / "a.log").read_text()
+    body = "import time; clock = time.monotonic; time.monotonic = lambda: clock() + 15; log.info('half way')"
+    assert run_job(tmp_path, body, THOUGHTSCOPE_FEW_LINES="1").stderr == "[work x] half way\n"
 
 
 def test_input_errors_are_one_line(tmp_path):

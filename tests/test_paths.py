@@ -27,7 +27,7 @@ def test_a_path_says_what_it_was_made_from(pattern, folder):
      "results/x/y/tables/trained/layers.1.mlp/verdict.parquet"],
 )  # fmt: skip
 def test_what_is_not_of_the_form_is_refused(path):
-    with pytest.raises(ValueError, match="isn't of the form results/{experiment}/tables/{reader}/{site}/{table}"):
+    with pytest.raises(ValueError, match=r"isn't of the form results/{experiment}/tables/{reader}/{site}/{table}\."):
         paths.parse(paths.SITE_TABLE, path)
 
 
@@ -45,3 +45,4 @@ def test_levels_keep_their_order():
         "experiment": ["x"], "condition": ["reason", "bypass"], "block": ["00000-00003", "00004-00007"],
     }  # fmt: skip
     assert paths.levels(paths.TRACES, []) == {}
+    assert paths.by("block", paths.TRACES, files[2:]) == {"00000-00003": files[2], "00004-00007": files[3]}

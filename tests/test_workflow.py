@@ -202,23 +202,21 @@ def test_reruns_are_exactly_what_an_edit_affects(done):
     # An analysis setting: its tables, those of each block among them, and what is made from them.
     blocks = of_blocks(["trace_tables"], SITE, [FIRST])
     assert done.edit(analysis__top_activations=10).plan() == (
-        blocks
-        | {f"top_activations {SITE}", f"plot_top_activations {SITE}", "layers", "summary", "report"}
+        blocks | {f"top_activations {SITE}", f"plot_top_activations {SITE}", "layers", "summary", "report"}
     )
-    assert done.edit(analysis__histogram_bins=9).plan() == (
-        blocks | {f"histogram {SITE}", f"plot_histogram {SITE}"}
-    )
+    assert done.edit(analysis__histogram_bins=9).plan() == (blocks | {f"histogram {SITE}", f"plot_histogram {SITE}"})
     assert done.edit(analysis__top_latents=2).plan() == (
         blocks
-        | {f"{rule} {SITE}" for rule in ("relevant_latents", "recurrence", "top_tokens", "plot_recurrence", "plot_top_tokens")}
+        | {
+            f"{rule} {SITE}"
+            for rule in ("relevant_latents", "recurrence", "top_tokens", "plot_recurrence", "plot_top_tokens")
+        }
         | {f"{rule} {SITE}" for rule in ("controls", *CANDIDATES)}
         | judged(SITE)
         | ACROSS - GATE
     )
     assert done.edit(analysis__include_sinks=True).plan() == (
-        blocks
-        | of_site(SITE) - {f"sinks {SITE}", f"fit {SITE}"}
-        | ACROSS - GATE
+        blocks | of_site(SITE) - {f"sinks {SITE}", f"fit {SITE}"} | ACROSS - GATE
     )
     assert done.edit(analysis__max_fvu=0.5).plan() == GATE | judged(SITE)
     assert done.edit(analysis__min_excess=0.3).plan() == judged(SITE)

@@ -31,6 +31,7 @@ from thoughtscope.config import (
     source_settings,
 )
 from thoughtscope.errors import InputError
+from thoughtscope.progress import attach as speak
 
 given = copy.deepcopy(config)
 try:
@@ -120,12 +121,24 @@ def as_params(**values):
 
 
 def _param(value):
-    """Return a value as a param. Text goes through a function, or its braces would be taken for wildcards."""
+    """Return a value as a param. Text with braces goes through a function, or they would be taken for wildcards."""
 
     def text(wildcards):
         return value
 
-    return text if isinstance(value, str) else value
+    return text if isinstance(value, str) and "{" in value else value
+
+
+def on_cluster(group):
+    """Return a group function: jobs of it that follow from each other are one job where jobs are sent somewhere.
+
+    Where they run here they are none: Snakemake would look through all jobs of a group each time one of them ends.
+    """
+
+    def name(wildcards):
+        return None if workflow.local_exec else group
+
+    return name
 
 
 def source_file(section):
@@ -192,6 +205,11 @@ def per_site(pattern):
     return expand(pattern, reader=READER, site=SITES, allow_missing=True)
 
 
+def site_table(name):
+    """Return the pattern of a site's table."""
+    return paths.SITE_TABLE.replace("{table}", name)
+
+
 def gigabytes(size):
     """Return a resource function: `size` GB of memory in MB, as much again with each further attempt."""
 
@@ -202,13 +220,10 @@ def gigabytes(size):
 
 
 def show_summary():
-    """Print the run's summary, and at last the path of the report."""
-    summary = Path(f"results/{EXPERIMENT}/summary.md")
-    if summary.exists():
-        print(summary.read_text(encoding="utf-8"))
-    page = Path(f"results/{EXPERIMENT}/report.html")
-    if page.exists():
-        print(f"Report: {page}")
+    """Print the summary of a whole run, and at last the path of the report."""
+    if any(job.rule.name == "all" for job in workflow.dag.jobs):
+        print(Path(f"results/{EXPERIMENT}/summary.md").read_text(encoding="utf-8"))
+        print(f"Report: results/{EXPERIMENT}/report.html")
 
 
 def save_rule_graph():

@@ -26,13 +26,13 @@ rule _table:
 
 rule _site_table:
     output:
-        table=paths.SITE_TABLE.replace("{table}", "<table>"),
+        table=site_table("<table>"),
     log:
         "<logs>/tables/{reader}/{site}/<table>.log",
     benchmark:
         "<benchmarks>/tables/{reader}/{site}/<table>.jsonl"
     group:
-        "site"
+        on_cluster("site")
     conda:
         "../../envs/analysis.yaml"
     resources:
@@ -54,7 +54,7 @@ rule trace_tables:
     benchmark:
         "<benchmarks>/tables/{reader}/{site}/traces/{condition}/{block}.jsonl"
     group:
-        "block"
+        on_cluster("block")
     conda:
         "../../envs/analysis.yaml"
     resources:

@@ -44,7 +44,7 @@ rule _site_picture:
     benchmark:
         "<benchmarks>/plots/{reader}/{site}/<picture>.jsonl"
     group:
-        "site"
+        on_cluster("site")
     conda:
         "../../envs/analysis.yaml"
     resources:
@@ -210,7 +210,7 @@ rule plot_traces:
     benchmark:
         "<benchmarks>/plots/{reader}/{site}/traces/{condition}/{block}.jsonl"
     group:
-        "block"
+        on_cluster("block")
     conda:
         "../../envs/analysis.yaml"
     resources:

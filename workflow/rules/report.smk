@@ -14,44 +14,29 @@ use rule _site_table as dashboards with:
         sinks=rules.sinks.output.table,
         verdict=rules.verdict.output.table,
     output:
-        passages=paths.SITE_TABLE.replace("{table}", "passages"),
-        histograms=paths.SITE_TABLE.replace("{table}", "latent_histograms"),
-        strips=paths.SITE_TABLE.replace("{table}", "strips"),
-        coactivation=paths.SITE_TABLE.replace("{table}", "coactivation"),
+        passages=site_table("passages"),
+        histograms=site_table("latent_histograms"),
+        strips=site_table("strips"),
+        coactivation=site_table("coactivation"),
     pathvars:
         table="dashboards",
-    resources:
-        runtime=60,
-        mem_mb=gigabytes(6),
     params:
-        **settings("report.dashboards.dashboards", "conditions", analysis="include_sinks", report="latents"),
+        **settings("report.dashboards.tables", "conditions", analysis="include_sinks", report="latents"),
 
 
-rule directions:
+use rule _site_table as directions with:
     input:
         manifest=rules.model.output.manifest,
         vocabulary=rules.model.output.vocabulary,
         verdict=rules.verdict.output.table,
-        sae_config=sae_of_site(paths.SAE_CONFIG),
         sae_weights=sae_of_site(paths.SAE_WEIGHTS),
     output:
-        logit_effects=paths.SITE_TABLE.replace("{table}", "logit_effects"),
-        neighbours=paths.SITE_TABLE.replace("{table}", "neighbours"),
-    log:
-        "<logs>/tables/{reader}/{site}/directions.log",
-    benchmark:
-        "<benchmarks>/tables/{reader}/{site}/directions.jsonl"
-    group:
-        "site"
-    conda:
-        "../../envs/gpu.yaml"
-    resources:
-        runtime=60,
-        mem_mb=gigabytes(8),
+        logit_effects=site_table("logit_effects"),
+        neighbours=site_table("neighbours"),
+    pathvars:
+        table="directions",
     params:
-        **settings("report.directions.logit_effects", report="latents"),
-    script:
-        "../scripts/directions.py"
+        **settings("report.directions.tables", report="latents"),
 
 
 rule summary:
@@ -75,7 +60,6 @@ rule summary:
         "../../envs/analysis.yaml"
     params:
         **settings("report.summary.write", "conditions", analysis="top_latents min_traces max_fvu include_sinks"),
-        sites=SITES,
     script:
         "../scripts/summary.py"
 
@@ -86,6 +70,7 @@ rule report:
         style=f"{workflow.basedir}/workflow/report/page.css",
         code=f"{workflow.basedir}/workflow/report/page.js",
         problems=rules.problems.output.problems,
+        sae_text=rules.sae_text.output.text if config["sae"]["source"] == "train" else [],
         manifest=rules.model.output.manifest,
         vocabulary=rules.model.output.vocabulary,
         traces=per_block(rules.generate.output.traces),
@@ -93,10 +78,8 @@ rule report:
         gate=rules.site_gate.output.table,
         layers=rules.layers.output.table,
         saes=rules.summary.input.saes,
-        pictures=[
-            *expand(paths.STUDY_PICTURE, picture=list(REPORT_PICTURES_ACROSS), allow_missing=True),
-            *per_site(expand(paths.SITE_PICTURE, picture=list(REPORT_PICTURES), allow_missing=True)),
-        ],
+        pictures=expand(paths.STUDY_PICTURE, picture=list(REPORT_PICTURES_ACROSS), allow_missing=True),
+        site_pictures=per_site(expand(paths.SITE_PICTURE, picture=list(REPORT_PICTURES), allow_missing=True)),
         tables=per_site(expand(paths.SITE_TABLE, table=REPORT_TABLES, allow_missing=True)),
         activations=per_site(per_block(rules.read.output.activations)),
     output:
@@ -110,8 +93,6 @@ rule report:
         "../../envs/analysis.yaml"
     params:
         **settings("report.page.render", "conditions"),
-        sites=SITES,
-        blocks=BLOCKS,
         max_megabytes=config["report"]["max_megabytes"] or (60 if config["inferences"] > 100 else 10),
         neuronpedia=_param(config["report"]["neuronpedia"]),
         # As it was run: what only says how the work is done, not what comes out, reruns nothing.

@@ -1,7 +1,7 @@
-"""The path scheme, which is the data model: where each file of a study is, and what its path says. Standard library only.
+"""The path scheme, which is the data model: where each file of a study is, and what its path says.
 
-What the config names is a level of the path; what the data decides is a column. A reader is who reads the traces:
-`trained`, the config's SAE on the config's model.
+Standard library only. What the config names is a level of the path; what the data decides is a column. A reader is
+who reads the traces: `trained`, the config's SAE on the config's model.
 """
 
 import re
@@ -61,10 +61,11 @@ BENCHMARK = tuple(
         "{stage}/{reader}/{site}/{name}",
         "{stage}/{reader}/{site}/{condition}/{block}",
         "{stage}/{reader}/{site}/traces/{condition}/{block}",
+        "{stage}/{reader}/{site}/traces/{condition}/{block}/{name}",
     )
 )
-"""Benchmarks, and logs likewise, mirror what their jobs make: the stage, then the levels, and a name where the stage has
-several jobs for these."""
+"""Benchmarks, and logs likewise, mirror what their jobs make: the stage, its levels, and a name where several jobs have
+the same levels."""
 
 
 @cache
@@ -77,11 +78,21 @@ def _expression(pattern: str) -> re.Pattern[str]:
 
 
 def parse(pattern: str, path: str) -> dict[str, str]:
-    """Return the levels that a path, in whatever folder, has by a pattern. Raises ValueError if it isn't of its form."""
+    """Return what is at each level of a path, in whatever folder. Raises ValueError if it isn't of the pattern."""
     found = _expression(pattern).fullmatch(path)
     if found is None:
         raise ValueError(f"{path} isn't of the form {pattern}.")
     return found.groupdict()
+
+
+def benchmark_levels(path: str) -> dict[str, str]:
+    """Return what is at each level of a benchmark's path; nothing if it is of none of the patterns."""
+    return next((found.groupdict() for pattern in BENCHMARK if (found := _expression(pattern).fullmatch(path))), {})
+
+
+def by(level: str, pattern: str, files: Iterable[str]) -> dict[str, str]:
+    """Return files by what is at a level of their paths, which tells them apart."""
+    return {parse(pattern, path)[level]: path for path in files}
 
 
 def levels(pattern: str, files: Iterable[str]) -> dict[str, list[str]]:

@@ -19,6 +19,7 @@ def trace_tables(
     include_sinks: bool,
 ) -> dict[str, pl.DataFrame]:
     """Return the tables of a block's traces, by name."""
+    activations, features = activations.collect().lazy(), features.collect().lazy()  # each is read several times
     relevant = relevant_latents(features, vocabulary, top_latents=top_latents, include_sinks=include_sinks)
     return {
         "top_activations": trace_top_activations(activations, vocabulary, top_activations, include_sinks),
