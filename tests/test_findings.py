@@ -7,8 +7,9 @@ import polars as pl
 import pytest
 
 from thoughtscope.evidence.checks import BY_NAME, VERDICTS
-from thoughtscope.evidence.recurrence import FIT_SCHEMA, complete
+from thoughtscope.evidence.fit import SCHEMA as FIT_SCHEMA
 from thoughtscope.evidence.verdict import SCHEMA
+from thoughtscope.frames import complete
 from thoughtscope.report import findings
 from thoughtscope.report import page as report
 from thoughtscope.report.study import Site, Study

@@ -8,8 +8,9 @@ import pytest
 from scipy import stats
 from synthetic import WORDS, Synthetic
 
-from thoughtscope.evidence import checks, controls, patterns, verdict
+from thoughtscope.evidence import checks, controls, lexicality, outcomes, patterns, reason, verdict, windows
 from thoughtscope.evidence import recurrence as evidence
+from thoughtscope.evidence.matches import matches as find_matches
 from thoughtscope.traces.generate import SCHEMA
 
 LEXICON = {"reflection": ["wait"], "uncertainty": ["maybe", "hmm"], "planning": ["first"]}
@@ -27,31 +28,31 @@ def run(study, *, conditions=("reason", "direct"), gate=GATE, shifts=1000, most=
     studied = {name: frame.filter(pl.col("condition") == conditions[0]) if name != "vocabulary" else frame
                for name, frame in tables.items()}  # fmt: skip
     out = {}
-    matches = patterns.matches(
+    matches = find_matches(
         tables["traces"], tables["vocabulary"], patterns=json.dumps(LEXICON), reason_words=json.dumps(REASON)
     ).lazy()
     sinks = evidence.sinks(tables["activations"], tables["vocabulary"]).lazy()
     out["controls"] = controls.controls(
-        tables["features"], tables["traces"], most=most, min_traces=2, conditions=conditions,
+        tables["features"], tables["traces"], top_latents=most, min_traces=2, conditions=conditions,
         include_sinks=include_sinks,
     )  # fmt: skip
     candidates = out["controls"].lazy()
-    window = {"condition": conditions[0], "before": 1, "after": 2, "shifts": shifts, "alpha": 0.05,
+    window = {"condition": conditions[0], "window_before": 1, "window_after": 2, "shifts": shifts, "alpha": 0.05,
               "include_sinks": include_sinks}  # fmt: skip
     out["pattern_tests"] = patterns.pattern_tests(
         studied["activations"], studied["traces"], matches, candidates, patterns=json.dumps(LEXICON), **window
     )
-    out["reason_scores"] = patterns.reason_scores(
+    out["reason_scores"] = reason.reason_scores(
         studied["activations"], studied["traces"], matches, candidates, reason_words=json.dumps(REASON), **window
     )
-    out["lexicality"] = patterns.lexicality(
+    out["lexicality"] = lexicality.lexicality(
         studied["activations"], studied["traces"], candidates, tables["vocabulary"], condition=conditions[0],
         max_top_3=0.8, include_sinks=include_sinks,
     )  # fmt: skip
     out["contrasts"] = controls.contrasts(
         tables["features"], tables["traces"], sinks, candidates, conditions=conditions, include_sinks=include_sinks
     )
-    out["outcomes"] = controls.outcomes(
+    out["outcomes"] = outcomes.outcomes(
         studied["features"], studied["traces"], sinks, candidates, condition=conditions[0], include_sinks=include_sinks
     )
     out["verdict"] = verdict.verdict(
@@ -189,10 +190,10 @@ def test_shifted_windows_are_linked_to_nothing():
     for latent in range(40):
         study.fire(latent, lambda _c, _t, _i, word, _s: word == "Wait" and study.chance.random() < 0.5)
     tables = study.tables()
-    matches = patterns.matches(tables["traces"], tables["vocabulary"], patterns=json.dumps(LEXICON), reason_words="[]")
+    matches = find_matches(tables["traces"], tables["vocabulary"], patterns=json.dumps(LEXICON), reason_words="[]")
     candidates = pl.LazyFrame({"latent": range(40)}, schema={"latent": pl.UInt32})
-    settings = {"patterns": json.dumps({"reflection": ["wait"]}), "condition": "reason", "before": 1, "after": 2,
-                "shifts": 200, "alpha": 0.05, "include_sinks": False}  # fmt: skip
+    settings = {"patterns": json.dumps({"reflection": ["wait"]}), "condition": "reason", "window_before": 1,
+                "window_after": 2, "shifts": 200, "alpha": 0.05, "include_sinks": False}  # fmt: skip
     inputs = tables["activations"], tables["traces"]
     linked = patterns.pattern_tests(*inputs, matches.lazy(), candidates, **settings)
     assert (linked["q"] < 0.05).all()
@@ -304,7 +305,7 @@ def test_more_shifts_where_few_exceed(planted):
     assert most > 2000  # as many tests ask for a smaller p than 2000 shifts can give
     assert p == pytest.approx(1 / (most + 1))
     settled = tests.filter(pl.col("p") > 0.05)
-    assert set(settled["shifts"]) == {patterns.FIRST_SHIFTS}
+    assert set(settled["shifts"]) == {windows.FIRST_SHIFTS}
     assert len(settled) > 10
 
 

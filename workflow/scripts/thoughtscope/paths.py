@@ -31,6 +31,7 @@ SAE = RESULTS + "/saes/{reader}/{hookpoint}"
 SAE_CONFIG = SAE + "/cfg.json"
 SAE_WEIGHTS = SAE + "/sae.safetensors"
 SAE_INFO = SAE + "/info.json"
+SAE_FILES = (SAE_CONFIG, SAE_WEIGHTS, SAE_INFO)
 
 READING = RESULTS + "/readings/{reader}/{site}/{condition}/{block}"
 ACTIVATIONS = READING + "/activations.parquet"
@@ -101,3 +102,9 @@ def levels(pattern: str, files: Iterable[str]) -> dict[str, list[str]]:
         for level, value in parse(pattern, path).items():
             found.setdefault(level, {})[value] = None
     return {level: list(values) for level, values in found.items()}
+
+
+def site_of(path: str) -> str | None:
+    """Return the site that a table is of; None for any other file."""
+    found = _expression(SITE_TABLE).fullmatch(path)
+    return found.group("site") if found else None

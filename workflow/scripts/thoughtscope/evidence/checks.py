@@ -158,7 +158,7 @@ def pattern_linked(tests: Sequence[Row], alpha: float, min_link: float) -> Judge
 
 def not_lexical(lexicality: Sequence[Row], most: float) -> Judgement:
     """Judge a latent by the share of its activation on its three top token types, below `most`; not on few tokens."""
-    words = lexicality[0] if lexicality else {"top_3": None, "tokens": 0}
+    words: Row = lexicality[0] if lexicality else {"top_3": None, "tokens": 0}
     share, tokens = words["top_3"], words["tokens"]
     if share is None or tokens < MIN_TOKENS:
         return Judgement("undecided", share, f"active on {tokens} tokens only")

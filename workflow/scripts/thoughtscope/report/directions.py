@@ -14,6 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ..config import is_block, parse_site
+from ..evidence.verdict import leading
 from ..frames import Schema, keys
 
 MOST = 10
@@ -56,6 +57,24 @@ NEIGHBOURS_SCHEMA = Schema(
     neighbour=(pl.UInt32, "the other latent, of all the SAE's"),
     cosine=(pl.Float32, "of the two decoder directions"),
 )
+
+
+def tables(
+    manifest: Mapping[str, Any],
+    vocabulary: pl.LazyFrame,
+    verdict: pl.LazyFrame,
+    sae_weights: Path,
+    *,
+    site: str,
+    latents: int,
+) -> dict[str, pl.DataFrame]:
+    """Return logit effects and decoder neighbours of the `latents` leading latents, from the SAE's file."""
+    leaders = leading(verdict.collect(), latents)["latent"].to_list()
+    decoder = matrices(sae_weights)["W_dec"]()
+    effects = pl.DataFrame(schema=EFFECTS_SCHEMA)
+    if writes_to_residual(site, manifest):
+        effects = logit_effects(decoder, leaders, unembedding(manifest), vocabulary.collect())
+    return {"logit_effects": effects, "neighbours": decoder_neighbours(decoder, leaders)}
 
 
 def writes_to_residual(site: str, manifest: Mapping[str, Any]) -> bool:

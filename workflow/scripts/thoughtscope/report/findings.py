@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from ..config import is_commit
-from ..evidence.recurrence import gate_warnings
+from ..evidence.fit import gate_warnings
 from ..statistics import MIN_CLASS, wilson
 from .study import Site, Study
 from .words import agree, counted

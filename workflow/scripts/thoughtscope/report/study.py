@@ -10,7 +10,7 @@ import polars as pl
 
 from .. import files, paths
 from ..config import parse_site
-from ..evidence.recurrence import written
+from ..evidence.matches import written
 from ..evidence.verdict import leading
 from .provenance import problem_set
 

@@ -6,7 +6,9 @@ from typing import Any
 import polars as pl
 
 from ..config import parse_site
-from ..evidence.recurrence import gate_warnings, leading_latents, leading_tokens, written
+from ..evidence.fit import gate_warnings
+from ..evidence.matches import written
+from ..evidence.recurrence import leading_latents, leading_tokens
 from .words import headline
 from ..evidence.checks import BY_NAME, CHECKS
 
