@@ -5,12 +5,13 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
+from conftest import REPO
 
-from thoughtscope.evidence.checks import BY_NAME, VERDICTS
+from thoughtscope.evidence.checks import BY_NAME, CHECKS, VERDICTS
 from thoughtscope.evidence.fit import SCHEMA as FIT_SCHEMA
 from thoughtscope.evidence.verdict import SCHEMA
 from thoughtscope.frames import complete
-from thoughtscope.report import findings
+from thoughtscope.report import findings, words
 from thoughtscope.report import page as report
 from thoughtscope.report.study import Site, Study
 from thoughtscope.statistics import fdr, mcnemar, wilson
@@ -317,7 +318,7 @@ def test_revisions_that_may_move_are_named():
 
 def test_reasons_stand_beside_verdicts():
     rows = checked("+-+?-+", "++?+?+", "++++++").to_dicts()
-    assert [report._why(row) for row in rows] == [
+    assert [words.why(row) for row in rows] == [
         "SAE doesn't fit the site, a token detector", "recurs beyond control, not merely lexical", ""
     ]  # fmt: skip
 
@@ -338,3 +339,10 @@ def test_columns_left_out_are_explained_once():
     assert report.without_columns({"x": both, "y": {}}) == [
         "No latent at x has a number for “ReasonScore” (no reasoning word in any trace)."
     ]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/evidence.md"])
+def test_the_tables_of_checks_in_the_docs_are_those_of_the_code(page):
+    text = (REPO / page).read_text(encoding="utf-8")
+    rows = [f"| {check.label} | {check.asks} | `{check.table}` |\n" for check in CHECKS]
+    assert "".join(rows) in text

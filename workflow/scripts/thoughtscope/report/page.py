@@ -23,7 +23,7 @@ from .provenance import rule_graph
 from .reader import LEVELS, Tokens, brief, pack
 from ..statistics import MIN_CLASS, MIN_TOKENS
 from .study import Site, Study
-from .words import counted, headline
+from .words import counted, headline, why
 from ..evidence.checks import CHECKS, MIN_PATTERN_TRACES, RESULTS, VERDICTS
 
 
@@ -81,7 +81,7 @@ def site_rows(study: Study, site: Site) -> list[dict[str, Any]]:
             {
                 "latent": latent,
                 "verdict": row["verdict"],
-                "why": _why(row),
+                "why": why(row),
                 "traces": row["traces"],
                 "of": row["of"],
                 "low": low,
@@ -104,12 +104,6 @@ def site_rows(study: Study, site: Site) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def _why(row: Mapping[str, Any]) -> str:
-    """Return what a latent is by the checks it fails, or else which leave it undecided; nothing if it passes all."""
-    failed = ", ".join(check.fails for check in CHECKS if row[check.name] == "fail")
-    return failed or ", ".join(check.label for check in CHECKS if row[check.name] == "undecided")
 
 
 def absent(site: Site) -> dict[str, str]:
@@ -158,7 +152,7 @@ def dashboards(study: Study, site: Site, tokens: Tokens) -> dict[str, Any]:
         boards[str(latent)] = brief(
             {
                 "verdict": row["verdict"],
-                "why": _why(row),
+                "why": why(row),
                 "traces": row["traces"],
                 "of": row["of"],
                 "interval": " to ".join(percent(edge) for edge in share_interval(row)),
