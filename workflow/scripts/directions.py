@@ -17,7 +17,7 @@ with job(snakemake.log[0], f"{snakemake.rule} {site}") as log:
     given = snakemake.input
     manifest = files.read_json(given.manifest)
     latents = verdict.leading(pl.read_parquet(given.verdict), snakemake.params.latents)["latent"].to_list()
-    decoder = formats.load_decoder(Path(given.sae_config).parent, torch.device("cpu")).weight
+    decoder = formats.load(Path(given.sae_config).parent, torch.device("cpu")).decoder
     effects = pl.DataFrame(schema=directions.EFFECTS_SCHEMA)
     if directions.writes_to_residual(site, manifest):
         unembedding = directions.unembedding(manifest)

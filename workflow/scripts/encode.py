@@ -8,7 +8,7 @@ wildcards = snakemake.wildcards
 with job(snakemake.log[0], f"encode {wildcards.site} {wildcards.condition}/{wildcards.block}") as log:
     import polars as pl
     import torch
-    from thoughtscope.readings import activations
+    from thoughtscope.readings import block
     from thoughtscope import devices, files, models
     from thoughtscope.saes import formats
 
@@ -16,13 +16,14 @@ with job(snakemake.log[0], f"encode {wildcards.site} {wildcards.condition}/{wild
     manifest = files.read_json(snakemake.input.manifest)
     model = models.load_model(manifest, snakemake.params.dtype)
     devices.report(model, log)
-    table = activations.encode(
+    reading = block.read(
         pl.read_parquet(snakemake.input.traces),
         model=model,
-        encoder=formats.load_encoder(Path(snakemake.input.sae_config).parent, devices.device()),
+        sae=formats.load(Path(snakemake.input.sae_config).parent, devices.device()),
         site=wildcards.site,
+        compared=[],
         log=log,
     )
     about = {"experiment": wildcards.experiment, "site": wildcards.site}
     about |= {"dtype": str(model.dtype), "device": str(model.device)}
-    files.write_parquet(table, snakemake.output[0], about)
+    files.write_parquet(reading.activations, snakemake.output[0], about)

@@ -9,22 +9,21 @@ with job(snakemake.log[0], f"reconstruct {wildcards.hookpoint} {wildcards.condit
     import polars as pl
     import torch
     from thoughtscope import devices, files, models
-    from thoughtscope.readings import reconstruction
+    from thoughtscope.readings import block, reconstruction
     from thoughtscope.saes import formats
 
     torch.set_num_threads(snakemake.threads)
     manifest = files.read_json(snakemake.input.manifest)
     model = models.load_model(manifest, snakemake.params.dtype)
     devices.report(model, log)
-    folder = Path(snakemake.input.sae_config).parent
-    table = reconstruction.measure(
+    reading = block.read(
         pl.read_parquet(snakemake.input.traces),
         model=model,
-        encoder=formats.load_encoder(folder, devices.device()),
-        decoder=formats.load_decoder(folder, devices.device()),
-        names=reconstruction.compared_sites(wildcards.hookpoint, manifest),
+        sae=formats.load(Path(snakemake.input.sae_config).parent, devices.device()),
+        site=wildcards.hookpoint,
+        compared=reconstruction.compared_sites(wildcards.hookpoint, manifest),
         log=log,
     )
     about = {"experiment": wildcards.experiment, "hookpoint": wildcards.hookpoint}
     about |= {"dtype": str(model.dtype), "device": str(model.device)}
-    files.write_parquet(table, snakemake.output[0], about)
+    files.write_parquet(reading.reconstruction, snakemake.output[0], about)
