@@ -7,12 +7,11 @@ import sys
 
 import pytest
 import torch
-from conftest import QUESTIONS, REPO, generate_four
+from conftest import REPO, generate_four
 
 from thoughtscope import devices
 from thoughtscope.errors import InputError
 from thoughtscope.saes import bounded, formats
-from thoughtscope.saes import train as training
 
 LOG = logging.getLogger("test")
 
@@ -187,39 +186,3 @@ def test_generation_and_encoding_are_the_same_in_what_memory_there_is(tmp_path, 
     assert tables[0].drop("activation").equals(tables[1].drop("activation"))
     assert tables[0]["activation"].to_list() == pytest.approx(tables[1]["activation"].to_list(), rel=1e-4)
     assert caplog.text.count("out of GPU memory with 4 traces at a time; going on with 2") == 2
-
-
-def test_training_that_runs_out_of_memory_goes_on_in_parts(tmp_path, manifest, tokenizer, monkeypatch, caplog):
-    """sparsify's own Trainer, with an SAE that has memory for 16 tokens: the gradient, and so the SAE, is the same."""
-    import polars as pl
-    from safetensors.torch import load_file
-    from sparsify import SparseCoder
-
-    from thoughtscope import models
-
-    text = pl.DataFrame(
-        {"question": [q for q, _ in QUESTIONS] * 4, "solution": [a for _, a in QUESTIONS] * 4, "text": [None] * 24},
-        schema_overrides={"text": pl.String},
-    )
-
-    def train(folder):
-        training.train(
-            text, model=models.load_model(manifest, "float32"), tokenizer=tokenizer, hookpoint="layers.1.mlp",
-            folder=folder, k=8, num_latents=96, tokens=640, heldout_tokens=64, context=16, batch_size=4,
-            optimizer="adam", lr=1e-3, seed=0, log=LOG,
-        )  # fmt: skip
-        return load_file(folder / "sae.safetensors")["encoder.weight"]
-
-    whole = train(tmp_path / "whole")
-    assert caplog.text == ""
-    forward = SparseCoder.forward
-
-    def small(self, x, *args, **kwargs):
-        if len(x) > 16:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return forward(self, x, *args, **kwargs)
-
-    monkeypatch.setattr(SparseCoder, "forward", small)
-    parted = train(tmp_path / "parted")
-    assert "starting training again with each step's tokens in 4 parts" in caplog.text
-    assert torch.allclose(whole, parted, rtol=1e-3, atol=1e-5)

@@ -1,4 +1,4 @@
-"""SAEs: exact encoding against sparsify's own, training, and the refusal of what doesn't fit."""
+"""SAEs: exact encoding against sparsify's own, and the refusal of what doesn't fit."""
 
 import json
 import logging
@@ -6,15 +6,13 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pytest
 import torch
-from conftest import QUESTIONS
 from safetensors.torch import load_file
 from sparsify import SparseCoder, SparseCoderConfig
 
 from thoughtscope.errors import HubUnreachable, InputError
-from thoughtscope.saes import bounded, coder, formats, train
+from thoughtscope.saes import bounded, coder, formats
 
 LOG = logging.getLogger("test")
 
@@ -315,9 +313,8 @@ def test_fetch_links_and_checks_the_width(tmp_path):
     assert not (tmp_path / "wrong" / "sae.safetensors").exists()
 
     shutil.rmtree(tmp_path / "from")
-    for load in (formats.load_encoder, formats.load_decoder):
-        with pytest.raises(InputError, match=r"SAE files are gone: .*/to/cfg\.json \(a link to .*Delete info\.json"):
-            load(tmp_path / "to", torch.device("cpu"))
+    with pytest.raises(InputError, match=r"SAE files are gone: .*/to/cfg\.json \(a link to .*Delete info\.json"):
+        formats.load(tmp_path / "to", torch.device("cpu"))
 
 
 def test_fetch_from_the_hub(tmp_path, hub_snapshot, caplog):
@@ -339,59 +336,3 @@ def test_fetch_from_the_hub(tmp_path, hub_snapshot, caplog):
         HubUnreachable, match=r"config: sae\.name: layers\.3\.mlp/cfg\.json of 'someone/sae' can't be fetched"
     ):
         formats.fetch(source, "layers.3.mlp", manifest | {"widths": {"layers.3.mlp": 32}}, tmp_path / "third", LOG)
-
-
-def test_fvu_is_summed_over_all_tokens():
-    x = torch.randn(50, 4, dtype=torch.float64)
-    residual = torch.randn(50, 4, dtype=torch.float64)
-    top = sum(float(value) ** 2 for row in residual for value in row)
-    mean = [sum(float(row[column]) for row in x) / 50 for column in range(4)]
-    bottom = sum((float(row[column]) - mean[column]) ** 2 for row in x for column in range(4))
-    assert train.fvu(x, residual) == pytest.approx(top / bottom, rel=1e-12)
-
-
-def test_train_learns_and_measures_on_held_out_text(tmp_path, model, tokenizer):
-    problems = pl.DataFrame(
-        {"question": [q for q, _ in QUESTIONS] * 12, "solution": [a for _, a in QUESTIONS] * 12, "text": [None] * 72},
-        schema_overrides={"text": pl.String},
-    )
-    train.train(
-        problems, model=model, tokenizer=tokenizer, hookpoint="layers.1.mlp", folder=tmp_path, k=8, num_latents=96,
-        tokens=1500, heldout_tokens=320, context=16, batch_size=4, optimizer="signum", lr=None, seed=0, log=LOG,
-    )  # fmt: skip
-    info = json.loads((tmp_path / "info.json").read_text())
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["cfg.json", "info.json", "sae.safetensors"]
-    assert info["heldout"]["fvu"] < 0.6  # the text repeats, so a trained SAE knows it; an untrained one is above 1
-    assert 0 < info["heldout"]["l0"] <= 8
-    assert 0 <= info["heldout"]["dead_share"] < 1
-    assert info["heldout"]["sink_share"] == pytest.approx(1 / 16, abs=0.02)
-    assert info["train"]["tokens"] == 1488  # whole sequences
-    assert len(model.base_model.layers) == 2  # cut after the block
-
-
-def test_evaluate_against_sparsifys_forward(tmp_path):
-    sae = save_sae(tmp_path)
-    x = torch.randn(64, 32) * 3
-    measured = train.evaluate(sae, x, context=64)
-    assert measured["fvu_with_sinks"] == pytest.approx(sae(x).fvu.item(), rel=1e-5)
-    assert measured["fvu"] == pytest.approx(
-        (((sae(x).sae_out - x)[1:] ** 2).sum() / ((x[1:] - x[1:].mean(0)) ** 2).sum()).item(), rel=1e-5
-    )
-    assert measured["dead_share"] == pytest.approx(1 - len(sae.encode(x).top_indices.unique()) / 96)
-
-
-def test_too_little_text_is_refused(tokenizer):
-    with pytest.raises(InputError, match=r"sae\.text gives \d+ tokens, but .* ask for 1000"):
-        train.pack(["some text"], tokenizer, 10, 100)
-    assert train.pack(["some text " * 50], tokenizer, 2, 8).shape == (2, 8)
-
-
-def test_training_text_is_a_conversation_or_plain():
-    class Tokenizer:
-        chat_template = "yes"
-
-        def apply_chat_template(self, turns, tokenize):
-            return "|".join(turn["content"] for turn in turns)
-
-    frame = pl.DataFrame({"question": ["q", None, "r"], "solution": ["s", None, None], "text": [None, "plain", None]})
-    assert train.training_texts(frame, Tokenizer()) == ["q|s", "plain"]

@@ -8,7 +8,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from .config import layer_of, parse_site
 from .errors import InputError
@@ -99,38 +98,3 @@ def reading(model: PreTrainedModel, names: Iterable[str]) -> Iterator[dict[str, 
         for name in names:
             hooks.enter_context(replacing(model, name, partial(states.__setitem__, name)))
         yield states
-
-
-# Training's, until it is within `stopping_after` and `reading`.
-
-
-def cut_after(model: PreTrainedModel, layer: int) -> None:
-    """Drop all blocks after `layer` and the head, in place: what follows the site isn't computed."""
-    name, modules = blocks(model)
-    model.base_model.set_submodule(name, modules[: layer + 1])
-    model.config.num_hidden_layers = layer + 1
-    model.set_output_embeddings(nn.Identity())
-
-
-def read(model: PreTrainedModel, site: str, keep: Callable[[Tensor], None]) -> RemovableHandle:
-    """Hook a site: `keep` is called with its tensor (batch, tokens, width) at every pass. Returns the hook's handle.
-
-    A site is a hookpoint (the module's output), or `hookpoint@residual_in` / `hookpoint@residual_out`: the residual
-    stream entering / leaving the block the hookpoint lies in.
-    """
-    hookpoint, read_from = parse_site(site)
-    block = blocks(model)[1][layer_of(hookpoint)]
-
-    def on_output(_module: nn.Module, _args: Any, output: Any) -> None:
-        keep(output[0] if isinstance(output, tuple) else output)
-
-    def on_input(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        keep(args[0] if args else kwargs["hidden_states"])
-
-    match read_from:
-        case "residual_in":
-            return block.register_forward_pre_hook(on_input, with_kwargs=True)
-        case "residual_out":
-            return block.register_forward_hook(on_output)
-        case _:
-            return model.base_model.get_submodule(hookpoint).register_forward_hook(on_output)
