@@ -11,7 +11,7 @@ from test_saes import save_sae
 from thoughtscope import config, models
 from thoughtscope.errors import InputError
 from thoughtscope.evidence import fit
-from thoughtscope.plots import sites as plots
+from thoughtscope.plots import evidence as plots
 from thoughtscope.readings import block, reconstruction
 from thoughtscope.saes import formats
 
