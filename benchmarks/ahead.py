@@ -24,12 +24,9 @@ import time
 from collections import Counter, defaultdict
 from pathlib import Path
 
+import claims
 import polars as pl
 import yaml
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-import claims
 
 ROOT = Path(__file__).parents[1]
 LAYERS, LATENTS, WIDTH = [5, 10, 20], 65536, 576
