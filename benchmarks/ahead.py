@@ -116,6 +116,14 @@ def wall_by_rule(results: Path, started: float, ended: float) -> tuple[dict[str,
     return seconds, jobs
 
 
+def print_rules(results: Path, started: float, ended: float) -> None:
+    """Print where a run's time went, the most first."""
+    by_rule, jobs = wall_by_rule(results, started, ended)
+    for rule, seconds in sorted(by_rule.items(), key=lambda pair: -pair[1]):
+        name, share = rule or "no job: Snakemake itself", seconds / (ended - started)
+        print(f"  {name:26s} {jobs[rule] or '':>4} {seconds:7.1f} s {share:5.0%}")
+
+
 def compare(work: Path, size: str, rounds: int, sample: int, model: Path) -> None:
     inferences, tokens = map(int, size.split("x"))
     config = config_of("ahead", inferences, tokens, min(inferences, 160), {"source": "path", "path": str(model)})
@@ -141,11 +149,8 @@ def compare(work: Path, size: str, rounds: int, sample: int, model: Path) -> Non
         print(
             f"{size}: {written} tokens; thoughtscope {wall:.0f} s, the notebook {taken:.0f} s for as many", flush=True
         )
-        by_rule, jobs = wall_by_rule(results, started, ended)
-        print(f"  a twentieth of the notebook's time is {taken / 20:.0f} s; thoughtscope's, job by job:")
-        for rule, seconds in sorted(by_rule.items(), key=lambda pair: -pair[1]):
-            name = rule or "no job: Snakemake itself"
-            print(f"  {name:26s} {jobs[rule] or '':>4} {seconds:7.1f} s {seconds / wall:5.0%}")
+        print(f"  a twentieth of the notebook's time is {taken / 20:.0f} s; thoughtscope's goes to:")
+        print_rules(results, started, ended)
     claims.claim(
         f"the notebook's work at {inferences} × {tokens} tokens: notebook / thoughtscope",
         ratios, at_least=TARGETS.get(size, 1), unit=" ×",

@@ -7,6 +7,7 @@ A benchmark prints each of its claims as one line of JSON; all else it prints is
 `met` is null where the claim isn't about this machine, as one about a GPU on a machine without; `target` then says why.
 """
 
+import contextlib
 import json
 import os
 import platform
@@ -19,7 +20,12 @@ from typing import Any
 KEYS = {"claim", "target", "seen", "met"}
 
 
-def claim(
+def claim(text: str, seen: float | Sequence[float], **bound: Any) -> None:
+    """Judge a claim and print it."""
+    print(json.dumps(judge(text, seen, **bound), ensure_ascii=False), flush=True)
+
+
+def judge(
     text: str,
     seen: float | Sequence[float],
     *,
@@ -27,8 +33,8 @@ def claim(
     at_most: float | None = None,
     unit: str = "",
     unless: str = "",
-) -> None:
-    """Judge the median of what was seen by one bound and print the claim. `unless`: why it isn't about this machine."""
+) -> dict[str, Any]:
+    """Judge the median of what was seen by one bound. `unless`: why the claim isn't about this machine, if so."""
     values = [float(value) for value in seen] if isinstance(seen, Sequence) else [float(seen)]
     middle, bound = statistics.median(values), at_most if at_least is None else at_least
     said = f"{_number(middle)}{unit}"
@@ -36,8 +42,7 @@ def claim(
         said += f" ({_number(min(values))} to {_number(max(values))})"
     target = f"{'≤' if at_least is None else '≥'} {_number(bound)}{unit}" + f"; {unless}" * bool(unless)
     met = middle <= bound if at_least is None else middle >= bound
-    line = {"claim": text, "target": target, "seen": said, "met": None if unless else met}
-    print(json.dumps(line, ensure_ascii=False), flush=True)
+    return {"claim": text, "target": target, "seen": said, "met": None if unless else met}
 
 
 def _number(value: float) -> str:
@@ -50,9 +55,9 @@ def _number(value: float) -> str:
 def read(output: str) -> Iterator[dict[str, Any]]:
     """Yield the claims among the lines that a benchmark printed."""
     for line in output.splitlines():
-        if line.startswith("{"):
+        with contextlib.suppress(ValueError):
             found = json.loads(line)
-            if found.keys() == KEYS:
+            if isinstance(found, dict) and found.keys() == KEYS:
                 yield found
 
 

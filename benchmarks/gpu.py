@@ -13,12 +13,9 @@ import copy
 import logging
 import os
 import statistics
+import sys
 import tempfile
 from collections.abc import Callable
-
-os.environ["SPARSIFY_DISABLE_TRITON"] = "1"
-
-import sys
 from pathlib import Path
 
 import claims
@@ -140,6 +137,8 @@ def forward(model: Qwen2ForCausalLM, rows: int, tokens: int, runs: int) -> None:
 @torch.inference_mode()
 def encoding(device: torch.device, width: int, latents: int, tokens: int, runs: int, unless: str) -> None:
     """Encode random states: thoughtscope, sparsify, and the float32 product that both need."""
+    if device.type == "cpu":
+        os.environ["SPARSIFY_DISABLE_TRITON"] = "1"
     from sparsify import SparseCoder, SparseCoderConfig
 
     with tempfile.TemporaryDirectory() as folder:
