@@ -319,7 +319,7 @@ def test_histograms_have_thirty_bins_and_the_conditions_in_their_order(study):
 @SINKS
 def test_strips(study, include_sinks):
     relevant = evidence.relevant_latents(
-        study["features"], VOCABULARY.lazy(), most=1000, include_sinks=include_sinks
+        study["features"], VOCABULARY.lazy(), top_latents=1000, include_sinks=include_sinks
     ).filter(pl.col("latent").is_in(LATENTS), scope="generated")
     assert relevant.group_by("condition", "trace_id", "max").len()["len"].max() > 1  # there are ties
     expected = {(row["latent"], row["condition"], row["trace_id"]): (row["rank"], row["max"])

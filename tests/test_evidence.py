@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 from thoughtscope.evidence import recurrence as evidence
+from thoughtscope.frames import SCOPES
 from thoughtscope.readings import activations, features
 
 VOCABULARY = pl.LazyFrame(
@@ -48,7 +49,7 @@ def counted(rows, scope, sinks):
     return [row for row in rows if (sinks or not row[5]) and (scope == "all" or row[4] != "prompt")]
 
 
-CASES = [(scope, sinks) for scope in evidence.SCOPES for sinks in (False, True)]
+CASES = [(scope, sinks) for scope in SCOPES for sinks in (False, True)]
 
 
 def test_features(rows, summary):
@@ -70,7 +71,7 @@ def test_top_activations(rows, table, scope, sinks):
     """Ranked among those that count, and among all: the table says which of the largest are on sinks, either way."""
     per_trace = evidence.trace_top_activations(table.lazy(), VOCABULARY, most=17, include_sinks=sinks)
     assert per_trace.filter(pl.col("rank").is_null(), pl.col("rank_with_sinks").is_null()).is_empty()
-    pooled = evidence.top_activations(per_trace.lazy(), most=17)
+    pooled = evidence.top_activations(table.lazy(), VOCABULARY, top_activations=17, include_sinks=sinks)
     assert pooled.columns == per_trace.columns
     for rank, included in (("rank", sinks), ("rank_with_sinks", True)):
         is_ranked = pl.col(rank).is_not_null()
@@ -135,7 +136,7 @@ def relevant_by_hand(rows, scope, sinks, count):
 
 @pytest.mark.parametrize(("scope", "sinks"), CASES)
 def test_relevant_latents_and_recurrence(rows, summary, scope, sinks):
-    relevant = evidence.relevant_latents(summary.lazy(), VOCABULARY, most=4, include_sinks=sinks)
+    relevant = evidence.relevant_latents(summary.lazy(), VOCABULARY, top_latents=4, include_sinks=sinks)
     expected = relevant_by_hand(rows, scope, sinks, 4)
     for (condition, trace_id), latents in expected.items():
         mine = relevant.filter(condition=condition, trace_id=trace_id, scope=scope)
@@ -157,7 +158,7 @@ def test_relevant_latents_and_recurrence(rows, summary, scope, sinks):
 
 @pytest.mark.parametrize(("scope", "sinks"), CASES)
 def test_top_tokens(rows, table, summary, scope, sinks):
-    relevant = evidence.relevant_latents(summary.lazy(), VOCABULARY, most=4, include_sinks=sinks)
+    relevant = evidence.relevant_latents(summary.lazy(), VOCABULARY, top_latents=4, include_sinks=sinks)
     found = evidence.trace_top_tokens(table.lazy(), relevant.lazy(), VOCABULARY, most=3, include_sinks=sinks)
     by_hand = relevant_by_hand(rows, scope, sinks, 4)
     for (condition, trace_id), latents in by_hand.items():
@@ -172,7 +173,7 @@ def test_top_tokens(rows, table, summary, scope, sinks):
             assert here.filter(latent=latent).select(-pl.col("max"), "token_id", "tokens").rows() == expected
 
     recurring = evidence.recurrence(relevant.lazy(), inferences=3)
-    pooled = evidence.top_tokens(table.lazy(), recurring.lazy(), VOCABULARY, most=3, include_sinks=sinks)
+    pooled = evidence.top_tokens(table.lazy(), recurring.lazy(), VOCABULARY, top_tokens=3, include_sinks=sinks)
     for condition in ("reason", "direct"):
         latents = {latent for (named, _), mine in by_hand.items() if named == condition for latent, *_ in mine}
         here = pooled.filter(condition=condition, scope=scope)
@@ -201,7 +202,7 @@ def test_histograms(rows, table, scope, sinks):
             assert mine["count"].to_list() == [expected[index] for index in range(7)]
             assert mine["lower"][0] == pytest.approx(low)
             assert mine["upper"][6] == pytest.approx(high)
-    pooled = evidence.histogram(table.lazy(), bins=7, include_sinks=sinks).filter(scope=scope)
+    pooled = evidence.histogram(table.lazy(), histogram_bins=7, include_sinks=sinks).filter(scope=scope)
     width = max(row[7] for row in counted(rows, scope, sinks)) / 7
     for condition in ("reason", "direct"):
         values = [row[7] for row in counted(rows, scope, sinks) if row[1] == condition]
@@ -229,18 +230,17 @@ def test_tables_do_not_depend_on_how_blocks_are_cut(table, summary):
     again = pl.concat([features.summarize(part) for part in reversed(parts)])
     for make in (
         lambda f: evidence.frequencies(f.lazy(), include_sinks=False).drop("mean"),
-        lambda f: evidence.relevant_latents(f.lazy(), VOCABULARY, most=4, include_sinks=False),
+        lambda f: evidence.relevant_latents(f.lazy(), VOCABULARY, top_latents=4, include_sinks=False),
     ):
         assert make(summary).equals(make(again))
 
 
 def test_layers(rows, table, summary):
-    relevant = evidence.relevant_latents(summary.lazy(), VOCABULARY, most=4, include_sinks=False)
+    relevant = evidence.relevant_latents(summary.lazy(), VOCABULARY, top_latents=4, include_sinks=False)
     recurring = evidence.recurrence(relevant.lazy(), inferences=3)
     active = evidence.frequencies(summary.lazy(), include_sinks=False)
     sinks = evidence.sinks(table.lazy(), VOCABULARY)
-    per_trace = evidence.trace_top_activations(table.lazy(), VOCABULARY, most=90, include_sinks=False)
-    top = evidence.top_activations(per_trace.lazy(), most=90)
+    top = evidence.top_activations(table.lazy(), VOCABULARY, top_activations=90, include_sinks=False)
     frames = [
         frame.lazy().with_columns(site=pl.lit("layers.1.mlp")) for frame in (active, recurring, relevant, sinks, top)
     ]
@@ -258,7 +258,7 @@ def test_layers(rows, table, summary):
     assert row["peaks"] == pytest.approx(sum(peaks) / 3)
     assert row["sinks"] == 1  # position 9 of trace 1; position 0 is in the prompt
     assert compared.filter(condition="reason", scope="all")["sinks"].to_list() == [4]
-    for scope in evidence.SCOPES:
+    for scope in SCOPES:
         row = compared.filter(condition="reason", scope=scope).row(0, named=True)
         mine = [r for r in counted(rows, scope, True) if r[1] == "reason"]
         largest = sorted((-r[7], r[0], r[2], r[6], r[5]) for r in mine)[:90]

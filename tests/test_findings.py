@@ -6,8 +6,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from thoughtscope.evidence.recurrence import FIT_SCHEMA, complete
-from thoughtscope.evidence.verdict import CHECKS, SCHEMA, VERDICTS
+from thoughtscope.evidence.checks import BY_NAME, VERDICTS
+from thoughtscope.evidence.fit import SCHEMA as FIT_SCHEMA
+from thoughtscope.evidence.verdict import SCHEMA
+from thoughtscope.frames import complete
 from thoughtscope.report import findings
 from thoughtscope.report import page as report
 from thoughtscope.report.study import Site, Study
@@ -26,10 +28,10 @@ def steps(*verdicts: str | None) -> pl.DataFrame:
 def checked(*rows: str, traces: int = 12) -> pl.DataFrame:
     """A verdict's table from each latent's results: + passes, - fails, ? is undecided; each is in a trace less."""
     named = {"+": "pass", "-": "fail", "?": "undecided"}
-    found = [dict(zip(CHECKS, (named[mark] for mark in row), strict=True)) for row in rows]
+    found = [dict(zip(BY_NAME, (named[mark] for mark in row), strict=True)) for row in rows]
     removed = [next((check for check, result in row.items() if result == "fail"), None) for row in found]
     table = steps(*["?" if "-" not in row and "?" in row else check for row, check in zip(rows, removed, strict=True)])
-    results = [pl.Series(check, [row[check] for row in found], dtype=SCHEMA[check]) for check in CHECKS]
+    results = [pl.Series(check, [row[check] for row in found], dtype=SCHEMA[check]) for check in BY_NAME]
     counts = pl.Series("traces", [traces - index for index in range(len(rows))], dtype=pl.UInt32)
     return table.with_columns(*results, counts)
 

@@ -9,10 +9,10 @@ import polars as pl
 import pytest
 from matplotlib.text import Annotation, Text
 
-from thoughtscope.evidence import controls, patterns, verdict
+from thoughtscope.evidence import checks, fit, lexicality, outcomes, patterns, reason, verdict
 from thoughtscope.evidence import recurrence as evidence
-from thoughtscope.evidence.recurrence import complete
 from thoughtscope.evidence.verdict import leading
+from thoughtscope.frames import complete
 from thoughtscope.plots import sites as plots
 
 CONDITIONS = ["reason", "direct"]
@@ -116,8 +116,8 @@ def verdict_table():
     """All three verdicts in turn, those that aren't thinking patterns held back by one check after the other."""
     rows = []
     for number, latent in enumerate(LATENTS):
-        results = dict.fromkeys(verdict.CHECKS, "pass")
-        about, check = verdict.VERDICTS[number % 3], verdict.CHECKS[number // 3 % len(verdict.CHECKS)]
+        results = dict.fromkeys(checks.BY_NAME, "pass")
+        about, check = checks.VERDICTS[number % 3], checks.CHECKS[number // 3 % len(checks.CHECKS)].name
         if about != "thinking pattern":
             results[check] = "fail" if about == "no" else "undecided"
         rows.append({"latent": latent, "traces": 2 + number % 20, "of": 40, "original": True, "verdict": about,
@@ -128,18 +128,18 @@ def verdict_table():
 def reason_table():
     rows = [{"latent": latent, "score": (latent % 7 - 2) / 1000, "low": (latent % 7 - 4) / 1000,
              "high": (latent % 7) / 1000, "entropy": 0.5} for latent in LATENTS]  # fmt: skip
-    return complete(pl.DataFrame(rows), patterns.REASON_SCHEMA)
+    return complete(pl.DataFrame(rows), reason.SCHEMA)
 
 
 def no_reason_table():
     rows = [{"latent": latent, "note": "no reasoning word in any trace"} for latent in LATENTS]
-    return complete(pl.DataFrame(rows), patterns.REASON_SCHEMA)
+    return complete(pl.DataFrame(rows), reason.SCHEMA)
 
 
 def lexicality_table():
     rows = [{"latent": latent, "top_3": 0.5 + latent % 5 / 10, "top_tokens": " ".join(TOKENS[latent % 6 :])}
             for latent in LATENTS]  # fmt: skip
-    return complete(pl.DataFrame(rows), patterns.LEXICALITY_SCHEMA)
+    return complete(pl.DataFrame(rows), lexicality.SCHEMA)
 
 
 def pattern_table():
@@ -147,7 +147,7 @@ def pattern_table():
              "q": 0.01 if (latent + index) % 4 == 3 else 1.0}
             for latent in LATENTS for index, name in enumerate(PATTERNS[:-1])]  # fmt: skip
     rows += [{"latent": latent, "pattern": PATTERNS[-1], "traces": 0, "note": "in no trace"} for latent in LATENTS]
-    return complete(pl.DataFrame(rows, infer_schema_length=None), patterns.PATTERNS_SCHEMA)
+    return complete(pl.DataFrame(rows, infer_schema_length=None), patterns.SCHEMA)
 
 
 def outcome_table():
@@ -160,7 +160,7 @@ def outcome_table():
             about |= {"outcome": "truncated", "positive": 9, "negative": 10, "within_length": [None, 0.5][latent % 2]}
             rows.append(about | {"auroc": area, "low": area - 0.1, "high": area + 0.1, "length_auroc": 0.97,
                                  "length_low": 0.9, "length_high": 1.0})  # fmt: skip
-    return complete(pl.DataFrame(rows, infer_schema_length=None), controls.OUTCOMES_SCHEMA)
+    return complete(pl.DataFrame(rows, infer_schema_length=None), outcomes.SCHEMA)
 
 
 def counts_table():
@@ -176,7 +176,7 @@ def gate_table():
     """A place with numbers and the others without."""
     numbers = dict.fromkeys(("fvu", "fvu_low", "fvu_high", "cosine", "l0", "fired", "median_norm"), 0.5)
     about = [{"hookpoint": SITE, "condition": None, "place": place, "used": place == "site", "sinks": 1}
-             | (numbers if place == "site" else dict.fromkeys(numbers)) for place in evidence.PLACES]  # fmt: skip
+             | (numbers if place == "site" else dict.fromkeys(numbers)) for place in fit.PLACES]  # fmt: skip
     return pl.DataFrame(about, schema_overrides={"condition": pl.String})
 
 

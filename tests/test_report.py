@@ -19,8 +19,10 @@ from axe_playwright_python.sync_playwright import Axe
 from conftest import REPO, Study, new_study
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from thoughtscope import files
-from thoughtscope.evidence.verdict import CHECKS, SCHEMA, VERDICTS, fits
+from thoughtscope import files, paths
+from thoughtscope.config import REPORT_PICTURES, REPORT_PICTURES_ACROSS, REPORT_TABLES
+from thoughtscope.evidence.checks import BY_NAME, VERDICTS, fits
+from thoughtscope.evidence.verdict import SCHEMA
 from thoughtscope.report import page as report
 from thoughtscope.report import provenance, reader
 from thoughtscope.report.findings import share_interval
@@ -95,7 +97,12 @@ def page(browser, study):
 
 
 def table(study: Study, name: str) -> pl.DataFrame:
-    return pl.read_parquet(study.results / "tables" / SITE / f"{name}.parquet")
+    return pl.read_parquet(study.results / "tables" / "trained" / SITE / f"{name}.parquet")
+
+
+def activations(study: Study, condition: str) -> pl.DataFrame:
+    folder = study.results / "readings" / "trained" / SITE / condition / BLOCK
+    return pl.read_parquet(folder / "activations.parquet")
 
 
 def shown_latents(page: Page) -> list[int]:
@@ -325,7 +332,7 @@ def read_trace(page: Page, condition: str, trace: int) -> None:
 
 
 def test_the_reader_shades_by_any_latent_and_names_those_active(page, study):
-    rows = pl.read_parquet(study.results / "activations" / SITE / "bypass" / f"{BLOCK}.parquet").filter(trace_id=2)
+    rows = activations(study, "bypass").filter(trace_id=2)
     read_trace(page, "bypass", 2)
     latent = int(rows.group_by("latent").len().sort("len", "latent")["latent"][-1])
     page.get_by_label("Shade by latent").fill(str(latent))
@@ -405,7 +412,7 @@ def test_a_token_is_held_until_it_is_let_go(page, study):
     token(9).click()
     page.locator(".trace").press("Escape")
     assert "held" not in status_of(page)
-    rows = pl.read_parquet(study.results / "activations" / SITE / "reason" / f"{BLOCK}.parquet").filter(trace_id=1)
+    rows = activations(study, "reason").filter(trace_id=1)
     silent = next(latent for latent in range(48) if latent not in rows["latent"])
     for latent, scale in ((silent, "not active in this trace"), (48, "there are 48 latents")):
         page.get_by_label("Shade by latent").fill(str(latent))
@@ -573,6 +580,15 @@ def test_provenance_repeats_the_run(page, study, tmp_path):
     rules = page.locator(".graph text:not(.room)").all_text_contents()
     assert {"generate", "encode", "verdict", "report", "dashboards", "train_sae"} <= set(rules)
     assert "torch" in shown
+    # Every job's time is counted, and each room has its column, as data walks through them.
+    jobs = table_cells(page, "Time per stage")
+    counted = [
+        path for path in (study.results / "benchmarks").rglob("*.jsonl") if path.stem not in ("report", "summary")
+    ]
+    assert sum(int(row[1]) for row in jobs if row[0] not in ("report", "summary")) == len(counted)
+    rooms = page.locator(".graph .room").all_text_contents()
+    files_ = re.findall(r'include: "workflow/rules/(\w+)\.smk"', (REPO / "Snakefile").read_text())
+    assert rooms == [room for room in files_ if room != "common"]
 
 
 def test_the_reader_s_packing_can_be_undone():
@@ -625,11 +641,31 @@ def test_those_under_study_get_room_first():
     assert sorted(order) == sorted(traces.rows())
 
 
-def loaded(study: Study, **changes):
+def inputs(study: Study, conditions=CONDITIONS) -> dict:
+    """What rule report lists, for `load`."""
+
+    def of(pattern: str, **levels) -> str:
+        named = {"experiment": study.config["experiment"], "reader": "trained", "site": SITE, "block": BLOCK}
+        return str(study.folder / pattern.format(**named | levels))
+
+    return {
+        "manifest": of(paths.MANIFEST), "problems": of(paths.PROBLEMS),
+        "traces": [of(paths.TRACES, condition=condition) for condition in conditions],
+        "saes": [of(paths.SAE_INFO, hookpoint=SITE)],
+        "tables": [of(paths.SITE_TABLE, table=name) for name in REPORT_TABLES],
+        "site_pictures": [of(paths.SITE_PICTURE, picture=name) for name in REPORT_PICTURES],
+        "pictures": [of(paths.STUDY_PICTURE, picture=name) for name in REPORT_PICTURES_ACROSS],
+    } | {name: of(paths.STUDY_TABLE, table=table)
+         for name, table in (("matches", "matches"), ("gate", "site_gate"), ("layers", "layers"))}  # fmt: skip
+
+
+def loaded(study: Study, conditions=CONDITIONS):
     """The finished study as the report has it."""
     shown = re.search(r"<summary>All settings.*?<pre[^>]*>(.*?)</pre>", page_of(study), re.DOTALL).group(1)
-    about = {"conditions": CONDITIONS, "sites": [SITE], "blocks": [BLOCK], "neuronpedia": None, "config": ""}
-    return load(study.results, settings=json.loads(html.unescape(shown)), **about | changes)
+    return load(
+        experiment="tiny", conditions=conditions, settings=json.loads(html.unescape(shown)), config="",
+        neuronpedia=None, **inputs(study, conditions),
+    )  # fmt: skip
 
 
 def render(study, parcels=(), tokens=None, max_megabytes=60) -> str:
@@ -689,12 +725,12 @@ def filled(study: Study, tmp_path_factory: pytest.TempPathFactory):
 
     def other(table: pl.DataFrame) -> pl.DataFrame:
         """Judge each latent by checks drawn at random."""
-        draws = chance.choice(["pass", "pass", "pass", "fail", "undecided"], (len(table), len(CHECKS)))
+        draws = chance.choice(["pass", "pass", "pass", "fail", "undecided"], (len(table), len(BY_NAME)))
         draws[0] = "pass"
         results = table.with_columns(
-            pl.Series(check, draws[:, place], dtype=SCHEMA[check]) for place, check in enumerate(CHECKS)
+            pl.Series(check, draws[:, place], dtype=SCHEMA[check]) for place, check in enumerate(BY_NAME)
         )
-        removed = [next((check for check, result in zip(CHECKS, row, strict=True) if result == "fail"), None)
+        removed = [next((check for check, result in zip(BY_NAME, row, strict=True) if result == "fail"), None)
                    for row in draws]  # fmt: skip
         names = ["no" if gone else "thinking pattern" if (row == "pass").all() else "undecided"
                  for gone, row in zip(removed, draws, strict=True)]  # fmt: skip
@@ -728,8 +764,7 @@ def filled(study: Study, tmp_path_factory: pytest.TempPathFactory):
 
     def read(site: str, condition: str, trace: int) -> pl.DataFrame:
         """The second site's activations are twice the first's, and its fourth position is a sink."""
-        path = study.results / "activations" / SITE / condition / f"{BLOCK}.parquet"
-        rows = pl.read_parquet(path).filter(trace_id=trace)
+        rows = activations(study, condition).filter(trace_id=trace)
         if site == OTHER:
             rows = rows.with_columns(activation=pl.col("activation") * 2, sink=pl.col("position") == 4)
         return rows
@@ -785,7 +820,7 @@ def test_the_tables_of_the_page_are_those_of_the_study(filled, filled_page):
         assert number(row[8]) == pytest.approx(of["reason"]["peaks"], rel=6e-2)
         assert [int(text) for text in row[9:]] == [(verdict == name).sum() for name in VERDICTS]
     marks = page.locator(".fits li .check").evaluate_all("nodes => nodes.map((node) => node.className)")
-    assert marks == [f"check {fits(study.pooled_gate(site.name), 0.7)[0]}" for site in study.sites]
+    assert marks == [f"check {fits(study.pooled_gate(site.name).to_dicts(), 0.7).result}" for site in study.sites]
     assert marks[1] == "check fail"
     verdicts = pl.concat(site.tables["verdict"]["verdict"].cast(pl.String) for site in study.sites)
     assert page.locator(".tiles dd").all_inner_texts() == [
@@ -839,7 +874,7 @@ def test_the_rows_of_a_site_are_its_own(filled, filled_page):
             "nodes => nodes.map((node) => [node.classList[1], node.title])"
         )
         assert marks == [
-            [row[check], f"{check.replace('_', ' ')}: {row[check]}. {row[f'{check}_note']}"] for check in CHECKS
+            [row[check], f"{check.replace('_', ' ')}: {row[check]}. {row[f'{check}_note']}"] for check in BY_NAME
         ]
     assert faint
     # By q of the pattern, the least first; by verdict, thinking patterns first; what has neither comes last.

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -271,13 +272,14 @@ def test_what_is_no_topk_autoencoder_is_refused(tmp_path, changes, words):
         formats.load_encoder(tmp_path, torch.device("cpu"))
 
 
-def test_fetch_copies_and_checks_the_width(tmp_path):
+def test_fetch_links_and_checks_the_width(tmp_path):
     theirs = save_sae(tmp_path / "from" / "layers.1.mlp")
     manifest = {"name": "tiny", "widths": {"layers.1.mlp": 32}}
     source = {"source": "path", "path": str(tmp_path / "from")}
     formats.fetch(source, "layers.1.mlp", manifest, tmp_path / "to", LOG)
-    copied = load_file(tmp_path / "to" / "sae.safetensors")
-    assert torch.equal(copied["encoder.weight"], theirs.encoder.weight)
+    linked = load_file(tmp_path / "to" / "sae.safetensors")
+    assert torch.equal(linked["encoder.weight"], theirs.encoder.weight)
+    assert (tmp_path / "to" / "sae.safetensors").readlink() == tmp_path / "from" / "layers.1.mlp" / "sae.safetensors"
     info = json.loads((tmp_path / "to" / "info.json").read_text())
     assert (info["d_in"], info["num_latents"], info["k"]) == (32, 96, 8)
 
@@ -285,6 +287,11 @@ def test_fetch_copies_and_checks_the_width(tmp_path):
     with pytest.raises(InputError, match=r"width 32, but that module of tiny puts out 64"):
         formats.fetch(source, "layers.1.mlp", manifest, tmp_path / "wrong", LOG)
     assert not (tmp_path / "wrong" / "sae.safetensors").exists()
+
+    shutil.rmtree(tmp_path / "from")
+    for load in (formats.load_encoder, formats.load_decoder):
+        with pytest.raises(InputError, match=r"SAE files are gone: .*/to/cfg\.json \(a link to .*Delete info\.json"):
+            load(tmp_path / "to", torch.device("cpu"))
 
 
 def test_fetch_from_the_hub(tmp_path, hub_snapshot, caplog):

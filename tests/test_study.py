@@ -165,7 +165,7 @@ def test_the_shipped_config_runs_from_the_cache(study):
     gate = pl.read_parquet(results / "tables" / "site_gate.parquet")
     assert gate["hookpoint"].unique(maintain_order=True).to_list() == [f"layers.{layer}.mlp" for layer in LAYERS]
     for layer in LAYERS:
-        assert (results / "plots" / f"layers.{layer}.mlp" / "recurrence.png").exists()
+        assert (results / "plots" / "trained" / f"layers.{layer}.mlp" / "recurrence.png").exists()
 
 
 def test_prompts_are_the_studys(study):
@@ -269,8 +269,8 @@ def test_every_per_trace_table_is_the_notebooks(published, layer, condition):
 
     results, model = published
     site = f"layers.{layer}.mlp@residual_in"
-    sae = SparseCoder.load_from_disk(results / "saes" / f"layers.{layer}.mlp")
-    folder = results / "tables" / site / "traces" / condition / "00000-00003"
+    sae = SparseCoder.load_from_disk(results / "saes" / "trained" / f"layers.{layer}.mlp")
+    folder = results / "tables" / "trained" / site / "traces" / condition / "00000-00003"
     tables = {path.stem: pl.read_parquet(path) for path in folder.glob("*.parquet")}
     for trace in pl.read_parquet(results / "traces" / condition / "*.parquet").iter_rows(named=True):
         with torch.inference_mode():

@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from .. import files
 from ..evidence.recurrence import leading_latents, leading_tokens
 from ..statistics import wilson
-from ..evidence.verdict import CHECKS, FAILED, VERDICTS, leading
+from ..evidence.checks import BY_NAME, CHECKS, VERDICTS
+from ..evidence.verdict import leading
 from ..evidence.verdict import waterfall as steps_left
 from ..vocabulary import escape, label
 
@@ -44,7 +45,6 @@ VERDICT_COLORS = dict(zip(VERDICTS, ("#0072b2", "#7a7a7a", "#d55e00"), strict=Tr
 
 VERDICT_MARKERS = dict(zip(VERDICTS, ("o", "x", "D"), strict=True))
 
-CHECK_TOPICS = dict(zip(CHECKS, ("sinks", "site", "control", "pattern", "tokens", "length"), strict=True))
 
 STYLE = {
     "font.family": "DejaVu Sans",
@@ -615,8 +615,8 @@ def _verdict_list(figure: Figure, leaders: pl.DataFrame, lexicality: pl.DataFram
 def _reason(row: Mapping[str, Any]) -> str:
     """Say a verdict in a few words: why not, or what is open."""
     if row["removed_by"] is not None:
-        return f"no: {FAILED[row['removed_by']]}"
-    open_checks = [CHECK_TOPICS[check] for check in CHECKS if row[check] == "undecided"]
+        return f"no: {BY_NAME[row['removed_by']].fails}"
+    open_checks = [check.topic for check in CHECKS if row[check.name] == "undecided"]
     return f"{row['verdict']}: {', '.join(open_checks)}" if open_checks else str(row["verdict"])
 
 
@@ -739,7 +739,7 @@ def waterfall(table: pl.DataFrame, *, site: str) -> Figure:
     bars: list[tuple[str, int, int, str, str, int | None]]
     bars = [("recurring latents", 0, total, "#555555", str(total), total)]
     bars += [
-        (FAILED[check], left, before, VERDICT_COLORS["no"], f"−{before - left}" if before > left else "0", left)
+        (BY_NAME[check].fails, left, before, VERDICT_COLORS["no"], f"−{before - left}" if before > left else "0", left)
         for (_, before), (check, left) in pairwise(steps[:-1])
     ]
     bars += [
@@ -764,7 +764,7 @@ def waterfall(table: pl.DataFrame, *, site: str) -> Figure:
 
     column(1.22, "left", [str(left) for _, left in steps[1:-1]])
     for x, result in ((1.36, "fail"), (1.54, "undecided")):
-        column(x, result, [str((table[check].cast(pl.String) == result).sum()) for check in CHECKS])
+        column(x, result, [str((table[check.name].cast(pl.String) == result).sum()) for check in CHECKS])
     axes.text(1.54, -0.65, "of all, by this check alone", ha="right", va="center", size=8, color="#777777",
               transform=axes.get_yaxis_transform())  # fmt: skip
     axes.set_yticks(range(len(bars)), [text for text, *_ in bars])

@@ -14,7 +14,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ..evidence.controls import token_counts
-from ..evidence.recurrence import complete
+from ..evidence.verdict import leading
+from ..frames import complete
 from ..statistics import MIN_TOKENS, Floats
 
 BEFORE = 16
@@ -31,6 +32,30 @@ PER_BAND = 4
 
 BANDS = ("top", "q4", "q3", "q2", "q1")
 """Where passages are from: the largest activations, then the quarters of all activations, the highest first."""
+
+
+def tables(
+    activations: pl.LazyFrame,
+    features: pl.LazyFrame,
+    traces: pl.LazyFrame,
+    sinks: pl.LazyFrame,
+    verdict: pl.LazyFrame,
+    *,
+    conditions: Sequence[str],
+    latents: int,
+    include_sinks: bool,
+) -> dict[str, pl.DataFrame]:
+    """Return the dashboards' tables of the `latents` leading latents; the first condition is the one under study."""
+    leaders = leading(verdict.collect(), latents)["latent"].to_list()
+    chosen: dict[str, Any] = {"latents": leaders, "include_sinks": include_sinks}
+    studied = conditions[0]
+    return {
+        "passages": passages(activations, traces, condition=studied, **chosen),
+        "histograms": latent_histograms(activations, traces, sinks, conditions=conditions, **chosen),
+        "strips": strips(features, conditions=conditions, **chosen),
+        "coactivation": coactivation(activations, traces, sinks, condition=studied, **chosen),
+    }
+
 
 PASSAGES_SCHEMA: dict[str, Any] = {
     "latent": pl.UInt32,

@@ -11,22 +11,14 @@ import numpy as np
 import polars as pl
 
 from ..config import is_commit
-from ..evidence.recurrence import gate_warnings
+from ..evidence.fit import gate_warnings
 from ..statistics import MIN_CLASS, wilson
 from .study import Site, Study
-from ..evidence.verdict import (
-    CHECKS,
-    MIN_PATTERN_TRACES,
-    MOST_TRACES,
-    RESULTS,
-    VERDICTS,
-    agree,
-    counted,
-    fits,
-    waterfall,
-)
+from .words import agree, counted
+from ..evidence.checks import CHECKS, MIN_PATTERN_TRACES, MOST_TRACES, RESULTS, VERDICTS, fits
+from ..evidence.verdict import waterfall
 
-CHECK_NAMES = {check: check.replace("_", " ") for check in CHECKS}
+CHECK_NAMES = {check.name: check.label for check in CHECKS}
 
 FEW_TRACES = 30
 """Below so many traces, a share's 95 % interval spans a third of all there is (Wilson 1927) or more."""
@@ -47,10 +39,10 @@ def answer(study: Study) -> dict[str, Any]:
     analysis, traces = study.settings["analysis"], len(study.traces.filter(condition=study.studied))
     verdicts = pl.concat(site.tables["verdict"].with_columns(site=pl.lit(site.name)) for site in study.sites)
     left = [dict(waterfall(site.tables["verdict"])) for site in study.sites]
-    recur, open_, passed = (sum(steps[step] for steps in left) for step in ("candidates", CHECKS[-1], "survivors"))
+    recur, open_, passed = (sum(steps[step] for steps in left) for step in ("candidates", CHECKS[-1].name, "survivors"))
     removed, undecided = recur - open_, open_ - passed
-    found = {check: verdicts[check].cast(pl.String) for check in CHECKS}
-    results = {check: {result: int((found[check] == result).sum()) for result in RESULTS} for check in CHECKS}
+    found = {check: verdicts[check].cast(pl.String) for check in CHECK_NAMES}
+    results = {check: {result: int((found[check] == result).sum()) for result in RESULTS} for check in CHECK_NAMES}
     return {
         "finding": _finding(verdicts, removed, undecided, passed, analysis),
         "meaning": f"A latent recurs if it is among the {analysis['top_latents']} most active of at least"
@@ -73,8 +65,8 @@ def answer(study: Study) -> dict[str, Any]:
         ],
         "steps": [
             ("recur", [steps["candidates"] for steps in left], None),
-            *((CHECK_NAMES[check], [steps[check] for steps in left], results[check]) for check in CHECKS),
-            ("of these undecided", [steps[CHECKS[-1]] - steps["survivors"] for steps in left], None),
+            *((label, [steps[check] for steps in left], results[check]) for check, label in CHECK_NAMES.items()),
+            ("of these undecided", [steps[CHECKS[-1].name] - steps["survivors"] for steps in left], None),
             ("pass all checks", [steps["survivors"] for steps in left], None),
         ],
     }
@@ -113,7 +105,7 @@ def _closest(verdicts: pl.DataFrame, passed: int) -> Iterator[str]:
     near = verdicts.filter(pl.col("verdict").cast(pl.String) == "undecided")
     if passed or near.is_empty():
         return
-    near = near.with_columns(passes=pl.sum_horizontal(pl.col(check).cast(pl.String) == "pass" for check in CHECKS))
+    near = near.with_columns(passes=pl.sum_horizontal(pl.col(check).cast(pl.String) == "pass" for check in CHECK_NAMES))
     near = near.filter(pl.col("passes") == near["passes"].max()).sort("traces", descending=True, maintain_order=True)
     count = len(near)
     yield (
@@ -170,7 +162,7 @@ def fit_sentence(study: Study, site: str) -> dict[str, Any]:
         text += f"; it fits {best['site']} better ({best['fvu']:.0%})"
     else:
         text += "; no other place that was tried fits better"
-    return {"site": site, "text": text, "result": fits(pooled, max_fvu)[0]}
+    return {"site": site, "text": text, "result": fits(pooled.to_dicts(), max_fvu).result}
 
 
 Warnings = Iterator[tuple[str, str]]

@@ -23,7 +23,8 @@ from .provenance import rule_graph
 from .reader import LEVELS, Tokens, brief, pack
 from ..statistics import MIN_CLASS, MIN_TOKENS
 from .study import Site, Study
-from ..evidence.verdict import CHECKS, FAILED, MIN_PATTERN_TRACES, VERDICTS, counted, headline
+from .words import counted, headline
+from ..evidence.checks import CHECKS, MIN_PATTERN_TRACES, VERDICTS
 
 
 def saes(study: Study) -> list[str]:
@@ -92,7 +93,8 @@ def site_rows(study: Study, site: Site) -> list[dict[str, Any]]:
                 "words": next((share for share in words.get(latent, []) if share["top_3"] is not None), None),
                 "outcome": min(outcome, key=lambda end: end["p"], default=None),
                 "checks": [
-                    {"name": CHECK_NAMES[check], "result": row[check], "note": row[f"{check}_note"]} for check in CHECKS
+                    {"name": label, "result": row[check], "note": row[f"{check}_note"]}
+                    for check, label in CHECK_NAMES.items()
                 ],
             }
         )
@@ -101,8 +103,8 @@ def site_rows(study: Study, site: Site) -> list[dict[str, Any]]:
 
 def _why(row: Mapping[str, Any]) -> str:
     """Return what a latent is by the checks it fails, or else which leave it undecided; nothing if it passes all."""
-    failed = ", ".join(FAILED[check] for check in CHECKS if row[check] == "fail")
-    return failed or ", ".join(CHECK_NAMES[check] for check in CHECKS if row[check] == "undecided")
+    failed = ", ".join(check.fails for check in CHECKS if row[check.name] == "fail")
+    return failed or ", ".join(check.label for check in CHECKS if row[check.name] == "undecided")
 
 
 def absent(site: Site) -> dict[str, str]:
@@ -133,16 +135,7 @@ def without_columns(absent: Mapping[str, Mapping[str, str]]) -> list[str]:
 
 def check_numbers(analysis: Mapping[str, Any]) -> dict[str, str]:
     """Return what number each check is about, and what it asks of it, by the check's name."""
-    alpha = f"q, below {analysis['alpha']:g}"
-    numbers = {
-        "not_a_sink": f"share on sinks, at most {analysis['max_sink_share']:g}",
-        "fits_its_site": f"FVU, at most {analysis['max_fvu']:g}",
-        "recurs_beyond_control": alpha,
-        "pattern_linked": alpha,
-        "not_merely_lexical": f"share on three types, below {analysis['max_top_3']:g}",
-        "not_merely_length": f"AUROC; of length alone, at most {analysis['max_length_auroc']:g} from either end",
-    }
-    return {CHECK_NAMES[check]: text for check, text in numbers.items()}
+    return {check.label: check.number.format(**analysis) for check in CHECKS}
 
 
 def _by_latent(table: pl.DataFrame) -> dict[int, list[dict[str, Any]]]:
@@ -166,8 +159,8 @@ def dashboards(study: Study, site: Site, tokens: Tokens) -> dict[str, Any]:
                 "of": row["of"],
                 "interval": " to ".join(percent(edge) for edge in share_interval(row)),
                 "checks": [
-                    [CHECK_NAMES[check], row[check], row[f"{check}_number"], row[f"{check}_note"].replace(" -", " −")]
-                    for check in CHECKS
+                    [label, row[check], row[f"{check}_number"], row[f"{check}_note"].replace(" -", " −")]
+                    for check, label in CHECK_NAMES.items()
                 ],
                 "controls": [_keep(each, "control", "traces", "traces_control", "of", "excess", "excess_low",
                                    "excess_high", "p", "q", "traces_with_sinks", "traces_control_with_sinks")

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from .. import paths
+from ..config import traces_of
 from ..vocabulary import label
 
 LEVELS = 255
@@ -164,15 +166,19 @@ def trace_parcels(
         yield *key, pack(trace_parcel(trace, found.get(key, matches.clear()), active, tokens))
 
 
-def reading(files: Mapping[tuple[str, str, range], str]) -> Callable[[str, str, int], pl.DataFrame]:
-    """Return a function that reads a trace's activations from the files of blocks, (site, condition, traces): path."""
+def reading(files: Sequence[str]) -> Callable[[str, str, int], pl.DataFrame]:
+    """Return a function that reads a trace's activations, (site, condition, trace_id), from the files of all blocks."""
+    of: dict[tuple[str, str], list[tuple[range, str]]] = {}
+    for path in files:
+        level = paths.parse(paths.ACTIVATIONS, path)
+        of.setdefault((level["site"], level["condition"]), []).append((traces_of(level["block"]), path))
 
-    @lru_cache(maxsize=8 * len({site for site, _, _ in files}))
+    @lru_cache(maxsize=8 * len({site for site, _ in of}))
     def block(path: str) -> pl.DataFrame:
         return pl.read_parquet(path, columns=["trace_id", "position", "sink", "latent", "activation"])
 
     def read(site: str, condition: str, trace_id: int) -> pl.DataFrame:
-        path = next(path for key, path in files.items() if key[:2] == (site, condition) and trace_id in key[2])
+        path = next(path for traces, path in of[site, condition] if trace_id in traces)
         return block(path).filter(trace_id=trace_id)
 
     return read

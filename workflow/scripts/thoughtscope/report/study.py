@@ -8,11 +8,11 @@ from typing import Any
 
 import polars as pl
 
-from .. import files
-from ..config import REPORT_PICTURES, REPORT_PICTURES_ACROSS, REPORT_TABLES, parse_site, traces_of
-from ..evidence.recurrence import written
-from .provenance import problem_set
+from .. import files, paths
+from ..config import parse_site
+from ..evidence.matches import written
 from ..evidence.verdict import leading
+from .provenance import problem_set
 
 
 @dataclass(frozen=True)
@@ -71,43 +71,65 @@ class Study:
 
     def pooled_gate(self, site: str) -> pl.DataFrame:
         """Return the site gate's rows of a site's SAE over all conditions, the best fit first."""
-        mine = self.gate.filter(pl.col("hookpoint") == parse_site(site)[0], pl.col("condition").is_null())
-        return mine.sort("fvu", nulls_last=True)
+        of_sae = self.gate.filter(pl.col("hookpoint") == parse_site(site)[0], pl.col("condition").is_null())
+        return of_sae.sort("fvu", nulls_last=True)
 
 
 def load(
-    results: Path,
     *,
+    experiment: str,
     conditions: Sequence[str],
-    sites: Sequence[str],
-    blocks: Sequence[str],
     settings: Mapping[str, Any],
     config: str,
     neuronpedia: str | None,
+    manifest: str,
+    problems: str,
+    traces: Sequence[str],
+    matches: str,
+    gate: str,
+    layers: str,
+    saes: Sequence[str],
+    tables: Sequence[str],
+    pictures: Sequence[str],
+    site_pictures: Sequence[str],
 ) -> Study:
-    """Read what the page is made from, from the folder results/{experiment}."""
-    tables, plots = results / "tables", results / "plots"
-    traces = [results / "traces" / condition / f"{block}.parquet" for condition in conditions for block in blocks]
+    """Read what the page is made from, from the files of a run; what each is of is said by its path.
+
+    traces: by condition and block. saes: info.json of each hookpoint. tables and site_pictures: those the page shows,
+    site after site in the order of the page; pictures: those across sites.
+    """
+    written_traces = pl.concat([pl.read_parquet(path) for path in traces])
+    infos = paths.by("hookpoint", paths.SAE_INFO, saes)
+    pictures_of = _by_site(paths.SITE_PICTURE, "picture", site_pictures)
     return Study(
-        experiment=results.name,
+        experiment=experiment,
         conditions=conditions,
         settings=settings,
         config=config,
-        manifest=files.read_json(results / "model.json"),
-        problems=problem_set(results / "problems.parquet", sum(len(traces_of(block)) for block in blocks)),
-        traces=pl.concat([pl.read_parquet(path) for path in traces]),
-        matches=pl.read_parquet(tables / "matches.parquet"),
-        gate=pl.read_parquet(tables / "site_gate.parquet"),
-        layers=pl.read_parquet(tables / "layers.parquet"),
+        manifest=files.read_json(manifest),
+        problems=problem_set(problems, written_traces["trace_id"].n_unique()),
+        traces=written_traces,
+        matches=pl.read_parquet(matches),
+        gate=pl.read_parquet(gate),
+        layers=pl.read_parquet(layers),
         sites=[
             Site(
                 name=site,
-                info=files.read_json(results / "saes" / parse_site(site)[0] / "info.json"),
-                tables={name: pl.read_parquet(tables / site / f"{name}.parquet") for name in REPORT_TABLES},
-                pictures={name: plots / site / f"{name}.png" for name in REPORT_PICTURES},
+                info=files.read_json(infos[parse_site(site)[0]]),
+                tables={name: pl.read_parquet(path) for name, path in of_site.items()},
+                pictures={name: Path(path) for name, path in pictures_of[site].items()},
             )
-            for site in sites
+            for site, of_site in _by_site(paths.SITE_TABLE, "table", tables).items()
         ],
-        pictures={name: plots / f"{name}.png" for name in REPORT_PICTURES_ACROSS},
+        pictures={name: Path(path) for name, path in paths.by("picture", paths.STUDY_PICTURE, pictures).items()},
         neuronpedia=neuronpedia,
     )
+
+
+def _by_site(pattern: str, name: str, given: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return files by site, and by what they are called at the level `name`."""
+    found: dict[str, dict[str, str]] = {}
+    for path in given:
+        level = paths.parse(pattern, path)
+        found.setdefault(level["site"], {})[level[name]] = path
+    return found

@@ -1,0 +1,40 @@
+"""Room 9, report: what is said of verdicts, in words."""
+
+from itertools import pairwise
+
+import polars as pl
+
+from ..evidence.checks import BY_NAME, CHECKS
+from ..evidence.verdict import waterfall
+
+
+def headline(table: pl.DataFrame) -> str:
+    """Say in a sentence how many of a verdict's latents survive, and what removed the rest."""
+    *steps, survivors = waterfall(table)
+    candidates, last = steps[0].left, steps[-1].left
+    if not candidates:
+        return "No latent recurs: there is nothing to judge."
+    removed = [
+        f"{before.left - step.left} {BY_NAME[step.name].fails}"
+        for before, step in pairwise(steps)
+        if before.left > step.left
+    ]
+    undecided = last - survivors.left
+    text = (
+        f"Of {counted(candidates, 'recurring latent')}, {survivors.left or 'none'}"
+        f" {agree(survivors.left, 'passes', 'pass')} all {len(CHECKS)} checks, {undecided or 'none'}"
+        f" {agree(undecided, 'is', 'are')} undecided"
+    )
+    if not removed:
+        return f"{text}, none is removed."
+    return f"{text}, {candidates - last} removed, by the first they fail: {'; '.join(removed)}."
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number and its noun, with an s where there isn't one."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def agree(number: int, one: str, many: str) -> str:
+    """Return the word that goes with a number: `one` with 1 and with none."""
+    return one if number < 2 else many
