@@ -45,12 +45,13 @@ def make_saes(folder: Path) -> None:
         SparseCoder(WIDTH, SparseCoderConfig(num_latents=LATENTS, k=32)).save_to_disk(folder / f"layers.{layer}.mlp")
 
 
-def config_of(experiment: str, inferences: int, tokens: int, block: int, model: dict | None) -> dict:
-    """Return the embedded config with the sampling of the original study, its k-SAEs' sizes, and one condition."""
+def config_of(inferences: int, tokens: int, block: int, model: Path) -> dict:
+    """Return the embedded config with the original study's sampling, one condition, and the SAEs at hand."""
     config = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
     return config | {
-        "experiment": experiment, "inferences": inferences, "block_size": block, "conditions": ["reason"],
-        "prompts": {"reason": config["prompts"]["reason"]}, "layers": LAYERS, "model": model or config["model"],
+        "experiment": "ahead", "inferences": inferences, "block_size": block, "conditions": ["reason"],
+        "prompts": {"reason": config["prompts"]["reason"]}, "layers": LAYERS,
+        "model": {"source": "path", "path": str(model)},
         "generation": {"seed": 0, "temperature": 0.6, "top_p": 0.95, "max_new_tokens": tokens, "batch_size": 32},
         "sae": {"source": "path", "path": "saes", "hookpoint": "layers.{layer}.mlp"},
     }  # fmt: skip
@@ -126,7 +127,7 @@ def print_rules(results: Path, started: float, ended: float) -> None:
 
 def compare(work: Path, size: str, rounds: int, sample: int, model: Path) -> None:
     inferences, tokens = map(int, size.split("x"))
-    config = config_of("ahead", inferences, tokens, min(inferences, 160), {"source": "path", "path": str(model)})
+    config = config_of(inferences, tokens, min(inferences, 160), model)
     results, ratios = work / "results" / "ahead", []
     for _ in range(rounds):
         shutil.rmtree(results, ignore_errors=True)
@@ -175,10 +176,12 @@ def main() -> None:
         work.mkdir(parents=True, exist_ok=True)
         if not (work / "saes").exists():
             make_saes(work / "saes")
-        prepared = config_of("prepared", 1, 1, 1, None)
-        file = next(file for file in outputs(work, prepared) if Path(file).name == "model.json")
-        snakemake(work, prepared, file)
-        model = work / json.loads((work / file).read_text(encoding="utf-8"))["folder"]
+        # The embedded default's model, and its training text for benchmarks/train.py.
+        prepared = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
+        prepared |= {"experiment": "prepared"}
+        wanted = "model.json", "sae_text.parquet"
+        snakemake(work, prepared, *[file for file in outputs(work, prepared) if Path(file).name in wanted])
+        model = work / "results" / "prepared" / "model"
         for size in options.sizes:
             compare(work, size, options.rounds, options.sample, model)
 
