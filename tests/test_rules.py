@@ -2,6 +2,7 @@
 
 import inspect
 
+import polars as pl
 import pytest
 from conftest import REPO
 from snakemake.api import SnakemakeApi
@@ -57,3 +58,20 @@ def test_a_table_has_a_name_of_its_own(rules):
     outputs = [str(path) for name, rule in rules.items() if not name.startswith("_") for path in rule.output]
     assert len(outputs) == len(set(outputs))
     assert not [path for path in outputs if "of_a_base_rule" in path]
+
+
+def test_tables_of_sites_are_one_frame_that_says_which(tmp_path):
+    """Of one site, too; a table with sites of its own (where an SAE was tried) keeps them."""
+    inputs = {}
+    for name, columns in {"counts": {"n": [1]}, "fits": {"site": ["elsewhere"], "n": [1]}}.items():
+        inputs[name] = []
+        for site in ("layers.1.mlp", "layers.2.mlp"):
+            path = tmp_path / f"results/x/tables/trained/{site}/{name}.parquet"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pl.DataFrame(columns).write_parquet(path)
+            inputs[name].append(str(path))
+    for many in (2, 1):
+        counts, fits = (dispatch._given(paths[:many], pl.read_parquet, across=True) for paths in inputs.values())
+        assert counts["site"].to_list() == ["layers.1.mlp", "layers.2.mlp"][:many]
+        assert fits["site"].to_list() == ["elsewhere"] * many
+        assert dispatch._given(inputs["counts"][:many], pl.read_parquet, across=False).columns == ["n"]
