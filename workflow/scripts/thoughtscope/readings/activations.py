@@ -15,20 +15,15 @@ from transformers import PreTrainedModel
 
 from .. import sites
 from ..config import SEGMENTS
+from ..frames import Schema, keys
 from ..saes.coder import Encoder
 from .states import read_states
 
-SCHEMA = {
-    "trace_id": pl.UInt32,
-    "condition": pl.String,
-    "position": pl.UInt32,
-    "token_id": pl.UInt32,
-    "segment": pl.Enum(SEGMENTS),
-    "sink": pl.Boolean,
-    "latent": pl.UInt32,
-    "activation": pl.Float32,
-}
-"""Columns of an activations file: one row per token and active latent, by trace, position, falling activation."""
+SCHEMA = Schema(
+    "a token and latent active on it, by trace, position, falling activation",
+    **keys("trace_id", "condition", "position", "token_id", "segment", "sink", "latent"),
+    activation=(pl.Float32, "its activation, what the model computed having read that token; not 0"),
+)
 
 
 @torch.inference_mode()
