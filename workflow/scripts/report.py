@@ -36,7 +36,7 @@ with job(snakemake.log[0], snakemake.rule) as log:
             manifest=study.manifest,
             saes={config.parse_site(site.name)[0]: site.info for site in study.sites},
             problems=study.problems,
-            texts=[given.problems, *given.get("sae_text", [])],
+            texts=[text for text in (given.problems, given.sae_text) if text],  # no text where no SAE is trained
             traces=given.traces,
             settings=study.settings,
             times=provenance.benchmarks(Path(paths.BENCHMARKS.format(experiment=experiment)), known),
