@@ -338,7 +338,7 @@ def test_strips(study, include_sinks):
 
 
 @SINKS
-def test_phi_is_the_correlation_of_the_indicators(study, include_sinks):
+def test_phi_is_the_correlation_of_the_indicators(study, include_sinks, monkeypatch):
     """Over all tokens that were read, on which any or no latent is active."""
     tokens = [
         (trace["trace_id"], position)
@@ -367,6 +367,8 @@ def test_phi_is_the_correlation_of_the_indicators(study, include_sinks):
             assert row["both"] == (active[latent] * active[row["neighbour"]]).sum()
             assert row["tokens"] == active[row["neighbour"]].sum()
     assert coactivation(study, include_sinks).equals(table.filter(pl.col("rank") <= 10))
+    monkeypatch.setattr(dashboards, "ROWS_AT_ONCE", 50)
+    assert coactivation(study, include_sinks, most=100).equals(table)
     assert coactivation(study, include_sinks, latents=[7], most=100).equals(table.filter(latent=7))
 
 
