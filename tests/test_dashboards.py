@@ -280,7 +280,7 @@ def test_every_token_of_a_quarter_is_as_likely():
 @SINKS
 def test_histograms(study, include_sinks):
     table = histograms(study, include_sinks, bins=7)
-    assert table.schema == dashboards.HISTOGRAMS_SCHEMA
+    assert table.schema == dashboards.LATENT_HISTOGRAMS_SCHEMA
     assert table.select("latent", "condition").rows() == [(a, b) for a in sorted(LATENTS) for b in CONDITIONS]
     sinks = study["sinks"].collect().filter(pl.col("segment") != "prompt")
     assert len(sinks) == 16
@@ -402,7 +402,7 @@ def test_nothing_in_nothing_out(study, include_sinks):
         assert [table.schema for table in found] == schemas
         assert all(table.is_empty() for table in found)
         table = histograms(given, include_sinks, latents=latents)
-        assert table.schema == dashboards.HISTOGRAMS_SCHEMA
+        assert table.schema == dashboards.LATENT_HISTOGRAMS_SCHEMA
         assert len(table) == 2 * len(latents)
         assert table["counts"].explode().sum() == 0
     unread = histograms(study | {"activations": study["activations"].clear()}, True)

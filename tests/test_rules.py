@@ -1,6 +1,7 @@
 """The rules against the library: each gives the function it names exactly the arguments that function takes."""
 
 import inspect
+import re
 
 import polars as pl
 import pytest
@@ -8,7 +9,7 @@ from conftest import REPO
 from snakemake.api import SnakemakeApi
 from snakemake.settings.types import OutputSettings, Quietness, ResourceSettings
 
-from thoughtscope import dispatch
+from thoughtscope import dispatch, docs
 
 CALLED = ("table.py", "plot.py")
 """Scripts that call the function a rule names with the rule's inputs and params as they are."""
@@ -58,6 +59,16 @@ def test_a_table_has_a_name_of_its_own(rules):
     outputs = [str(path) for name, rule in rules.items() if not name.startswith("_") for path in rule.output]
     assert len(outputs) == len(set(outputs))
     assert not [path for path in outputs if "of_a_base_rule" in path]
+
+
+def test_every_table_is_described(rules):
+    """docs/tables.md has what the rules make, and a word on each column."""
+    outputs = [str(path) for name, rule in rules.items() if not name.startswith("_") for path in rule.output]
+    made = {re.sub(r"{(\w+),[^{}]*}", r"{\1}", path) for path in outputs if path.endswith(".parquet")}
+    assert made == set(docs.tables())
+    for path, columns in docs.tables().items():
+        assert columns.rows, path
+        assert all(columns.about[name] for name in columns), path
 
 
 def test_tables_of_sites_are_one_frame_that_says_which(tmp_path):

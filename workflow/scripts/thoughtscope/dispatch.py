@@ -34,8 +34,8 @@ def call(
 ) -> Any:
     """Call the function that `params` name with a job's inputs and settings, and with its site if it asks for it.
 
-    Parquet is given as what `read` makes of it, JSON as what it says, any other file as its path. Where a job has no site
-    of its own, sites' files of a table are one frame with a column `site`.
+    Parquet is given as what `read` makes of it, JSON as what it says, any other file as its path. Where a job has no
+    site of its own, sites' files of a table are one frame with a column `site`.
     """
     make = function(params["function"])
     site = {"site": wildcards["site"]} if "site" in inspect.signature(make).parameters else {}

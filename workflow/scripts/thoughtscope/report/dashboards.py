@@ -166,7 +166,7 @@ def _peaks(peaks: pl.DataFrame, ids_of: dict[int, list[int]], latent: int, seed:
     return chosen
 
 
-HISTOGRAMS_SCHEMA = Schema(
+LATENT_HISTOGRAMS_SCHEMA = Schema(
     "a leading latent and condition, active or not",
     **keys("latent", "condition"),
     tokens_active=(pl.UInt32, "tokens it is active on"),
@@ -191,7 +191,7 @@ def latent_histograms(
     include_sinks: bool,
     bins: int = 30,
 ) -> pl.DataFrame:
-    """Return the histogram, of `bins` bins, of each latent's activations under each condition, in HISTOGRAMS_SCHEMA."""
+    """Return the histogram of each latent's activations under each condition, in LATENT_HISTOGRAMS_SCHEMA."""
     chosen = pl.col("condition").is_in(list(conditions)), pl.col("latent").is_in(list(latents))
     values = (
         activations.filter(_counted(include_sinks), *chosen)
@@ -216,7 +216,7 @@ def latent_histograms(
         (*key, sum(count), read.get(key[1], 0), largest.get(key[0], 0.0), count, quartiles.get(key, []))
         for key, count in counts.items()
     ]
-    return pl.DataFrame(rows, schema=HISTOGRAMS_SCHEMA, orient="row")
+    return pl.DataFrame(rows, schema=LATENT_HISTOGRAMS_SCHEMA, orient="row")
 
 
 def _tokens(traces: pl.LazyFrame, sinks: pl.LazyFrame, include_sinks: bool) -> dict[str, int]:
