@@ -945,11 +945,11 @@ def test_dashboards_have_the_numbers_of_their_tables(filled, filled_page):
         for shown, other in zip(cells(page, "Nearest latents by co-activation"), rows_of["coactivation"], strict=True):
             assert int(shown[0]) == other["neighbour"]
             assert near(shown[1:], other["phi"], other["both"])
-        words = rows_of["lexicality"][0]
+        lexical = rows_of["lexicality"][0]
         text = page.locator("#dashboard section", has=page.get_by_role("heading", name="Which tokens")).inner_text()
-        shares = [f"{words[name]:.0%}" for name in ("top_1", "top_3", "top_10")]
+        shares = [f"{lexical[name]:.0%}" for name in ("top_1", "top_3", "top_10")]
         assert f"on one type {shares[0]}, on three {shares[1]}, on ten {shares[2]}" in text
-        assert f"types: {words['eta_squared']:.0%}, by chance {words['eta_squared_by_chance']:.0%}." in text
+        assert f"types: {lexical['eta_squared']:.0%}, by chance {lexical['eta_squared_by_chance']:.0%}." in text
         score = rows_of["reason_scores"][0]
         text = page.locator("#dashboard p", has_text="ReasonScore").inner_text()
         assert near([text.replace("“wait”", "")], *(score[name] for name in
