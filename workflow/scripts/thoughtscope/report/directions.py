@@ -41,7 +41,7 @@ OUTPUT_NORMS = (
 """What Gemma 2 and 3 and OLMo 2, and GLM-4, call the norms between the two sublayers and the residual stream. Where
 there is no second one of a pair, `post_attention_layernorm` is the norm before the MLP."""
 
-EFFECTS_SCHEMA = Schema(
+LOGIT_EFFECTS_SCHEMA = Schema(
     "a leading latent, side and rank; none where what is read at the site isn't added to the residual stream as it is",
     **keys("latent"),
     side=(pl.Enum(["top", "bottom"]), "the largest or the smallest entries"),
@@ -71,7 +71,7 @@ def tables(
     """Return logit effects and decoder neighbours of the `latents` leading latents, from the SAE's file."""
     leaders = leading(verdict.collect(), latents)["latent"].to_list()
     decoder = matrices(sae_weights)["W_dec"]()
-    effects = pl.DataFrame(schema=EFFECTS_SCHEMA)
+    effects = pl.DataFrame(schema=LOGIT_EFFECTS_SCHEMA)
     if writes_to_residual(site, manifest):
         effects = logit_effects(decoder, leaders, unembedding(manifest), vocabulary.collect())
     return {"logit_effects": effects, "neighbours": decoder_neighbours(decoder, leaders)}
@@ -151,7 +151,7 @@ def logit_effects(
     *,
     most: int = MOST,
 ) -> pl.DataFrame:
-    """Return the `most` largest and smallest entries of W_U · W_dec[latent] for each latent, in EFFECTS_SCHEMA.
+    """Return the `most` largest and smallest entries of W_U · W_dec[latent] for each latent, in LOGIT_EFFECTS_SCHEMA.
 
     decoder: (num_latents, width); unembedding: (tokens, width). That is the direct effect (Elhage et al. 2021), without
     the gain and the scale of the final norm. Rows of W_U beyond the vocabulary are padding, and left out.
@@ -165,7 +165,7 @@ def logit_effects(
                 rows += [
                     (latent, side, rank, token, names[token], effect[token]) for rank, token in enumerate(order, 1)
                 ]
-    return pl.DataFrame(rows, schema=EFFECTS_SCHEMA, orient="row")
+    return pl.DataFrame(rows, schema=LOGIT_EFFECTS_SCHEMA, orient="row")
 
 
 def decoder_neighbours(decoder: Matrix | Floats, latents: Sequence[int], *, most: int = MOST) -> pl.DataFrame:
