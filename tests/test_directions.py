@@ -137,7 +137,7 @@ def with_names(manifest: dict[str, Any]) -> dict[str, Any]:
 def stored(folder: Path, matrix: Tensor) -> directions.Matrix:
     """A matrix as it is read from a file that holds it among others."""
     save_file({"first": torch.zeros(3), "matrix": matrix, "others": torch.ones(2, 2)}, folder / "stored.safetensors")
-    return directions.matrices(folder / "stored.safetensors")["matrix"]()
+    return directions.matrices(folder / "stored.safetensors")["matrix"]
 
 
 def check_unembedding(manifest: dict[str, Any]) -> None:

@@ -665,8 +665,8 @@ def loaded(study: Study, conditions=CONDITIONS):
     """The finished study as the report has it."""
     shown = re.search(r"<summary>All settings.*?<pre[^>]*>(.*?)</pre>", page_of(study), re.DOTALL).group(1)
     return load(
-        experiment="tiny", conditions=conditions, settings=json.loads(html.unescape(shown)), config="",
-        neuronpedia=None, **inputs(study, conditions),
+        inputs(study, conditions), experiment="tiny", conditions=conditions, settings=json.loads(html.unescape(shown)),
+        config="", neuronpedia=None,
     )  # fmt: skip
 
 
