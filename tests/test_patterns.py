@@ -75,7 +75,7 @@ def words_of(text_tokens):
 def test_matches_are_the_tokens_that_carry_the_text():
     traces, vocabulary = words_of(["So", " W", "ait", ",", " let", " me", " \ufffd", "\ufffd", " wait", "<|end|>"])
     found = find_matches(
-        traces, vocabulary, patterns=json.dumps({"reflection": ["wait", "let me"]}), reason_words=json.dumps(["wait"])
+        traces, vocabulary, patterns=json.dumps({"reflection": ["wait", "let me"]}), reason_words=["wait"]
     )
     assert found.filter(kind="pattern").select("entry", "start", "end", "text").rows() == [
         ("wait", 6, 8, "Wait"), ("wait", 13, 14, "wait"), ("let me", 9, 11, "let me"),
@@ -94,11 +94,11 @@ def study():
 
 @pytest.fixture(scope="module")
 def matches(study):
-    return find_matches(
-        study["traces"], study["vocabulary"], patterns=json.dumps(LEXICON), reason_words=json.dumps(REASON)
-    )
+    return find_matches(study["traces"], study["vocabulary"], patterns=json.dumps(LEXICON), reason_words=REASON)
 
 
+WINDOW = {"condition": "reason", "window_before": 1, "window_after": 2, "shifts": 100, "alpha": 0.05,
+          "include_sinks": False}  # fmt: skip
 CANDIDATES = pl.LazyFrame({"latent": [20, 3, 7, 99]}, schema={"latent": pl.UInt32})  # 99 is never active
 
 
@@ -124,8 +124,7 @@ def windows(words, wanted, before=1, after=2):
 
 
 def run_tests(study, matches, **changes):
-    settings = {"patterns": json.dumps(LEXICON), "condition": "reason", "window_before": 1, "window_after": 2,
-                "shifts": 300, "alpha": 0.05, "include_sinks": False}  # fmt: skip
+    settings = {"patterns": json.dumps(LEXICON), **WINDOW, "shifts": 300}
     return patterns.pattern_tests(
         study["activations"], study["traces"], matches.lazy(), CANDIDATES, **settings | changes
     )
@@ -241,16 +240,8 @@ def test_a_constant_latent_is_linked_to_nothing(study, matches):
 
 
 def test_one_reasoning_word_has_entropy_1(study, matches):
-    settings = {
-        "condition": "reason",
-        "window_before": 1,
-        "window_after": 2,
-        "shifts": 100,
-        "alpha": 0.05,
-        "include_sinks": False,
-    }
     table = reason.reason_scores(
-        study["activations"], study["traces"], matches.lazy(), CANDIDATES, reason_words='["wait"]', **settings
+        study["activations"], study["traces"], matches.lazy(), CANDIDATES, reason_words=["wait"], **WINDOW
     )
     row = table.filter(latent=20).row(0, named=True)
     assert row["entropy"] == 1
@@ -258,16 +249,8 @@ def test_one_reasoning_word_has_entropy_1(study, matches):
 
 
 def test_the_bootstrap_interval_of_a_score_is_that_of_resampled_traces(study, matches):
-    settings = {
-        "condition": "reason",
-        "window_before": 1,
-        "window_after": 2,
-        "shifts": 100,
-        "alpha": 0.05,
-        "include_sinks": False,
-    }
     table = reason.reason_scores(
-        study["activations"], study["traces"], matches.lazy(), CANDIDATES, reason_words=json.dumps(REASON), **settings
+        study["activations"], study["traces"], matches.lazy(), CANDIDATES, reason_words=REASON, **WINDOW
     )
     weights = statistics.resamples(6)
     distinct, counts = np.unique(weights, axis=0, return_counts=True)
@@ -301,9 +284,9 @@ def reason_score_by_hand(study, words, weights=None):
 
 
 def test_reason_scores_are_the_papers_formula(study, matches):
-    settings = {"reason_words": json.dumps(REASON), "condition": "reason", "window_before": 1, "window_after": 2,
-                "shifts": 200, "alpha": 0.05, "include_sinks": False}  # fmt: skip
-    table = reason.reason_scores(study["activations"], study["traces"], matches.lazy(), CANDIDATES, **settings)
+    table = reason.reason_scores(
+        study["activations"], study["traces"], matches.lazy(), CANDIDATES, reason_words=REASON, **WINDOW
+    )
     score, entropy, plus, minus = reason_score_by_hand(study, REASON)
     without = {word: reason_score_by_hand(study, [other for other in REASON if other != word])[0] for word in REASON}
     for row in table.iter_rows(named=True):
@@ -319,21 +302,13 @@ def test_reason_scores_are_the_papers_formula(study, matches):
 
 
 def test_no_reasoning_word(study, matches):
-    settings = {
-        "condition": "reason",
-        "window_before": 1,
-        "window_after": 2,
-        "shifts": 100,
-        "alpha": 0.05,
-        "include_sinks": False,
-    }
     table = reason.reason_scores(
-        study["activations"], study["traces"], matches.lazy(), CANDIDATES, reason_words='["zebra"]', **settings
+        study["activations"], study["traces"], matches.lazy(), CANDIDATES, reason_words=["zebra"], **WINDOW
     )
     assert table["score"].null_count() == 4
     assert table["note"].unique().to_list() == ["no reasoning word in any trace"]
     nothing = reason.reason_scores(
-        study["activations"], study["traces"], matches.lazy(), CANDIDATES, reason_words="[]", **settings
+        study["activations"], study["traces"], matches.lazy(), CANDIDATES, reason_words=[], **WINDOW
     )
     assert nothing["score"].null_count() == 4
 
@@ -374,3 +349,24 @@ def test_sinks_are_left_out_unless_included(study):
     flagged = study["activations"].with_columns(sink=(pl.col("trace_id") == 1) & (pl.col("position") == PROMPT + 3))
     sizes = [len(lay_out(flagged, study["traces"], "reason", included).trace) for included in (False, True)]
     assert sizes[1] - sizes[0] == 1
+
+
+def test_latents_tested_in_parts_are_the_same(study, matches, monkeypatch):
+    def tables():
+        inputs = study["activations"], study["traces"]
+        scores = reason.reason_scores(
+            *inputs, matches.lazy(), CANDIDATES, reason_words=REASON, **WINDOW | {"shifts": 1500}
+        )
+        lexical = lexicality(
+            *inputs, CANDIDATES, study["vocabulary"], condition="reason", max_top_3=0.8, include_sinks=False
+        )
+        return run_tests(study, matches), scores, lexical
+
+    whole = tables()
+    monkeypatch.setattr("thoughtscope.evidence.windows.ROWS_AT_ONCE", 30)
+    for one, other in zip(whole, tables(), strict=True):
+        assert one.equals(other)
+    monkeypatch.setattr("thoughtscope.evidence.windows.ROWS_AT_ONCE", 10**9)
+    monkeypatch.setattr("thoughtscope.evidence.windows.LATENTS_AT_ONCE", 3)
+    for one, other in zip(whole, tables(), strict=True):
+        assert one.equals(other)

@@ -11,8 +11,8 @@ from test_saes import save_sae
 from thoughtscope import config, models
 from thoughtscope.errors import InputError
 from thoughtscope.evidence import fit
-from thoughtscope.plots import sites as plots
-from thoughtscope.readings import reconstruction
+from thoughtscope.plots import evidence as plots
+from thoughtscope.readings import block, reconstruction
 from thoughtscope.saes import formats
 
 LOG = logging.getLogger("test")
@@ -44,11 +44,8 @@ def test_sites_of_a_blocks_own_output(manifest):
 @pytest.fixture
 def measured(tmp_path, manifest, written):
     save_sae(tmp_path)
-    device = torch.device("cpu")
-    return reconstruction.measure(
-        written, model=models.load_model(manifest, "float32"), encoder=formats.load_encoder(tmp_path, device),
-        decoder=formats.load_decoder(tmp_path, device), names=NAMES, log=LOG,
-    )  # fmt: skip
+    sae, model = formats.load(tmp_path, torch.device("cpu")), models.load_model(manifest, "float32")
+    return block.read(written, model=model, sae=sae, site=NAMES[0], compared=NAMES, log=LOG).reconstruction
 
 
 def test_gate_is_sparsifys_forward_over_all_tokens(tmp_path, manifest, written, measured):

@@ -21,10 +21,12 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from thoughtscope import files, paths
 from thoughtscope.config import REPORT_PICTURES, REPORT_PICTURES_ACROSS, REPORT_TABLES
-from thoughtscope.evidence.checks import BY_NAME, VERDICTS, fits
+from thoughtscope.evidence import verdict
+from thoughtscope.evidence.checks import BY_NAME, CHECKS, VERDICTS, fits
 from thoughtscope.evidence.verdict import SCHEMA
+from thoughtscope.report import findings, provenance, reader
 from thoughtscope.report import page as report
-from thoughtscope.report import provenance, reader
+from thoughtscope.report import words as in_words
 from thoughtscope.report.findings import share_interval
 from thoughtscope.report.study import load
 
@@ -195,7 +197,7 @@ def test_filters_hide_rows(page, study):
     search = form.get_by_label("Search")
     tokens = dict(table(study, "lexicality").select("latent", "top_tokens").iter_rows())
     named = {
-        row["latent"]: f"{row['latent']} {row['verdict']} {report._why(row)} {tokens.get(row['latent']) or ''}".lower()
+        row["latent"]: f"{row['latent']} {row['verdict']} {in_words.why(row)} {tokens.get(row['latent']) or ''}".lower()
         for row in verdict.iter_rows(named=True)
     }
     # A q value is in every row, and the names of checks are behind its marks: neither is what one looks for.
@@ -663,8 +665,8 @@ def loaded(study: Study, conditions=CONDITIONS):
     """The finished study as the report has it."""
     shown = re.search(r"<summary>All settings.*?<pre[^>]*>(.*?)</pre>", page_of(study), re.DOTALL).group(1)
     return load(
-        experiment="tiny", conditions=conditions, settings=json.loads(html.unescape(shown)), config="",
-        neuronpedia=None, **inputs(study, conditions),
+        inputs(study, conditions), experiment="tiny", conditions=conditions, settings=json.loads(html.unescape(shown)),
+        config="", neuronpedia=None,
     )  # fmt: skip
 
 
@@ -842,7 +844,7 @@ def test_the_rows_of_a_site_are_its_own(filled, filled_page):
             name: table.filter(latent=row["latent"]) for name, table in site.tables.items() if "latent" in table.columns
         }
         assert shown[0] == str(row["latent"])
-        assert shown[1] == f"{row['verdict']} {report._why(row)}".strip()
+        assert shown[1] == f"{row['verdict']} {in_words.why(row)}".strip()
         low, high = share_interval(row)
         assert shown[2] == f"{row['traces']}/{row['of']} , 95% interval {low:.0%} to {high:.0%} of traces"
         edges = line.locator(".interval i").evaluate(
@@ -917,7 +919,7 @@ def test_dashboards_have_the_numbers_of_their_tables(filled, filled_page):
         low, high = share_interval(row)
         head = page.locator("#dashboard > p").first.inner_text()
         assert head.startswith(
-            f"{row['verdict']}{f' ({report._why(row)})' if report._why(row) else ''}. Among the top 8"
+            f"{row['verdict']}{f' ({in_words.why(row)})' if in_words.why(row) else ''}. Among the top 8"
         )
         assert f"in {row['traces']} of 4 traces under “reason” (95% interval {low:.0%} to {high:.0%} of" in head
         for shown, test in zip(cells(page, "Thinking patterns"), rows_of["pattern_tests"], strict=True):
@@ -943,11 +945,11 @@ def test_dashboards_have_the_numbers_of_their_tables(filled, filled_page):
         for shown, other in zip(cells(page, "Nearest latents by co-activation"), rows_of["coactivation"], strict=True):
             assert int(shown[0]) == other["neighbour"]
             assert near(shown[1:], other["phi"], other["both"])
-        words = rows_of["lexicality"][0]
+        lexical = rows_of["lexicality"][0]
         text = page.locator("#dashboard section", has=page.get_by_role("heading", name="Which tokens")).inner_text()
-        shares = [f"{words[name]:.0%}" for name in ("top_1", "top_3", "top_10")]
+        shares = [f"{lexical[name]:.0%}" for name in ("top_1", "top_3", "top_10")]
         assert f"on one type {shares[0]}, on three {shares[1]}, on ten {shares[2]}" in text
-        assert f"types: {words['eta_squared']:.0%}, by chance {words['eta_squared_by_chance']:.0%}." in text
+        assert f"types: {lexical['eta_squared']:.0%}, by chance {lexical['eta_squared_by_chance']:.0%}." in text
         score = rows_of["reason_scores"][0]
         text = page.locator("#dashboard p", has_text="ReasonScore").inner_text()
         assert near([text.replace("“wait”", "")], *(score[name] for name in
@@ -975,11 +977,48 @@ def test_dashboards_have_the_numbers_of_their_tables(filled, filled_page):
         assert page.locator("#dashboard .cell b").all_inner_texts() == [
             {True: "✓", False: "✗", None: "·"}[correct] for condition in answers for correct in condition
         ]
+        assert not re.search("undefined|NaN|null", page.locator("#dashboard").inner_text())
         links = page.locator('#dashboard [aria-label="Nearest latents by co-activation"] tbody th a').all_inner_texts()
         assert [int(text) for text in links] == [
             other["neighbour"] for other in rows_of["coactivation"] if other["neighbour"] in site.latents
         ]
         page.keyboard.press("Escape")
+
+
+def test_a_new_check_is_all_over_the_page(browser, filled, monkeypatch, tmp_path):
+    """What the page knows of checks is from CHECKS alone."""
+    new = replace(CHECKS[0], name="not_by_chance", asks="it is there again in another run", fails="there only once",
+                  number="share of runs, at least {min_link}")  # fmt: skip
+    for module in (verdict, findings, in_words, report):
+        monkeypatch.setattr(module, "CHECKS", (*CHECKS, new))
+    monkeypatch.setitem(BY_NAME, new.name, new)
+    results = pl.lit("undecided").alias(new.name), pl.lit(0.25).alias(f"{new.name}_number"), pl.lit("one run").alias(
+        f"{new.name}_note")  # fmt: skip
+    sites = [replace(site, tables=site.tables | {"verdict": site.tables["verdict"].with_columns(results)})
+             for site in filled[0].sites]  # fmt: skip
+    (tmp_path / "report.html").write_text(render(replace(filled[0], sites=sites)), encoding="utf-8")
+    page = open_page(browser, tmp_path)
+    step = page.locator(".waterfall tr", has=page.get_by_role("rowheader", name="not by chance")).locator("td")
+    judged = sum(len(site.tables["verdict"]) for site in sites)
+    assert step.all_inner_texts()[2:5] == ["0", "0", str(judged)]
+    assert page.locator("dt", has_text="not by chance").locator("+ dd").inner_text() == f"Passes if {new.asks}."
+    form = page.locator("form.filters").first
+    form.get_by_label("Check").select_option(label="not by chance: undecided")
+    assert len(shown_latents(page)) == len(sites[0].tables["verdict"])
+    form.get_by_label("Check").select_option(label="not by chance: pass")
+    assert shown_latents(page) == []
+    form.get_by_label("Check").select_option(label="any")
+    open_board(page, shown_latents(page)[0])
+    assert cells(page, "Checks")[-1] == [
+        "not by chance",
+        " undecided",
+        "0.25",
+        "share of runs, at least 0.5",
+        "one run",
+    ]
+    assert "undefined" not in page.locator("body").inner_text()
+    assert page.seen == []
+    page.context.close()
 
 
 def test_the_reader_tells_traces_and_sites_apart(filled, filled_page):

@@ -10,6 +10,7 @@ import shlex
 import subprocess
 import sys
 from collections import Counter
+from itertools import chain
 from pathlib import Path
 
 import datasets
@@ -319,7 +320,7 @@ def test_states_are_those_of_step_by_step_generation(published):
     read = read_states(
         traces, model=library.load_model(manifest, "float32"), names=names, log=logging.getLogger("test")
     )
-    for trace, states in read:
+    for trace, states in chain.from_iterable(read):
         with torch.inference_mode():
             expected = torch.cat(states_of_generate(model, trace), dim=1)
         for name, x in states.items():

@@ -29,7 +29,7 @@ def run(study, *, conditions=("reason", "direct"), gate=GATE, shifts=1000, most=
                for name, frame in tables.items()}  # fmt: skip
     out = {}
     matches = find_matches(
-        tables["traces"], tables["vocabulary"], patterns=json.dumps(LEXICON), reason_words=json.dumps(REASON)
+        tables["traces"], tables["vocabulary"], patterns=json.dumps(LEXICON), reason_words=REASON
     ).lazy()
     sinks = evidence.sinks(tables["activations"], tables["vocabulary"]).lazy()
     out["controls"] = controls.controls(
@@ -43,7 +43,7 @@ def run(study, *, conditions=("reason", "direct"), gate=GATE, shifts=1000, most=
         studied["activations"], studied["traces"], matches, candidates, patterns=json.dumps(LEXICON), **window
     )
     out["reason_scores"] = reason.reason_scores(
-        studied["activations"], studied["traces"], matches, candidates, reason_words=json.dumps(REASON), **window
+        studied["activations"], studied["traces"], matches, candidates, reason_words=REASON, **window
     )
     out["lexicality"] = lexicality.lexicality(
         studied["activations"], studied["traces"], candidates, tables["vocabulary"], condition=conditions[0],
@@ -190,7 +190,7 @@ def test_shifted_windows_are_linked_to_nothing():
     for latent in range(40):
         study.fire(latent, lambda _c, _t, _i, word, _s: word == "Wait" and study.chance.random() < 0.5)
     tables = study.tables()
-    matches = find_matches(tables["traces"], tables["vocabulary"], patterns=json.dumps(LEXICON), reason_words="[]")
+    matches = find_matches(tables["traces"], tables["vocabulary"], patterns=json.dumps(LEXICON), reason_words=[])
     candidates = pl.LazyFrame({"latent": range(40)}, schema={"latent": pl.UInt32})
     settings = {"patterns": json.dumps({"reflection": ["wait"]}), "condition": "reason", "window_before": 1,
                 "window_after": 2, "shifts": 200, "alpha": 0.05, "include_sinks": False}  # fmt: skip

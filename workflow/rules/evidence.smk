@@ -62,7 +62,7 @@ rule trace_tables:
         mem_mb=gigabytes(4),
     params:
         **settings(
-            "evidence.recurrence.trace_tables",
+            "evidence.traces.trace_tables",
             analysis="top_activations top_latents top_tokens histogram_bins include_sinks",
         ),
     script:

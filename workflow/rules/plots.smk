@@ -217,6 +217,6 @@ rule plot_traces:
         runtime=60,
         mem_mb=gigabytes(4),
     params:
-        **settings("plots.traces.trace", plots="scope frequent_latents tokens dpi"),
+        **settings("plots.traces.pictures", plots="scope frequent_latents tokens dpi"),
     script:
-        "../scripts/plot_traces.py"
+        "../scripts/plot.py"

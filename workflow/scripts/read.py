@@ -9,7 +9,7 @@ with job(snakemake.log[0], f"read {wildcards.site} {wildcards.condition}/{wildca
     import polars as pl
     import torch
     from thoughtscope import config, devices, files, models
-    from thoughtscope.readings import reconstruction, read
+    from thoughtscope.readings import block, reconstruction
     from thoughtscope.saes import formats
 
     torch.set_num_threads(snakemake.threads)
@@ -18,7 +18,7 @@ with job(snakemake.log[0], f"read {wildcards.site} {wildcards.condition}/{wildca
     devices.report(model, log)
     folder = Path(snakemake.input.sae_config).parent
     hookpoint = config.parse_site(wildcards.site)[0]
-    reading = read.read(
+    reading = block.read(
         pl.read_parquet(snakemake.input.traces),
         model=model,
         sae=formats.load(folder, devices.device()),

@@ -74,11 +74,11 @@ def counted(frame: pl.LazyFrame, include_sinks: bool) -> pl.LazyFrame:
     return frame if include_sinks else frame.filter(~pl.col("sink"))
 
 
-def in_scope(frame: pl.LazyFrame, include_sinks: bool) -> pl.LazyFrame:
+def in_scope(frame: pl.LazyFrame, include_sinks: bool, scopes: Sequence[str] = SCOPES) -> pl.LazyFrame:
     """Repeat a frame with a `segment` column once per scope, as a `scope` column; leave out sinks unless included."""
     frame = counted(frame, include_sinks)
     chosen = {"all": frame, "generated": frame.filter(pl.col("segment") != "prompt")}
-    return pl.concat([chosen[scope].with_columns(scope=pl.lit(scope)) for scope in SCOPES])
+    return pl.concat([chosen[scope].with_columns(scope=pl.lit(scope)) for scope in scopes])
 
 
 def in_parts(frame: pl.LazyFrame, reduce: Callable[[pl.LazyFrame], pl.LazyFrame], *, by: str) -> pl.LazyFrame:

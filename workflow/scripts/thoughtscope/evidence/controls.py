@@ -10,8 +10,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ..frames import Schema, complete, counted, in_parts, keys, latents_of, portions, top, with_q
+from ..frames import Schema, complete, counted, keys, latents_of, portions, with_q
 from ..statistics import MIN_CLASS, Floats, auroc, fdr, matched_difference, mcnemar, paired
+from .recurrence import ranked_latents
 
 CONTROLS_SCHEMA = Schema(
     "a latent and control (without one, a latent; what compares is null): latents that are among the"
@@ -57,10 +58,10 @@ def controls(
     conditions: Sequence[str],
     include_sinks: bool,
 ) -> pl.DataFrame:
-    """Compare in how many traces each latent is among the `top_latents` ones with each control, paired by problem."""
+    """Compare in how many traces each latent is among the `top_latents` with each control, paired by problem."""
     by_count = {
-        "": _relevant(features, top_latents, include_sinks),
-        "_with_sinks": _relevant(features, top_latents, True),
+        suffix: ranked_latents(features, top_latents, sinks, ["generated"])
+        for suffix, sinks in (("", include_sinks), ("_with_sinks", True))
     }
     recurring = [
         relevant.group_by("latent", "condition").len().filter(pl.col("len") >= min_traces)
@@ -101,18 +102,6 @@ def controls(
             row[f"family{suffix}"] = f"{int(family.sum())} latents recurring under {studied} or {control}"
         tables.append(complete(pl.DataFrame(row, strict=False), CONTROLS_SCHEMA))
     return pl.concat(tables).sort("latent", "control")
-
-
-def _relevant(features: pl.LazyFrame, most: int, include_sinks: bool) -> pl.DataFrame:
-    """Return each trace's `most` latents with the largest maximum on generated tokens: trace_id, condition, latent."""
-    within = ("condition", "trace_id")
-
-    def rank(part: pl.LazyFrame) -> pl.LazyFrame:
-        generated = counted(part, include_sinks).filter(pl.col("segment") != "prompt")
-        largest = generated.group_by(*within, "latent").agg(pl.col("max").max())
-        return top(largest, most, "max", within=within, ties=("latent",)).select("trace_id", "condition", "latent")
-
-    return in_parts(features, rank, by="trace_id").collect()
 
 
 def _indicator(

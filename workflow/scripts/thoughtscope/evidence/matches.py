@@ -34,7 +34,9 @@ def expression(entry: str) -> re.Pattern[str]:
     return re.compile(rf"(?<!\w){words}(?!\w)", 0 if any(map(str.isupper, entry)) else re.IGNORECASE)
 
 
-def matches(traces: pl.LazyFrame, vocabulary: pl.LazyFrame, *, patterns: str, reason_words: str) -> pl.DataFrame:
+def matches(
+    traces: pl.LazyFrame, vocabulary: pl.LazyFrame, *, patterns: str, reason_words: Sequence[str]
+) -> pl.DataFrame:
     """Return where in what the model wrote each pattern and each reasoning word is, a row each.
 
     `patterns` is the config's section as JSON, `reason_words` its list. Entries are matched on the text and mapped to
@@ -44,7 +46,7 @@ def matches(traces: pl.LazyFrame, vocabulary: pl.LazyFrame, *, patterns: str, re
         ("pattern", name, entry, expression(entry))
         for name, entries in json.loads(patterns).items()
         for entry in entries
-    ] + [("reason_word", entry, entry, expression(entry)) for entry in json.loads(reason_words)]
+    ] + [("reason_word", entry, entry, expression(entry)) for entry in reason_words]
     text_of = dict(vocabulary.select("token_id", "text").collect().iter_rows())
     rows = []
     columns = ["trace_id", "condition", "prompt_ids", "generated_ids"]

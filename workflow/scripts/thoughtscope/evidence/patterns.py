@@ -53,8 +53,8 @@ def pattern_tests(
 ) -> pl.DataFrame:
     """Compare each candidate latent's activation inside and outside each pattern's windows (see `windows`).
 
-    patterns: the config's section as JSON, of which the names count; `window_before` and `window_after`: tokens of a
-    window around a match.
+    patterns: the config's section as JSON, of which the names count; window_before, window_after: tokens around a
+    match that belong to its window.
     """
     names, latents = sorted(json.loads(patterns)), latents_of(candidates)
     layout = lay_out(activations, traces, condition, include_sinks)

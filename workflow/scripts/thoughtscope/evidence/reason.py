@@ -1,6 +1,5 @@
 """Room 6, evidence: ReasonScore, how much a latent responds to reasoning words, and to many of them."""
 
-import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -44,7 +43,7 @@ def reason_scores(
     matches: pl.LazyFrame,
     candidates: pl.LazyFrame,
     *,
-    reason_words: str,
+    reason_words: Sequence[str],
     condition: str,
     window_before: int,
     window_after: int,
@@ -54,14 +53,14 @@ def reason_scores(
 ) -> pl.DataFrame:
     """Return each candidate latent's ReasonScore (Galichin et al. 2025, arXiv 2503.18878, eqs. 4 to 7).
 
-    reason_words: R, the config's list as JSON. μ⁺ and μ⁻ are mean activations inside and outside the windows of all of
+    reason_words: R. μ⁺ and μ⁻ are mean activations inside and outside the windows of all of
     R, μ_r inside those of word r; p_r = μ_r / Σ_r μ_r, H = -Σ p_r ln p_r / ln |R|.
     """
-    words, latents = json.loads(reason_words), latents_of(candidates)
+    latents = latents_of(candidates)
     layout = lay_out(activations, traces, condition, include_sinks)
     places = matches.filter(pl.col("kind") == "reason_word", pl.col("condition") == condition).collect()
     masks = np.stack(
-        [layout.windows(places.filter(pl.col("name") == word), window_before, window_after) for word in words]
+        [layout.windows(places.filter(pl.col("name") == word), window_before, window_after) for word in reason_words]
         or [np.zeros(len(layout.trace), dtype=bool)]
     )
     family = f"{len(latents)} recurring latents"
@@ -70,7 +69,7 @@ def reason_scores(
         table = pl.DataFrame({"latent": latents}, schema={"latent": pl.UInt32})
         return complete(table.with_columns(note=pl.lit(note), family=pl.lit(family)), SCHEMA)
     most_shifts = enough_shifts(shifts, len(latents), alpha)
-    tables = [complete(_score(part, masks, words, most_shifts), SCHEMA) for part in layout.parts(latents)]
+    tables = [complete(_score(part, masks, reason_words, most_shifts), SCHEMA) for part in layout.parts(latents)]
     return with_q(pl.concat(tables)).with_columns(family=pl.lit(family)).sort("latent")
 
 

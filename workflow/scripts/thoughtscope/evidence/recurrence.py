@@ -1,7 +1,6 @@
 """Room 6, evidence: what recurs. Every table is a reduction over blocks of features or activations.
 
-The tables named `trace_…`, and `relevant_latents`, are of each trace of a block, the others over all traces. Sink
-tokens are counted only where `include_sinks` says so; files say it in their metadata.
+Sink tokens are counted only where `include_sinks` says so; files say it in their metadata.
 """
 
 from collections.abc import Sequence
@@ -9,14 +8,24 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-from ..frames import Column, Schema, by_falling, complete, counted, in_parts, in_scope, keys, top, with_token
+from ..frames import (
+    SCOPES,
+    Column,
+    Schema,
+    by_falling,
+    complete,
+    counted,
+    in_parts,
+    in_scope,
+    keys,
+    top,
+    with_token,
+)
 from ..statistics import wilson
 
-RANKS = ("rank", "rank_with_sinks")
-
 TOP_ACTIVATIONS_SCHEMA = Schema(
-    "one of the `analysis.top_activations` largest activations of its trace (or of all) and scope, with or without"
-    " sinks, in falling order",
+    "one of the `analysis.top_activations` largest activations of a scope and condition (per trace: of a trace), with"
+    " or without sinks, in falling order",
     **keys("trace_id", "condition", "scope"),
     rank=(pl.UInt32, "rank among those that count, from 1; null for a sink that doesn't"),
     rank_with_sinks=(pl.UInt32, "rank among all, from 1; null where it isn't one of the largest of all"),
@@ -25,50 +34,41 @@ TOP_ACTIVATIONS_SCHEMA = Schema(
 )
 
 
-def trace_top_activations(
-    activations: pl.LazyFrame, vocabulary: pl.LazyFrame, *, most: int, include_sinks: bool
-) -> pl.DataFrame:
-    """Return the `most` largest activations of each trace and scope, whatever their latents, with and without sinks."""
-    ranked = _two_rankings(
-        *_with_and_without_sinks(activations, include_sinks), most, ("condition", "trace_id", "scope")
-    )
-    return complete(with_token(ranked, vocabulary), TOP_ACTIVATIONS_SCHEMA)
-
-
 def top_activations(
     activations: pl.LazyFrame, vocabulary: pl.LazyFrame, *, top_activations: int, include_sinks: bool
 ) -> pl.DataFrame:
     """Return the `top_activations` largest activations over all traces of each condition and scope."""
-    within, ties = ("condition", "scope"), ("trace_id",)
-
-    def largest(part: pl.LazyFrame) -> pl.LazyFrame:
-        return _two_rankings(*_with_and_without_sinks(part, include_sinks), top_activations, within, ties)
-
-    candidates = in_parts(activations, largest, by="trace_id")
-    every, counting = (candidates.filter(pl.col(rank).is_not_null()).drop(RANKS) for rank in reversed(RANKS))
-    ranked = _two_rankings(every, counting, top_activations, within, ties)
+    conditions = activations.select(pl.col("condition").unique()).collect(engine="streaming")["condition"]
+    order = ["activation", "trace_id", "position", "latent"]
+    # One at a time: together they would hold what they all read.
+    largest = [
+        in_scope(activations.filter(pl.col("condition") == condition), counted_too, [scope])
+        .top_k(top_activations, by=order, reverse=[False, True, True, True])
+        .collect(engine="streaming")
+        for condition in conditions
+        for scope in SCOPES
+        for counted_too in {include_sinks, True}
+    ]
+    every = pl.concat(largest).unique().lazy()
+    ranked = two_rankings(every, include_sinks, top_activations, ("condition", "scope"), ("trace_id",))
     return complete(with_token(ranked, vocabulary), TOP_ACTIVATIONS_SCHEMA)
 
 
-def _with_and_without_sinks(activations: pl.LazyFrame, include_sinks: bool) -> tuple[pl.LazyFrame, pl.LazyFrame]:
-    """Return all rows by scope, and those of them that count."""
-    every = in_scope(activations, include_sinks=True)
-    return every, counted(every, include_sinks)
-
-
-def _two_rankings(
-    every: pl.LazyFrame, counting: pl.LazyFrame, most: int, within: Sequence[str], ties: Sequence[str] = ()
+def two_rankings(
+    every: pl.LazyFrame, include_sinks: bool, most: int, within: Sequence[str], ties: Sequence[str] = ()
 ) -> pl.LazyFrame:
-    """Return the rows among the `most` largest activations of `every` or of `counting`, with their RANKS in both."""
+    """Return the rows among the `most` largest activations of those that count, or of all, with their ranks in both."""
     ties = (*ties, "position", "latent")
     identity = [*dict.fromkeys((*within, "trace_id")), "position", "latent"]
-    without, along = (top(frame, most, "activation", within=within, ties=ties) for frame in (counting, every))
+    without, along = (
+        top(frame, most, "activation", within=within, ties=ties) for frame in (counted(every, include_sinks), every)
+    )
     others = [name for name in every.collect_schema().names() if name not in identity]
     ranked = without.join(
         along.rename({"rank": "rank_with_sinks"}), on=identity, how="full", coalesce=True, suffix="_along"
     )
     return by_falling(
-        ranked.select(*identity, *RANKS, *(pl.coalesce(name, f"{name}_along").alias(name) for name in others)),
+        ranked.with_columns(pl.coalesce(name, f"{name}_along").alias(name) for name in others),
         "activation", within=within, ties=ties,
     )  # fmt: skip
 
@@ -90,26 +90,6 @@ def sinks(activations: pl.LazyFrame, vocabulary: pl.LazyFrame) -> pl.DataFrame:
         .sort("condition", "trace_id", "position")
     )
     return complete(with_token(tokens, vocabulary), SINKS_SCHEMA)
-
-
-TRACE_FREQUENCIES_SCHEMA = Schema(
-    "a latent active in a trace and scope, the most frequent first",
-    **keys("trace_id", "condition", "scope", "latent"),
-    tokens=(pl.UInt32, "tokens it is active on"),
-    sum=(pl.Float64, "sum of its activation"),
-    max=(pl.Float32, "its largest activation"),
-)
-
-
-def trace_frequencies(features: pl.LazyFrame, *, include_sinks: bool) -> pl.DataFrame:
-    """Return on how many tokens each latent is active, per trace and scope."""
-    within = ("condition", "trace_id", "scope")
-    table = (
-        in_scope(features, include_sinks)
-        .group_by(*within, "latent")
-        .agg(pl.col("tokens").sum(), pl.col("sum").sum(), pl.col("max").max())
-    )
-    return complete(by_falling(table, "tokens", within=within), TRACE_FREQUENCIES_SCHEMA)
 
 
 FREQUENCIES_SCHEMA = Schema(
@@ -154,22 +134,31 @@ RELEVANT_LATENTS_SCHEMA = Schema(
 def relevant_latents(
     features: pl.LazyFrame, vocabulary: pl.LazyFrame, *, top_latents: int, include_sinks: bool
 ) -> pl.DataFrame:
-    """Return each trace's relevant latents: the `top_latents` ones with the largest maximum activation, by scope."""
+    """Return each trace's relevant latents: the `top_latents` distinct ones with the largest maximum, by scope."""
+    relevant = ranked_latents(features, top_latents, include_sinks).lazy()
+    places = (
+        in_scope(features, include_sinks)
+        .join(relevant, on=["condition", "trace_id", "scope", "latent"], suffix="_of_all")
+        .filter(pl.col("max") == pl.col("max_of_all"))
+        .rename({"max_position": "position", "max_token_id": "token_id"})
+        .collect(engine="streaming")
+        .sort("condition", "trace_id", "scope", "rank", "position")
+        .unique(["condition", "trace_id", "scope", "rank"], keep="first", maintain_order=True)
+    )
+    return complete(with_token(places.lazy(), vocabulary), RELEVANT_LATENTS_SCHEMA)
+
+
+def ranked_latents(
+    features: pl.LazyFrame, most: int, include_sinks: bool, scopes: Sequence[str] = SCOPES
+) -> pl.DataFrame:
+    """Return each trace's `most` latents with the largest maximum: condition, trace_id, scope, latent, max, rank."""
     within = ("condition", "trace_id", "scope")
 
-    def largest(part: pl.LazyFrame) -> pl.LazyFrame:
-        maxima = (
-            in_scope(part, include_sinks)
-            .sort("max", "max_position", descending=[True, False])
-            .group_by(*within, "latent")
-            .agg(
-                pl.col("max").first(), position=pl.col("max_position").first(), token_id=pl.col("max_token_id").first()
-            )
-        )
-        return top(maxima, top_latents, "max", within=within, ties=("latent",))
+    def rank(part: pl.LazyFrame) -> pl.LazyFrame:
+        largest = in_scope(part, include_sinks, scopes).group_by(*within, "latent").agg(pl.col("max").max())
+        return top(largest, most, "max", within=within, ties=("latent",))
 
-    relevant = in_parts(features, largest, by="trace_id").sort(*within, "rank")
-    return complete(with_token(relevant, vocabulary), RELEVANT_LATENTS_SCHEMA)
+    return in_parts(features, rank, by="trace_id").collect()
 
 
 RECURRENCE_SCHEMA = Schema(
@@ -217,24 +206,6 @@ def leading_latents(recurrence: pl.DataFrame, scope: str, most: int) -> list[int
     )
 
 
-TRACE_TOP_TOKENS_SCHEMA = Schema(
-    "one of the `analysis.top_tokens` token types with the largest maximum activation of a relevant latent of a trace",
-    **keys("trace_id", "condition", "scope", "latent"),
-    rank=(pl.UInt32, "its rank among them, from 1"),
-    **keys("token_id", "token"),
-    max=(pl.Float32, "the latent's largest activation on it"),
-    tokens=(pl.UInt32, "tokens of this type that the latent is active on"),
-)
-
-
-def trace_top_tokens(
-    activations: pl.LazyFrame, relevant: pl.LazyFrame, vocabulary: pl.LazyFrame, *, most: int, include_sinks: bool
-) -> pl.DataFrame:
-    """Return, for each relevant latent of each trace, its `most` token types with the largest maximum activation."""
-    types = _top_types(activations, relevant, ("condition", "trace_id", "scope", "latent"), most, include_sinks)
-    return complete(with_token(types, vocabulary), TRACE_TOP_TOKENS_SCHEMA)
-
-
 TOP_TOKENS_SCHEMA = Schema(
     "one of the `analysis.top_tokens` token types with the largest maximum activation of a latent that is relevant in"
     " any trace",
@@ -256,11 +227,11 @@ def top_tokens(
     include_sinks: bool,
 ) -> pl.DataFrame:
     """Return, for each latent that is relevant in any trace, its `top_tokens` top token types over all traces."""
-    types = _top_types(activations, recurrence, ("condition", "scope", "latent"), top_tokens, include_sinks)
+    types = top_types(activations, recurrence, ("condition", "scope", "latent"), top_tokens, include_sinks)
     return complete(with_token(types, vocabulary), TOP_TOKENS_SCHEMA)
 
 
-def _top_types(
+def top_types(
     activations: pl.LazyFrame, chosen: pl.LazyFrame, within: Sequence[str], most: int, include_sinks: bool
 ) -> pl.LazyFrame:
     """Return the `most` token types with the largest maximum of each group of activations that is in `chosen`."""
@@ -287,55 +258,32 @@ def leading_tokens(top_tokens: pl.DataFrame, scope: str) -> pl.DataFrame:
     )
 
 
-_BINS: dict[str, Column] = {
+BINS: dict[str, Column] = {
     "bin": (pl.UInt16, "number of the bin, from 0"),
     "lower": (pl.Float64, "the activation it begins at"),
     "upper": (pl.Float64, "the activation it ends at, which belongs to the next one, if there is one"),
     "count": (pl.UInt64, "activations in it"),
 }
 
-TRACE_HISTOGRAMS_SCHEMA = Schema(
-    "one of `analysis.histogram_bins` equal bins from the smallest to the largest activation of a trace and scope",
-    **keys("trace_id", "condition", "scope"),
-    **_BINS,
-)
-
-
-def trace_histograms(activations: pl.LazyFrame, *, bins: int, include_sinks: bool) -> pl.DataFrame:
-    """Return the histogram of all activations of each trace and scope: `bins` equal bins from smallest to largest."""
-    within = ("trace_id", "condition", "scope")
-    values = in_scope(activations, include_sinks).select(*within, "activation").collect()
-    frames = [pl.DataFrame()]
-    for names, group in values.group_by(within, maintain_order=True):
-        counts, edges = np.histogram(group["activation"].to_numpy(), bins=bins)
-        histogram = pl.DataFrame({"bin": np.arange(bins), "lower": edges[:-1], "upper": edges[1:], "count": counts})
-        frames.append(histogram.with_columns(pl.lit(name).alias(key) for key, name in zip(within, names, strict=True)))
-    table = pl.concat(frames, how="diagonal")
-    return complete(table, TRACE_HISTOGRAMS_SCHEMA).sort("trace_id", "scope", "bin")
-
-
 HISTOGRAM_SCHEMA = Schema(
     "one of `analysis.histogram_bins` equal bins from 0 to a scope's largest activation under any condition",
     **keys("condition", "scope"),
-    **_BINS,
+    **BINS,
 )
 
 
 def histogram(activations: pl.LazyFrame, *, histogram_bins: int, include_sinks: bool) -> pl.DataFrame:
     """Return the histogram of all activations over all traces, per condition and scope.
 
-    All conditions of a scope share `histogram_bins` equal histogram_bins from 0 to its largest activation.
+    All conditions of a scope share `histogram_bins` equal bins from 0 to its largest activation.
     """
+    bins, within = histogram_bins, ("condition", "scope", "bin")
     values = in_scope(activations, include_sinks).select("condition", "scope", pl.col("activation").cast(pl.Float64))
     # Collected by itself, so that the values are read twice, and not held.
     largest = values.group_by("scope").agg(largest=pl.col("activation").max()).collect(engine="streaming").lazy()
     counts = (
         values.join(largest, on="scope")
-        .group_by(
-            "condition",
-            "scope",
-            bin=(pl.col("activation") / pl.col("largest") * histogram_bins).floor().clip(0, histogram_bins - 1),
-        )
+        .group_by("condition", "scope", bin=(pl.col("activation") / pl.col("largest") * bins).floor().clip(0, bins - 1))
         .agg(count=pl.len())
         .collect(engine="streaming")
         .cast({"bin": pl.UInt16})
@@ -345,16 +293,16 @@ def histogram(activations: pl.LazyFrame, *, histogram_bins: int, include_sinks: 
     every = (
         counts.select("condition", "scope")
         .unique()
-        .join(pl.LazyFrame({"bin": np.arange(histogram_bins, dtype=np.uint16)}), how="cross")
+        .join(pl.LazyFrame({"bin": np.arange(bins, dtype=np.uint16)}), how="cross")
     )
-    width = pl.col("largest") / histogram_bins
+    width = pl.col("largest") / bins
     table = (
         every.join(largest, on="scope")
-        .join(counts, on=["condition", "scope", "bin"], how="left")
+        .join(counts, on=within, how="left")
         .with_columns(
             lower=pl.col("bin") * width, upper=(pl.col("bin") + 1) * width, count=pl.col("count").fill_null(0)
         )
-        .sort("condition", "scope", "bin")
+        .sort(within)
     )
     return complete(table, HISTOGRAM_SCHEMA)
 
@@ -416,30 +364,3 @@ def layers(
     for frame in (recurring, peaks, flagged, largest):
         table = table.join(frame, on=within, how="left")
     return complete(table.with_columns(pl.col("sinks").fill_null(0)).sort(within), LAYERS_SCHEMA)
-
-
-def trace_tables(
-    activations: pl.LazyFrame,
-    features: pl.LazyFrame,
-    vocabulary: pl.LazyFrame,
-    *,
-    top_activations: int,
-    top_latents: int,
-    top_tokens: int,
-    histogram_bins: int,
-    include_sinks: bool,
-) -> dict[str, pl.DataFrame]:
-    """Return the original study's tables of each trace of a block, by name."""
-    activations, features = activations.collect().lazy(), features.collect().lazy()  # each is read several times
-    relevant = relevant_latents(features, vocabulary, top_latents=top_latents, include_sinks=include_sinks)
-    return {
-        "top_activations": trace_top_activations(
-            activations, vocabulary, most=top_activations, include_sinks=include_sinks
-        ),
-        "frequencies": trace_frequencies(features, include_sinks=include_sinks),
-        "histograms": trace_histograms(activations, bins=histogram_bins, include_sinks=include_sinks),
-        "relevant_latents": relevant,
-        "top_tokens": trace_top_tokens(
-            activations, relevant.lazy(), vocabulary, most=top_tokens, include_sinks=include_sinks
-        ),
-    }

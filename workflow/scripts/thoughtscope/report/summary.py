@@ -9,7 +9,7 @@ from ..config import parse_site
 from ..evidence.fit import gate_warnings
 from ..evidence.matches import written
 from ..evidence.recurrence import leading_latents, leading_tokens
-from .words import headline
+from .words import PLACES, headline
 from ..evidence.checks import BY_NAME, CHECKS
 
 LISTED = 5
@@ -63,7 +63,7 @@ def write(
     lines += [
         "",
         f"Checks, in this order: {', '.join(check.label for check in CHECKS)};",
-        "thresholds are under `analysis` in the config, each check's number and note in tables/{site}/verdict.parquet.",
+        "thresholds are under `analysis` in the config, each check's number and note in a site's verdict.parquet.",
         "",
         f"Look at: results/{experiment}/plots/ (pictures), results/{experiment}/tables/ (parquet),",
         f"results/{experiment}/traces/ (what the model wrote).",
@@ -89,15 +89,6 @@ def _gate(gate: pl.DataFrame, hookpoint: str) -> list[str]:
         for row in rows.iter_rows(named=True)
     ]
     return [f"On these traces, FVU {', '.join(fits)}"] if fits else []
-
-
-PLACES = {
-    "site": "at its site",
-    "residual_in": "entering the block",
-    "residual_out": "leaving it",
-    "below": "one block below",
-    "above": "one above",
-}
 
 
 def _leaders(table: pl.DataFrame, tokens: pl.DataFrame, conditions: Sequence[str], verdict: pl.DataFrame) -> list[str]:

@@ -1,11 +1,22 @@
 """Room 9, report: what is said of verdicts, in words."""
 
+from collections.abc import Mapping
 from itertools import pairwise
+from typing import Any
 
 import polars as pl
 
 from ..evidence.checks import BY_NAME, CHECKS
 from ..evidence.verdict import waterfall
+
+PLACES = {
+    "site": "at its site",
+    "residual_in": "entering the block",
+    "residual_out": "leaving it",
+    "below": "one block below",
+    "above": "one above",
+}
+"""The places where an SAE is tried."""
 
 
 def headline(table: pl.DataFrame) -> str:
@@ -28,6 +39,15 @@ def headline(table: pl.DataFrame) -> str:
     if not removed:
         return f"{text}, none is removed."
     return f"{text}, {candidates - last} removed, by the first they fail: {'; '.join(removed)}."
+
+
+def why(row: Mapping[str, Any]) -> str:
+    """Return what a latent is by the checks it fails, or else which leave it undecided; "" if it passes all.
+
+    row: its row of the verdict's table.
+    """
+    failed = ", ".join(check.fails for check in CHECKS if row[check.name] == "fail")
+    return failed or ", ".join(check.label for check in CHECKS if row[check.name] == "undecided")
 
 
 def counted(number: int, noun: str) -> str:
