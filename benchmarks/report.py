@@ -48,15 +48,19 @@ def files(results: Path, pattern: str) -> list[str]:
 def study_of(results: Path, traces: int, conditions: int, sites: int) -> tuple[Study, np.ndarray]:
     chance = np.random.default_rng(0)
     config = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+    given = {
+        "manifest": str(results / "model.json"), "problems": str(results / "problems.parquet"),
+        "traces": files(results, "traces/*/*.parquet"), "saes": files(results, "saes/trained/*/info.json"),
+        "tables": [path for path in files(results, "tables/trained/*/*.parquet") if Path(path).stem in REPORT_TABLES],
+        "pictures": [str(results / "plots" / f"{name}.png") for name in REPORT_PICTURES_ACROSS],
+        "site_pictures": [
+            path for path in files(results, "plots/trained/*/*.png") if Path(path).stem in REPORT_PICTURES
+        ],
+    } | {name: str(results / "tables" / f"{table}.parquet")
+         for name, table in (("matches", "matches"), ("gate", "site_gate"), ("layers", "layers"))}  # fmt: skip
     base = load(
-        experiment=results.name, conditions=config["conditions"], settings=defaults(config), config="",
-        neuronpedia=None, manifest=str(results / "model.json"), problems=str(results / "problems.parquet"),
-        **{name: str(results / "tables" / f"{table}.parquet")
-           for name, table in (("matches", "matches"), ("gate", "site_gate"), ("layers", "layers"))},
-        traces=files(results, "traces/*/*.parquet"), saes=files(results, "saes/trained/*/info.json"),
-        tables=[path for path in files(results, "tables/trained/*/*.parquet") if Path(path).stem in REPORT_TABLES],
-        pictures=[str(results / "plots" / f"{name}.png") for name in REPORT_PICTURES_ACROSS],
-        site_pictures=[path for path in files(results, "plots/trained/*/*.png") if Path(path).stem in REPORT_PICTURES],
+        given, experiment=results.name, conditions=config["conditions"], settings=defaults(config), config="",
+        neuronpedia=None,
     )  # fmt: skip
     labels = [base.conditions[0], *[f"control_{index}" for index in range(1, conditions)]]
     frequency = 1 / np.arange(1, LATENTS + 1) ** 0.8

@@ -25,7 +25,7 @@ from transformers import (
 
 from thoughtscope import models, vocabulary
 from thoughtscope.report import directions
-from thoughtscope.report.directions import EFFECTS_SCHEMA, NEIGHBOURS_SCHEMA
+from thoughtscope.report.directions import LOGIT_EFFECTS_SCHEMA, NEIGHBOURS_SCHEMA
 
 SMALL = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "head_dim": 8,
          "num_attention_heads": 2, "num_key_value_heads": 2, "pad_token_id": 0, "initializer_range": 0.5}  # fmt: skip
@@ -137,7 +137,7 @@ def with_names(manifest: dict[str, Any]) -> dict[str, Any]:
 def stored(folder: Path, matrix: Tensor) -> directions.Matrix:
     """A matrix as it is read from a file that holds it among others."""
     save_file({"first": torch.zeros(3), "matrix": matrix, "others": torch.ones(2, 2)}, folder / "stored.safetensors")
-    return directions.matrices(folder / "stored.safetensors")["matrix"]()
+    return directions.matrices(folder / "stored.safetensors")["matrix"]
 
 
 def check_unembedding(manifest: dict[str, Any]) -> None:
@@ -232,7 +232,7 @@ def test_logit_effects_are_the_heads(manifest, model, tokenizer, monkeypatch, tm
     ours = directions.logit_effects(stored(tmp_path, decoder), latents, unembedding, table)
     head = model.get_output_embeddings().double()
     assert len(ours) == 2 * 10 * len(latents)
-    check_table(ours, EFFECTS_SCHEMA, plain_effects(decoder.double(), latents, head, table, 10))
+    check_table(ours, LOGIT_EFFECTS_SCHEMA, plain_effects(decoder.double(), latents, head, table, 10))
 
 
 @pytest.mark.parametrize("most", [1, 7, 40, 1000])
@@ -242,7 +242,8 @@ def test_of_equal_effects_the_smaller_token_is_first(most):
     decoder[2] = 0
     table = words(40)
     ours = directions.logit_effects(decoder.numpy(), range(5), unembedding.numpy(), table, most=most)
-    check_table(ours, EFFECTS_SCHEMA, plain_effects(decoder, range(5), lambda row: unembedding @ row, table, most))
+    expected = plain_effects(decoder, range(5), lambda row: unembedding @ row, table, most)
+    check_table(ours, LOGIT_EFFECTS_SCHEMA, expected)
     assert ours.filter(latent=2)["token_id"].to_list() == 2 * list(range(min(most, 40)))
 
 
@@ -251,7 +252,7 @@ def test_padding_beyond_the_vocabulary_is_left_out():
     unembedding[20:22], unembedding[22:] = 100 * decoder[0], -100 * decoder[0]  # would be first and last
     ours = directions.logit_effects(decoder.numpy(), [0, 1], unembedding.numpy(), table, most=30)
     assert ours.group_by("latent", "side").len()["len"].to_list() == [20] * 4
-    check_table(ours, EFFECTS_SCHEMA, plain_effects(decoder, [0, 1], lambda row: unembedding @ row, table, 30))
+    check_table(ours, LOGIT_EFFECTS_SCHEMA, plain_effects(decoder, [0, 1], lambda row: unembedding @ row, table, 30))
 
 
 def test_a_tokenizer_may_have_more_tokens_than_the_model():
@@ -263,7 +264,7 @@ def test_a_tokenizer_may_have_more_tokens_than_the_model():
 def test_no_latents_have_no_rows():
     effects = directions.logit_effects(integers(3, 4).numpy(), [], integers(20, 4).numpy(), words(20))
     neighbours = directions.decoder_neighbours(integers(3, 4).numpy(), [])
-    check_table(effects, EFFECTS_SCHEMA, [])
+    check_table(effects, LOGIT_EFFECTS_SCHEMA, [])
     check_table(neighbours, NEIGHBOURS_SCHEMA, [])
 
 

@@ -24,8 +24,9 @@ from thoughtscope.config import REPORT_PICTURES, REPORT_PICTURES_ACROSS, REPORT_
 from thoughtscope.evidence import verdict
 from thoughtscope.evidence.checks import BY_NAME, CHECKS, VERDICTS, fits
 from thoughtscope.evidence.verdict import SCHEMA
-from thoughtscope.report import findings, provenance, reader, words
+from thoughtscope.report import findings, provenance, reader
 from thoughtscope.report import page as report
+from thoughtscope.report import words as in_words
 from thoughtscope.report.findings import share_interval
 from thoughtscope.report.study import load
 
@@ -196,7 +197,7 @@ def test_filters_hide_rows(page, study):
     search = form.get_by_label("Search")
     tokens = dict(table(study, "lexicality").select("latent", "top_tokens").iter_rows())
     named = {
-        row["latent"]: f"{row['latent']} {row['verdict']} {words.why(row)} {tokens.get(row['latent']) or ''}".lower()
+        row["latent"]: f"{row['latent']} {row['verdict']} {in_words.why(row)} {tokens.get(row['latent']) or ''}".lower()
         for row in verdict.iter_rows(named=True)
     }
     # A q value is in every row, and the names of checks are behind its marks: neither is what one looks for.
@@ -664,8 +665,8 @@ def loaded(study: Study, conditions=CONDITIONS):
     """The finished study as the report has it."""
     shown = re.search(r"<summary>All settings.*?<pre[^>]*>(.*?)</pre>", page_of(study), re.DOTALL).group(1)
     return load(
-        experiment="tiny", conditions=conditions, settings=json.loads(html.unescape(shown)), config="",
-        neuronpedia=None, **inputs(study, conditions),
+        inputs(study, conditions), experiment="tiny", conditions=conditions, settings=json.loads(html.unescape(shown)),
+        config="", neuronpedia=None,
     )  # fmt: skip
 
 
@@ -843,7 +844,7 @@ def test_the_rows_of_a_site_are_its_own(filled, filled_page):
             name: table.filter(latent=row["latent"]) for name, table in site.tables.items() if "latent" in table.columns
         }
         assert shown[0] == str(row["latent"])
-        assert shown[1] == f"{row['verdict']} {words.why(row)}".strip()
+        assert shown[1] == f"{row['verdict']} {in_words.why(row)}".strip()
         low, high = share_interval(row)
         assert shown[2] == f"{row['traces']}/{row['of']} , 95% interval {low:.0%} to {high:.0%} of traces"
         edges = line.locator(".interval i").evaluate(
@@ -917,7 +918,9 @@ def test_dashboards_have_the_numbers_of_their_tables(filled, filled_page):
         rows_of = {name: list(table.iter_rows(named=True)) for name, table in of.items()}
         low, high = share_interval(row)
         head = page.locator("#dashboard > p").first.inner_text()
-        assert head.startswith(f"{row['verdict']}{f' ({words.why(row)})' if words.why(row) else ''}. Among the top 8")
+        assert head.startswith(
+            f"{row['verdict']}{f' ({in_words.why(row)})' if in_words.why(row) else ''}. Among the top 8"
+        )
         assert f"in {row['traces']} of 4 traces under “reason” (95% interval {low:.0%} to {high:.0%} of" in head
         for shown, test in zip(cells(page, "Thinking patterns"), rows_of["pattern_tests"], strict=True):
             assert shown[0] == test["pattern"]
@@ -986,7 +989,7 @@ def test_a_new_check_is_all_over_the_page(browser, filled, monkeypatch, tmp_path
     """What the page knows of checks is from CHECKS alone."""
     new = replace(CHECKS[0], name="not_by_chance", asks="it is there again in another run", fails="there only once",
                   number="share of runs, at least {min_link}")  # fmt: skip
-    for module in (verdict, findings, words, report):
+    for module in (verdict, findings, in_words, report):
         monkeypatch.setattr(module, "CHECKS", (*CHECKS, new))
     monkeypatch.setitem(BY_NAME, new.name, new)
     results = pl.lit("undecided").alias(new.name), pl.lit(0.25).alias(f"{new.name}_number"), pl.lit("one run").alias(

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import yaml
 
-sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
+SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
+sys.path.insert(0, str(SCRIPTS))
 
 from thoughtscope import paths
+from thoughtscope.code import digest, digest_of_script
 from thoughtscope.config import (
     MODEL_FILES,
     REPORT_PICTURES,
@@ -99,25 +101,30 @@ def untracked(value):
     return given
 
 
-def settings(function, *keys, **sections):
-    """Return params: what the script calls of the library, and config values under the names they have there.
+def settings(of, *keys, **sections):
+    """Return params: what the job calls, and config values under the names they have there.
 
-    `keys` are of the config's top level, `sections` say a section's, as in analysis="alpha min_link". A mapping becomes
-    JSON with its keys in order, so that it compares as what it says. `names` names them all: Snakemake compares the
-    values of params without their names, so two that swap values would go unseen.
+    `of` is a function of the library, or the job's own script. `keys` are of the config's top level, `sections` say a
+    section's, as in analysis="alpha min_link".
     """
     values = {key: config[key] for key in keys}
     for section, names in sections.items():
         values |= {name: config[section][name] for name in names.split()}
-    return as_params(function=function, **values)
+    return as_params(of, **values)
 
 
-def as_params(**values):
-    """Return values as params, with `names` (see `settings`)."""
-    texts = {name: json.dumps(value, sort_keys=True) for name, value in values.items() if isinstance(value, dict)}
-    values |= texts
+def as_params(of, **values):
+    """Return values as params, with `function`, unless `of` is a script, `names` and `code`.
+
+    A mapping becomes JSON with its keys in order, so that it compares as what it says. Snakemake compares the values of
+    params without their names, so two that swap values would go unseen but for `names`. `code` is a digest of what the
+    result depends on of the library.
+    """
+    own = of.endswith(".py")
+    values |= {name: json.dumps(value, sort_keys=True) for name, value in values.items() if isinstance(value, dict)}
     values["names"] = " ".join(f"{name}={value!r}" for name, value in values.items())
-    return {name: _param(value) for name, value in values.items()}
+    values["code"] = digest_of_script(SCRIPTS / of) if own else digest(of)
+    return {name: _param(value) for name, value in values.items()} | ({} if own else {"function": of})
 
 
 def _param(value):

@@ -21,7 +21,7 @@ rule model:
     conda:
         "../../envs/gpu.yaml"
     params:
-        **as_params(function="models.prepare", **source_settings("model", config["model"])),
+        **as_params("model.py", **source_settings("model", config["model"])),
         # Checked as soon as the manifest is known; other layers don't make another model.
         hookpoint=untracked(config["sae"]["hookpoint"]),
         layers=untracked(config["layers"]),

@@ -18,7 +18,7 @@ rule problems:
     conda:
         "../../envs/gpu.yaml"
     params:
-        **as_params(function="problems.load", **source_settings("problems", config["problems"])),
+        **as_params("problems.py", **source_settings("problems", config["problems"])),
         key="problems",
         fetch_ahead=untracked(fetch_ahead(config)),
     script:

@@ -29,6 +29,6 @@ rule read:
         runtime=60,
         mem_mb=gigabytes(8),
     params:
-        **settings("readings.block.read", model="dtype"),
+        **settings("read.py", model="dtype"),
     script:
         "../scripts/read.py"

@@ -59,7 +59,7 @@ rule summary:
     conda:
         "../../envs/analysis.yaml"
     params:
-        **settings("report.summary.write", "conditions", analysis="top_latents min_traces max_fvu include_sinks"),
+        **settings("summary.py", "conditions", analysis="top_latents min_traces max_fvu include_sinks"),
     script:
         "../scripts/summary.py"
 
@@ -92,7 +92,7 @@ rule report:
     conda:
         "../../envs/analysis.yaml"
     params:
-        **settings("report.page.render", "conditions"),
+        **settings("report.py", "conditions"),
         max_megabytes=config["report"]["max_megabytes"] or (60 if config["inferences"] > 100 else 10),
         neuronpedia=_param(config["report"]["neuronpedia"]),
         # As it was run: what only says how the work is done, not what comes out, reruns nothing.

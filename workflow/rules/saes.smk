@@ -39,7 +39,7 @@ if config["sae"]["source"] == "train":
         conda:
             "../../envs/gpu.yaml"
         params:
-            **as_params(function="problems.load", **source_settings("sae.text", config["sae"]["text"])),
+            **as_params("problems.py", **source_settings("sae.text", config["sae"]["text"])),
             key="sae.text",
             fetch_ahead=untracked(fetch_ahead(config)),
         script:
@@ -63,9 +63,7 @@ if config["sae"]["source"] == "train":
             runtime=240,
             mem_mb=gigabytes(16),
         params:
-            **as_params(
-                function="saes.train.train", dtype=config["model"]["dtype"], **source_settings("sae", config["sae"])
-            ),
+            **as_params("train_sae.py", dtype=config["model"]["dtype"], **source_settings("sae", config["sae"])),
             requested=untracked(REQUESTED),
         script:
             "../scripts/train_sae.py"
@@ -101,7 +99,7 @@ else:
         conda:
             "../../envs/gpu.yaml"
         params:
-            **as_params(function="saes.formats.fetch", **source_settings("sae", config["sae"])),
+            **as_params("fetch_sae.py", **source_settings("sae", config["sae"])),
             fetch_ahead=untracked(fetch_ahead(config)),
         script:
             "../scripts/fetch_sae.py"

@@ -23,7 +23,7 @@ rule generate:
         mem_mb=gigabytes(8),
     params:
         **as_params(
-            function="traces.generate.generate",
+            "generate.py",
             dtype=config["model"]["dtype"],
             think_open=(config["model"]["think"] or {}).get("open"),
             think_close=(config["model"]["think"] or {}).get("close"),

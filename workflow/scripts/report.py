@@ -12,14 +12,13 @@ with job(snakemake.log[0], snakemake.rule) as log:
     from thoughtscope.report import page as report, provenance, reader, study as room
 
     given, params, experiment = snakemake.input, snakemake.params, snakemake.wildcards.experiment
-    loaded = ["manifest", "problems", "traces", "matches", "gate", "layers", "saes", "tables", "pictures"]
     study = room.load(
+        dict(given.items()),
         experiment=experiment,
         conditions=params.conditions,
         settings=json.loads(params.settings),
         config=params.config,
         neuronpedia=params.neuronpedia,
-        **{name: given.get(name) for name in [*loaded, "site_pictures"]},
     )
     tokens = reader.Tokens.of(pl.read_parquet(given.vocabulary))
     known = paths.levels(paths.SAE_INFO, given.saes) | paths.levels(paths.ACTIVATIONS, given.activations)

@@ -16,7 +16,7 @@ with job(snakemake.log[0], snakemake.rule):
     text = summary.write(
         experiment=snakemake.wildcards.experiment,
         manifest=files.read_json(source.manifest),
-        traces=pl.concat([pl.read_parquet(path) for path in source.traces]),
+        traces=pl.read_parquet(source.traces, columns=["condition", "generated_ids", "finish_reason", "correct"]),
         saes={name: files.read_json(path) for name, path in paths.by("hookpoint", paths.SAE_INFO, source.saes).items()},
         gate=pl.read_parquet(source.gate),
         layers=pl.read_parquet(source.layers),

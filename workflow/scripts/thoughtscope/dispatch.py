@@ -34,15 +34,16 @@ def call(
 ) -> Any:
     """Call the function that `params` name with a job's inputs and settings, and with its site if it asks for it.
 
-    Parquet is given as what `read` makes of it, JSON as what it says, any other file as its path. Several sites' files
-    of a table are one frame with a column `site`.
+    Parquet is given as what `read` makes of it, JSON as what it says, any other file as its path. Where a job has no
+    site of its own, sites' files of a table are one frame with a column `site`.
     """
     make = function(params["function"])
     site = {"site": wildcards["site"]} if "site" in inspect.signature(make).parameters else {}
-    return make(**{name: _given(paths, read) for name, paths in inputs.items()}, **site, **settings(params))
+    across = "site" not in wildcards
+    return make(**{name: _given(paths, read, across) for name, paths in inputs.items()}, **site, **settings(params))
 
 
-def _given(paths: str | Sequence[str], read: Callable[..., Any]) -> Any:
+def _given(paths: str | Sequence[str], read: Callable[..., Any], across: bool) -> Any:
     listed = [paths] if isinstance(paths, str) else list(paths)
     if listed[0].endswith(".json"):
         return files.read_json(listed[0])
@@ -50,7 +51,9 @@ def _given(paths: str | Sequence[str], read: Callable[..., Any]) -> Any:
         return Path(listed[0])
     by_site: dict[str | None, list[str]] = {}
     for path in listed:
-        by_site.setdefault(site_of(path), []).append(path)
-    if len(by_site) == 1:
-        return read(listed)
-    return pl.concat(read(of_site).with_columns(site=pl.lit(site)) for site, of_site in by_site.items())
+        by_site.setdefault(site_of(path) if across else None, []).append(path)
+    # A table with sites of its own keeps them: those an SAE was tried at.
+    frames = {site: read(of_site) for site, of_site in by_site.items()}
+    if None in frames or "site" in next(iter(frames.values())).lazy().collect_schema():
+        return pl.concat(frames.values())
+    return pl.concat(frame.with_columns(site=pl.lit(site)) for site, frame in frames.items())

@@ -39,7 +39,7 @@ def trace_top_activations(
     return complete(with_token(ranked, vocabulary), TOP_ACTIVATIONS_SCHEMA)
 
 
-TRACE_FREQUENCIES_SCHEMA = Schema(
+FREQUENCIES_SCHEMA = Schema(
     "a latent active in a trace and scope, the most frequent first",
     **keys("trace_id", "condition", "scope", "latent"),
     tokens=(pl.UInt32, "tokens it is active on"),
@@ -56,10 +56,10 @@ def trace_frequencies(features: pl.LazyFrame, include_sinks: bool) -> pl.DataFra
         .group_by(*within, "latent")
         .agg(pl.col("tokens").sum(), pl.col("sum").sum(), pl.col("max").max())
     )
-    return complete(by_falling(table, "tokens", within=within), TRACE_FREQUENCIES_SCHEMA)
+    return complete(by_falling(table, "tokens", within=within), FREQUENCIES_SCHEMA)
 
 
-TRACE_HISTOGRAMS_SCHEMA = Schema(
+HISTOGRAMS_SCHEMA = Schema(
     "one of `analysis.histogram_bins` equal bins from the smallest to the largest activation of a trace and scope",
     **keys("trace_id", "condition", "scope"),
     **BINS,
@@ -70,16 +70,16 @@ def trace_histograms(activations: pl.LazyFrame, bins: int, include_sinks: bool) 
     """Return the histogram of all activations of each trace and scope: `bins` equal bins from smallest to largest."""
     within = ("trace_id", "condition", "scope")
     values = in_scope(activations, include_sinks).select(*within, "activation").collect()
-    tables = [pl.DataFrame(schema=TRACE_HISTOGRAMS_SCHEMA)]
+    tables = [pl.DataFrame(schema=HISTOGRAMS_SCHEMA)]
     for names, group in values.group_by(within, maintain_order=True):
         counts, edges = np.histogram(group["activation"].to_numpy(), bins=bins)
         table = pl.DataFrame({"bin": np.arange(bins), "lower": edges[:-1], "upper": edges[1:], "count": counts})
         table = table.with_columns(pl.lit(name).alias(key) for key, name in zip(within, names, strict=True))
-        tables.append(complete(table, TRACE_HISTOGRAMS_SCHEMA))
+        tables.append(complete(table, HISTOGRAMS_SCHEMA))
     return pl.concat(tables).sort("trace_id", "scope", "bin")
 
 
-TRACE_TOP_TOKENS_SCHEMA = Schema(
+TOP_TOKENS_SCHEMA = Schema(
     "one of the `analysis.top_tokens` token types with the largest maximum activation of a relevant latent of a trace",
     **keys("trace_id", "condition", "scope", "latent"),
     rank=(pl.UInt32, "its rank among them, from 1"),
@@ -94,4 +94,4 @@ def trace_top_tokens(
 ) -> pl.DataFrame:
     """Return, for each relevant latent of each trace, its `most` token types with the largest maximum activation."""
     types = top_types(activations, relevant, ("condition", "trace_id", "scope", "latent"), most, include_sinks)
-    return complete(with_token(types, vocabulary), TRACE_TOP_TOKENS_SCHEMA)
+    return complete(with_token(types, vocabulary), TOP_TOKENS_SCHEMA)

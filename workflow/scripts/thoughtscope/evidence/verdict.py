@@ -21,7 +21,7 @@ SCHEMA = Schema(
         for check in CHECKS
         for part, column in (
             ("", (pl.Enum(RESULTS), check.asks)),
-            ("_number", (pl.Float64, check.number)),
+            ("_number", (pl.Float64, check.number.replace("{", "`analysis.").replace("}", "`"))),
             ("_note", (pl.String, "why")),
         )
     },

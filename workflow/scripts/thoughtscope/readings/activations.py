@@ -12,23 +12,18 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from ..config import SEGMENTS
+from ..frames import Schema, keys
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ..saes.coder import Codes
 
-SCHEMA = {
-    "trace_id": pl.UInt32,
-    "condition": pl.String,
-    "position": pl.UInt32,
-    "token_id": pl.UInt32,
-    "segment": pl.Enum(SEGMENTS),
-    "sink": pl.Boolean,
-    "latent": pl.UInt32,
-    "activation": pl.Float32,
-}
-"""Columns of an activations file: one row per token and active latent, by trace, position, falling activation."""
+SCHEMA = Schema(
+    "a token and latent active on it, by trace, position, falling activation",
+    **keys("trace_id", "condition", "position", "token_id", "segment", "sink", "latent"),
+    activation=(pl.Float32, "its activation, what the model computed having read that token; not 0"),
+)
 
 
 def tabulate(trace: Mapping[str, Any], sinks: Tensor, codes: Codes) -> pl.DataFrame:

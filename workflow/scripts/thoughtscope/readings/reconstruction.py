@@ -12,25 +12,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..config import is_block, layer_of
+from ..frames import Schema, keys
 from ..saes.coder import Codes, SparseCoder
 
-SCHEMA: dict[str, Any] = {
-    "trace_id": pl.UInt32,
-    "condition": pl.String,
-    "site": pl.String,
-    "tokens": pl.UInt32,
-    "sinks": pl.UInt32,
-    "sum": pl.List(pl.Float64),
-    "squares": pl.Float64,
-    "residual_squares": pl.Float64,
-    "cosines": pl.Float64,
-    "norms": pl.List(pl.Float32),
-    "active": pl.UInt64,
-    "latents": pl.List(pl.UInt32),
-}
-"""Columns of a reconstruction file, over a trace's generated tokens x without the `sinks`, at one site.
-
-Number of tokens; Σx; Σ‖x‖²; Σ‖x - x̂‖²; Σcos(x, x̂); ‖x‖ of each; active latents, and which they are."""
+SCHEMA = Schema(
+    "a trace and a site the SAE is tried at; counted are generated tokens x without sinks",
+    **keys("trace_id", "condition", "site"),
+    tokens=(pl.UInt32, "tokens counted"),
+    sinks=(pl.UInt32, "sink tokens left out"),
+    sum=(pl.List(pl.Float64), "Σx"),
+    squares=(pl.Float64, "Σ‖x‖²"),
+    residual_squares=(pl.Float64, "Σ‖x - x̂‖²"),
+    cosines=(pl.Float64, "Σcos(x, x̂)"),
+    norms=(pl.List(pl.Float32), "‖x‖ of each"),
+    active=(pl.UInt64, "active latents, over all tokens"),
+    latents=(pl.List(pl.UInt32), "which they are"),
+)
 
 
 def compared_sites(hookpoint: str, manifest: Mapping[str, Any]) -> list[str]:

@@ -4,7 +4,7 @@ Matrices are read from safetensors by rows, without torch: its import takes long
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ OUTPUT_NORMS = (
 """What Gemma 2 and 3 and OLMo 2, and GLM-4, call the norms between the two sublayers and the residual stream. Where
 there is no second one of a pair, `post_attention_layernorm` is the norm before the MLP."""
 
-EFFECTS_SCHEMA = Schema(
+LOGIT_EFFECTS_SCHEMA = Schema(
     "a leading latent, side and rank; none where what is read at the site isn't added to the residual stream as it is",
     **keys("latent"),
     side=(pl.Enum(["top", "bottom"]), "the largest or the smallest entries"),
@@ -70,8 +70,8 @@ def tables(
 ) -> dict[str, pl.DataFrame]:
     """Return logit effects and decoder neighbours of the `latents` leading latents, from the SAE's file."""
     leaders = leading(verdict.collect(), latents)["latent"].to_list()
-    decoder = matrices(sae_weights)["W_dec"]()
-    effects = pl.DataFrame(schema=EFFECTS_SCHEMA)
+    decoder = matrices(sae_weights)["W_dec"]
+    effects = pl.DataFrame(schema=LOGIT_EFFECTS_SCHEMA)
     if writes_to_residual(site, manifest):
         effects = logit_effects(decoder, leaders, unembedding(manifest), vocabulary.collect())
     return {"logit_effects": effects, "neighbours": decoder_neighbours(decoder, leaders)}
@@ -113,19 +113,19 @@ class Matrix:
         return (part.astype(np.uint32) << 16).view(np.float32) if self.bfloat16 else part.astype(np.float32, copy=False)
 
 
-def matrices(path: str | Path) -> dict[str, Callable[[], Matrix]]:
-    """Return what opens each matrix of a safetensors file, by name."""
+def matrices(path: str | Path) -> dict[str, Matrix]:
+    """Return the matrices of a safetensors file by name; nothing of them is read yet."""
     with open(path, "rb") as file:
         start = 8 + int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(start - 8))
     types = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
-
-    def opens(dtype: str, shape: list[int], data_offsets: list[int]) -> Callable[[], Matrix]:
-        return lambda: Matrix(
-            np.memmap(path, types[dtype], "r", start + data_offsets[0], tuple(shape)), dtype == "BF16"
-        )
-
-    return {name: opens(**about) for name, about in header.items() if name != "__metadata__"}
+    found = {}
+    for name, about in header.items():
+        kind, shape = about.get("dtype"), about.get("shape", ())
+        if kind in types and len(shape) == 2:
+            offset = start + about["data_offsets"][0]
+            found[name] = Matrix(np.memmap(path, types[kind], "r", offset, tuple(shape)), kind == "BF16")
+    return found
 
 
 def unembedding(manifest: Mapping[str, Any]) -> Matrix:
@@ -133,14 +133,14 @@ def unembedding(manifest: Mapping[str, Any]) -> Matrix:
 
     It has one of the names that the manifest's `unembedding` lists. Raises KeyError if the files have none of these.
     """
-    opens: dict[str, Callable[[], Matrix]] = {}
+    weights: dict[str, Matrix] = {}
     for path in sorted(Path(manifest["folder"]).glob("*.safetensors")):
-        opens |= matrices(path)
+        weights |= matrices(path)
     for name in manifest["unembedding"]:
-        if name in opens:
-            return opens[name]()
+        if name in weights:
+            return weights[name]
     wanted = " or ".join(manifest["unembedding"])
-    raise KeyError(f"{manifest['folder']} has no weight named {wanted}: {json.dumps(sorted(opens)[:5])} …")
+    raise KeyError(f"{manifest['folder']} has no weight named {wanted}: {json.dumps(sorted(weights)[:5])} …")
 
 
 def logit_effects(
@@ -151,7 +151,7 @@ def logit_effects(
     *,
     most: int = MOST,
 ) -> pl.DataFrame:
-    """Return the `most` largest and smallest entries of W_U · W_dec[latent] for each latent, in EFFECTS_SCHEMA.
+    """Return the `most` largest and smallest entries of W_U · W_dec[latent] for each latent, in LOGIT_EFFECTS_SCHEMA.
 
     decoder: (num_latents, width); unembedding: (tokens, width). That is the direct effect (Elhage et al. 2021), without
     the gain and the scale of the final norm. Rows of W_U beyond the vocabulary are padding, and left out.
@@ -165,7 +165,7 @@ def logit_effects(
                 rows += [
                     (latent, side, rank, token, names[token], effect[token]) for rank, token in enumerate(order, 1)
                 ]
-    return pl.DataFrame(rows, schema=EFFECTS_SCHEMA, orient="row")
+    return pl.DataFrame(rows, schema=LOGIT_EFFECTS_SCHEMA, orient="row")
 
 
 def decoder_neighbours(decoder: Matrix | Floats, latents: Sequence[int], *, most: int = MOST) -> pl.DataFrame:

@@ -20,7 +20,7 @@ from markupsafe import Markup, escape
 from ..config import REPORT_PICTURES, REPORT_PICTURES_ACROSS, layer_of, parse_site
 from .findings import answer, by_heading, share_interval, warnings
 from .provenance import rule_graph
-from .reader import LEVELS, Tokens, brief, pack
+from .reader import LEVELS, Token, Tokens, brief, pack
 from ..statistics import MIN_CLASS, MIN_TOKENS
 from .study import Site, Study
 from .words import counted, headline, why
@@ -65,7 +65,7 @@ def layer_rows(study: Study) -> list[dict[str, Any]]:
 
 
 def site_rows(study: Study, site: Site) -> list[dict[str, Any]]:
-    """Return a row a leading latent, as the page's table of a site has it."""
+    """Return a row a leading latent, as the page's table of a site has it: its row in the verdict, and more."""
     tables, rows = site.tables, []
     scores, words = _by_latent(tables["reason_scores"]), _by_latent(tables["lexicality"])
     controls, tests, ends = (_by_latent(tables[name]) for name in ("controls", "pattern_tests", "outcomes"))
@@ -77,32 +77,18 @@ def site_rows(study: Study, site: Site) -> list[dict[str, Any]]:
         best = min(linked, key=lambda test: (test["q"], test["p"], -test["difference"]), default=None)
         outcome = [end for end in ends.get(latent, []) if end["outcome"] == "correct" and end["auroc"] is not None]
         compared = {control["control"]: control for control in controls.get(latent, [])}
-        rows.append(
-            {
-                "latent": latent,
-                "verdict": row["verdict"],
-                "why": why(row),
-                "traces": row["traces"],
-                "of": row["of"],
-                "low": low,
-                "high": high,
-                "controls": [compared[control] for control in study.conditions[1:]],
-                "reason": next((score for score in scores.get(latent, []) if score["score"] is not None), None),
-                "pattern": best,
-                "pattern_counts": best is not None and best["q"] < alpha,
-                "words": next((share for share in words.get(latent, []) if share["top_3"] is not None), None),
-                "outcome": min(outcome, key=lambda end: end["p"], default=None),
-                "checks": [
-                    {
-                        "name": check.name,
-                        "label": check.label,
-                        "result": row[check.name],
-                        "note": row[f"{check.name}_note"],
-                    }
-                    for check in CHECKS
-                ],
-            }
-        )
+        more: dict[str, Any] = {
+            "why": why(row),
+            "low": low,
+            "high": high,
+            "controls": [compared[control] for control in study.conditions[1:]],
+            "reason": next((score for score in scores.get(latent, []) if score["score"] is not None), None),
+            "pattern": best,
+            "pattern_counts": best is not None and best["q"] < alpha,
+            "words": next((share for share in words.get(latent, []) if share["top_3"] is not None), None),
+            "outcome": min(outcome, key=lambda end: end["p"], default=None),
+        }
+        rows.append(row | more)
     return rows
 
 
@@ -111,10 +97,10 @@ def absent(site: Site) -> dict[str, str]:
     scores, outcomes = (
         site.tables[name].filter(pl.col("latent").is_in(site.latents)) for name in ("reason_scores", "outcomes")
     )
-    columns = {"ReasonScore": (scores, "score"), "tells correct": (outcomes.filter(outcome="correct"), "auroc")}
+    tables = {"ReasonScore": (scores, "score"), "tells correct": (outcomes.filter(outcome="correct"), "auroc")}
     return {
         column: "; ".join(sorted(set(table["note"].drop_nulls())))
-        for column, (table, value) in columns.items()
+        for column, (table, value) in tables.items()
         if table[value].null_count() == len(table)
     }
 
@@ -122,8 +108,8 @@ def absent(site: Site) -> dict[str, str]:
 def without_columns(absent: Mapping[str, Mapping[str, str]]) -> list[str]:
     """Say which columns are left out, and why, in a sentence for each reason; `absent` by site, see there."""
     sites: dict[tuple[str, str], list[str]] = {}
-    for site, columns in absent.items():
-        for reason in columns.items():
+    for site, reasons in absent.items():
+        for reason in reasons.items():
             sites.setdefault(reason, []).append(site)
     return [
         f"No latent{'' if len(names) == len(absent) else ' at ' + ', '.join(names)} has a number for “{column}”"
@@ -293,7 +279,8 @@ def render(
     template = environment.get_template("page.html.j2")
 
     def page(held: Mapping[tuple[str, int], str]) -> str:
-        named = {"tokens": pack(tokens.columns)} | {f"site-{index}": board for index, board in enumerate(boards)}
+        named = {"tokens": pack(columns([token._asdict() for token in tokens.rows], *Token._fields))}
+        named |= {f"site-{index}": board for index, board in enumerate(boards)}
         named |= {f"trace-{study.conditions.index(condition)}-{number}": parcel
                   for (condition, number), parcel in held.items()}  # fmt: skip
         data = json.dumps(core, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")

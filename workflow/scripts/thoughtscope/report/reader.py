@@ -73,11 +73,6 @@ class Tokens:
             self.rows.append(Token(token, running(text, token)))
         return self._place[token_id]
 
-    @property
-    def columns(self) -> dict[str, list[str]]:
-        """The rows as the page's script takes them."""
-        return {"label": [row.label for row in self.rows], "text": [row.text for row in self.rows]}
-
     def numbers(self, token_ids: Sequence[int]) -> list[int]:
         """Return where the tokens' rows are."""
         return [self.number(token_id) for token_id in token_ids]

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -22,7 +21,7 @@ class Site:
     name: str
     info: Mapping[str, Any]
     tables: Mapping[str, pl.DataFrame]
-    pictures: Mapping[str, Path]
+    pictures: Mapping[str, str]
 
     @cached_property
     def latents(self) -> list[int]:
@@ -51,7 +50,7 @@ class Study:
     gate: pl.DataFrame
     layers: pl.DataFrame
     sites: Sequence[Site]
-    pictures: Mapping[str, Path]
+    pictures: Mapping[str, str]
     neuronpedia: str | None
 
     @property
@@ -76,60 +75,49 @@ class Study:
 
 
 def load(
+    given: Mapping[str, Any],
     *,
     experiment: str,
     conditions: Sequence[str],
     settings: Mapping[str, Any],
     config: str,
     neuronpedia: str | None,
-    manifest: str,
-    problems: str,
-    traces: Sequence[str],
-    matches: str,
-    gate: str,
-    layers: str,
-    saes: Sequence[str],
-    tables: Sequence[str],
-    pictures: Sequence[str],
-    site_pictures: Sequence[str],
 ) -> Study:
-    """Read what the page is made from, from the files of a run; what each is of is said by its path.
+    """Read what the page is made from, from the files that rule report names; what each is of, its path says.
 
-    traces: by condition and block. saes: info.json of each hookpoint. tables and site_pictures: those the page shows,
-    site after site in the order of the page; pictures: those across sites.
+    given: `manifest`, `problems`, `traces` (by condition and block), `matches`, `gate`, `layers`, `saes` (the info.json
+    of each), `pictures` (across sites), and `tables` and `site_pictures`, site after site in the order of the page.
     """
-    written_traces = pl.concat([pl.read_parquet(path) for path in traces])
-    infos = paths.by("hookpoint", paths.SAE_INFO, saes)
-    pictures_of = _by_site(paths.SITE_PICTURE, "picture", site_pictures)
+    traces = pl.concat([pl.read_parquet(path) for path in given["traces"]])
+    infos = paths.by("hookpoint", paths.SAE_INFO, given["saes"])
+    pictures = _by_site(paths.SITE_PICTURE, "picture", given["site_pictures"])
     return Study(
         experiment=experiment,
         conditions=conditions,
         settings=settings,
         config=config,
-        manifest=files.read_json(manifest),
-        problems=problem_set(problems, written_traces["trace_id"].n_unique()),
-        traces=written_traces,
-        matches=pl.read_parquet(matches),
-        gate=pl.read_parquet(gate),
-        layers=pl.read_parquet(layers),
+        manifest=files.read_json(given["manifest"]),
+        problems=problem_set(given["problems"], traces["trace_id"].n_unique()),
+        traces=traces,
         sites=[
             Site(
                 name=site,
                 info=files.read_json(infos[parse_site(site)[0]]),
-                tables={name: pl.read_parquet(path) for name, path in of_site.items()},
-                pictures={name: Path(path) for name, path in pictures_of[site].items()},
+                tables={name: pl.read_parquet(path) for name, path in tables.items()},
+                pictures=pictures[site],
             )
-            for site, of_site in _by_site(paths.SITE_TABLE, "table", tables).items()
+            for site, tables in _by_site(paths.SITE_TABLE, "table", given["tables"]).items()
         ],
-        pictures={name: Path(path) for name, path in paths.by("picture", paths.STUDY_PICTURE, pictures).items()},
+        pictures=paths.by("picture", paths.STUDY_PICTURE, given["pictures"]),
         neuronpedia=neuronpedia,
+        **{name: pl.read_parquet(given[name]) for name in ("matches", "gate", "layers")},
     )
 
 
-def _by_site(pattern: str, name: str, given: Sequence[str]) -> dict[str, dict[str, str]]:
+def _by_site(pattern: str, name: str, listed: Sequence[str]) -> dict[str, dict[str, str]]:
     """Return files by site, and by what they are called at the level `name`."""
     found: dict[str, dict[str, str]] = {}
-    for path in given:
+    for path in listed:
         level = paths.parse(pattern, path)
         found.setdefault(level["site"], {})[level[name]] = path
     return found

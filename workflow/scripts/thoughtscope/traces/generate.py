@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import polars as pl
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -10,24 +9,27 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from . import grading
 from ..config import SEGMENTS
 from ..errors import InputError
+from ..frames import Schema, keys
 from .decoding import Draws, write
 from .sampling import uniforms
 
-SCHEMA: dict[str, Any] = {
-    "trace_id": pl.UInt32,
-    "condition": pl.String,
-    "seed": pl.UInt64,
-    "prompt_ids": pl.List(pl.UInt32),
-    "generated_ids": pl.List(pl.UInt32),
-    "prompt": pl.String,
-    "text": pl.String,
-    "finish_reason": pl.Enum(["stop", "length"]),
-    "segments": pl.List(pl.Struct({"segment": pl.Enum(SEGMENTS), "start": pl.UInt32, "end": pl.UInt32})),
-    "predicted": pl.String,
-    "reference": pl.String,
-    "correct": pl.Boolean,
-}
-"""Columns of a traces file, one row a trace. Segments are half-open ranges of positions in prompt and generated ids."""
+SCHEMA = Schema(
+    "a trace",
+    **keys("trace_id", "condition"),
+    seed=(pl.UInt64, "seed of its sampling noise"),
+    prompt_ids=(pl.List(pl.UInt32), "token ids of the prompt"),
+    generated_ids=(pl.List(pl.UInt32), "token ids the model wrote; the last was never read"),
+    prompt=(pl.String, "the prompt"),
+    text=(pl.String, "what the model wrote"),
+    finish_reason=(pl.Enum(["stop", "length"]), "whether it ended by itself or was cut"),
+    segments=(
+        pl.List(pl.Struct({"segment": pl.Enum(SEGMENTS), "start": pl.UInt32, "end": pl.UInt32})),
+        "its parts: half-open ranges of positions in prompt and generated ids",
+    ),
+    predicted=(pl.String, "the answer in the text; null without one"),
+    reference=(pl.String, "the reference answer"),
+    correct=(pl.Boolean, "whether they are the same number; null where there is no answer"),
+)
 
 
 def render(
