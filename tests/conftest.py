@@ -176,7 +176,11 @@ class Run:
         for rule, body in re.findall(r"^(?:local)?rule (\w+):\n((?:    .*\n?)+)", self.output, re.M):
             wildcards = re.search(r"^    wildcards: (.*)$", body, re.M)
             named = wildcards.group(1).split(", ") if wildcards else []
-            jobs.add(" ".join([rule, *[item.split("=")[1] for item in named if not item.startswith("experiment")]]))
+            jobs.add(
+                " ".join(
+                    [rule, *[item.split("=")[1] for item in named if not item.startswith(("experiment", "reader"))]]
+                )
+            )
         return jobs - {"all"}
 
 

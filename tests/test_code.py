@@ -170,13 +170,13 @@ def test_the_library_itself(tmp_path):
     """A helper of the statistics is part of every test made with it; an error of the config of none."""
     root = tmp_path / "thoughtscope"
     shutil.copytree(ROOT, root, ignore=shutil.ignore_patterns("__pycache__"))
-    names = ["evidence.controls.controls", "evidence.verdict.verdict", "readings.activations.encode"]
+    names = ["evidence.controls.controls", "evidence.verdict.verdict", "readings.block.read"]
     before = [code.digest(name) for name in names]
     assert [code.Package(root).digest(name) for name in names] == before
     for file, old, new, affected in (
         ("statistics.py", "def mcnemar(", "def mcnemar(extra=None, *, ", [True, False, False]),
         ("config.py", "it must be finite", "it can't be", [False, False, False]),
-        ("saes/coder.py", "class Encoder", "class Encoder(object)", [False, False, True]),
+        ("sites.py", "SINK_NORM_RATIO = 10.0", "SINK_NORM_RATIO = 11.0", [False, False, True]),
     ):
         text = (root / file).read_text()
         assert old in text
@@ -194,5 +194,5 @@ def test_every_script_has_one(script):
 def test_nothing_is_imported_by_a_computed_name_but_in_dispatch():
     """Else code would run that no hash has seen."""
     for path in ROOT.rglob("*.py"):
-        if path.stem not in ("dispatch", "code"):
+        if path.stem not in ("dispatch", "code", "docs"):  # docs makes nothing that a job makes
             assert not re.search(r"import_module|__import__|\bexec\(|(?<!\.)\beval\(|globals\(", path.read_text()), path

@@ -7,12 +7,11 @@ import sys
 
 import pytest
 import torch
-from conftest import QUESTIONS, REPO, generate_four
+from conftest import REPO, generate_four
 
 from thoughtscope import devices
 from thoughtscope.errors import InputError
-from thoughtscope.saes import coder, formats
-from thoughtscope.saes import train as training
+from thoughtscope.saes import bounded, formats
 
 LOG = logging.getLogger("test")
 
@@ -141,20 +140,20 @@ def test_encoding_that_runs_out_of_memory_goes_on_by_halves(tmp_path, monkeypatc
     from test_saes import save_sae
 
     save_sae(tmp_path)
-    encoder = formats.load_encoder(tmp_path, torch.device("cpu"))
+    sae = formats.load(tmp_path, torch.device("cpu"))
     x = torch.randn(37, 32)
-    whole = encoder.encode(x)
-    dense = coder.Encoder._encode_dense
+    whole = sae.encode(x)
+    dense = bounded.BoundedTopK._encode_dense
 
-    def small(self, x):
+    def small(self, x, space):
         if len(x) > 10:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return dense(self, x)
+        return dense(self, x, space)
 
-    monkeypatch.setattr(coder.Encoder, "_encode_dense", small)
-    for mine, expected in zip(encoder.encode(x), whole, strict=True):
+    monkeypatch.setattr(bounded.BoundedTopK, "_encode_dense", small)
+    for mine, expected in zip(sae.encode(x), whole, strict=True):
         assert torch.allclose(mine.float(), expected.float(), rtol=1e-5)
-    assert encoder.encode(x[:0])[0].shape == (0, 8)
+    assert sae.encode(x[:0])[0].shape == (0, 8)
 
 
 def no_more_than(rows):
@@ -173,52 +172,17 @@ def test_generation_and_encoding_are_the_same_in_what_memory_there_is(tmp_path, 
     from test_saes import save_sae
 
     from thoughtscope import models
-    from thoughtscope.readings import activations
+    from thoughtscope.readings import block
 
     save_sae(tmp_path)
-    encoder = formats.load_encoder(tmp_path, torch.device("cpu"))
+    sae = formats.load(tmp_path, torch.device("cpu"))
     tables = []
     for rows in (4, 2):
         model = models.load_model(manifest, "float32")
         model.base_model.layers[1].register_forward_pre_hook(no_more_than(rows), with_kwargs=True)
         assert generate_four(model, tokenizer).equals(written)
-        tables.append(activations.encode(written, model=model, encoder=encoder, site="layers.2.mlp", log=LOG))
+        reading = block.read(written, model=model, sae=sae, site="layers.2.mlp", compared=[], log=LOG)
+        tables.append(reading.activations)
     assert tables[0].drop("activation").equals(tables[1].drop("activation"))
     assert tables[0]["activation"].to_list() == pytest.approx(tables[1]["activation"].to_list(), rel=1e-4)
     assert caplog.text.count("out of GPU memory with 4 traces at a time; going on with 2") == 2
-
-
-def test_training_that_runs_out_of_memory_goes_on_in_parts(tmp_path, manifest, tokenizer, monkeypatch, caplog):
-    """sparsify's own Trainer, with an SAE that has memory for 16 tokens: the gradient, and so the SAE, is the same."""
-    import polars as pl
-    from safetensors.torch import load_file
-    from sparsify import SparseCoder
-
-    from thoughtscope import models
-
-    text = pl.DataFrame(
-        {"question": [q for q, _ in QUESTIONS] * 4, "solution": [a for _, a in QUESTIONS] * 4, "text": [None] * 24},
-        schema_overrides={"text": pl.String},
-    )
-
-    def train(folder):
-        training.train(
-            text, model=models.load_model(manifest, "float32"), tokenizer=tokenizer, hookpoint="layers.1.mlp",
-            folder=folder, k=8, num_latents=96, tokens=640, heldout_tokens=64, context=16, batch_size=4,
-            optimizer="adam", lr=1e-3, seed=0, log=LOG,
-        )  # fmt: skip
-        return load_file(folder / "sae.safetensors")["encoder.weight"]
-
-    whole = train(tmp_path / "whole")
-    assert caplog.text == ""
-    forward = SparseCoder.forward
-
-    def small(self, x, *args, **kwargs):
-        if len(x) > 16:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return forward(self, x, *args, **kwargs)
-
-    monkeypatch.setattr(SparseCoder, "forward", small)
-    parted = train(tmp_path / "parted")
-    assert "starting training again with each step's tokens in 4 parts" in caplog.text
-    assert torch.allclose(whole, parted, rtol=1e-3, atol=1e-5)

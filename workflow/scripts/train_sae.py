@@ -1,27 +1,28 @@
-"""Train one hookpoint's SAE (rule train_sae)."""
+"""Train the SAEs that are asked for (rules train_sae and train_saes)."""
 
 from pathlib import Path
 
 from thoughtscope.job import job
 
-wildcards, params = snakemake.wildcards, snakemake.params
-with job(snakemake.log[0], f"train_sae {wildcards.hookpoint}") as log:
+params = snakemake.params
+folders = {Path(path).parent.name: Path(path).parent for path in snakemake.output}
+with job(snakemake.log[0], f"{snakemake.rule} {' '.join(folders)}") as log:
     import polars as pl
     import torch
-    from thoughtscope import devices, files, models
+    from thoughtscope import devices, dispatch, files, models
     from thoughtscope.saes import train
 
     torch.set_num_threads(snakemake.threads)
     manifest = files.read_json(snakemake.input.manifest)
     model = models.load_model(manifest, params.dtype)
     devices.report(model, log)
-    settings = {name: value for name, value in params.items() if name not in ("dtype", "source", "names")}
+    settings = dispatch.settings(params, "dtype", "source")
     train.train(
         pl.read_parquet(snakemake.input.text),
         model=model,
         tokenizer=models.load_tokenizer(manifest),
-        hookpoint=wildcards.hookpoint,
-        folder=Path(snakemake.output.config).parent,
+        folders=folders,
+        widths=manifest["widths"],
         **settings,
         log=log,
     )

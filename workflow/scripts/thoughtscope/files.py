@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import pyarrow.parquet as pq
 
 from .errors import InputError
 
@@ -40,6 +39,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 def write_parquet(frame: pl.DataFrame, path: str | Path, metadata: Mapping[str, str]) -> None:
     """Write a frame as zstd parquet with `metadata`, the schema version and the libraries' versions in its footer."""
+    import pyarrow.parquet as pq  # for those who only read it would be a tenth of a second
+
     table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
     footer = {"thoughtscope.schema": SCHEMA_VERSION}
     footer |= {f"thoughtscope.{key}": value for key, value in metadata.items()}

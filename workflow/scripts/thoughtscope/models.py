@@ -28,9 +28,9 @@ def prepare(source: Mapping[str, Any], folder: str | Path, log: logging.Logger) 
     """Bring the model that a `model` section of the config names into `folder`; return its manifest.
 
     Manifest: `name`, `requested` (the config's section), for the hub `revision`, `files` with their SHA-256,
-    `num_layers`, `hidden_size`, and `widths`: the output width of every module, by path under the base model. Hub and
-    local files are linked, not copied. Raises InputError for a source that can't be reached, a hash that differs, or a
-    model without safetensors.
+    `num_layers`, `hidden_size`, `widths`: the output width of every module, by path under the base model, and
+    `unembedding`: see `unembedding_names`. Hub and local files are linked, not copied. Raises InputError for a source
+    that can't be reached, a hash that differs, or a model without safetensors.
     """
     from transformers import AutoConfig
 
@@ -65,6 +65,7 @@ def prepare(source: Mapping[str, Any], folder: str | Path, log: logging.Logger) 
         "hidden_size": config.hidden_size,
         "vocab_size": config.vocab_size,
         "widths": module_widths(config),
+        "unembedding": unembedding_names(config),
     }
     log.info("%s: %d layers, hidden size %d", origin["name"], config.num_hidden_layers, config.hidden_size)
     return manifest
@@ -169,6 +170,22 @@ def module_widths(config: Any) -> dict[str, int]:
                 module.register_forward_hook(note(name))
         model(input_ids=torch.zeros((1, 2), dtype=torch.long), use_cache=False)
     return widths
+
+
+def unembedding_names(config: Any) -> list[str]:
+    """Return what the weight of a model's output embeddings may be called in its files, what is likelier first.
+
+    Where the model ties it to its input embeddings, it may be saved as these; and some checkpoints are saved from the
+    base model, whose names are without its prefix.
+    """
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from transformers import AutoModelForCausalLM
+
+    with FakeTensorMode():  # the names of the parameters, without their values
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    wanted = [model.get_output_embeddings(), *([model.get_input_embeddings()] if config.tie_word_embeddings else [])]
+    names = [f"{name}.weight" for module in wanted for name, other in model.named_modules() if other is module]
+    return names + [name.removeprefix(f"{model.base_model_prefix}.") for name in names]
 
 
 def resolve_dtype(name: str) -> "torch.dtype":

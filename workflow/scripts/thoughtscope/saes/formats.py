@@ -12,7 +12,7 @@ from .. import files, hub
 from ..config import SAE_FILES, is_commit
 from ..devices import loading
 from ..errors import InputError
-from .coder import Decoder, Encoder
+from .bounded import BoundedTopK
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
@@ -27,27 +27,17 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     return config
 
 
-def load_encoder(folder: str | Path, device: torch.device) -> Encoder:
-    """Load the encoder of the SAE in `folder`; the decoder matrix stays on disk."""
+def load(folder: str | Path, device: torch.device) -> BoundedTopK:
+    """Load the SAE in `folder`, in float32. On the processor a file in float32 stays on disk until it is read."""
     _need_files(folder)
     config = read_config(folder)
     # "exact" rests on it, whatever the environment says of TF32
     torch.set_float32_matmul_precision("highest")
     file = str(Path(folder) / "sae.safetensors")
-    with loading("the SAE's encoder"), safe_open(file, framework="pt", device=str(device)) as weights:
-        names = ("encoder.weight", "encoder.bias", "b_dec")
-        weight, bias, b_dec = (weights.get_tensor(name).float() for name in names)
-    return Encoder(weight, bias, b_dec, config["k"])
-
-
-def load_decoder(folder: str | Path, device: torch.device) -> Decoder:
-    """Load the decoder of the SAE in `folder`."""
-    _need_files(folder)
-    read_config(folder)
-    file = str(Path(folder) / "sae.safetensors")
-    with loading("the SAE's decoder"), safe_open(file, framework="pt", device=str(device)) as weights:
-        weight, b_dec = (weights.get_tensor(name).float() for name in ("W_dec", "b_dec"))
-    return Decoder(weight, b_dec)
+    with loading("the SAE"), safe_open(file, framework="pt", device=str(device)) as weights:
+        names = ("encoder.weight", "encoder.bias", "W_dec", "b_dec")
+        encoder, bias, decoder, b_dec = (weights.get_tensor(name).float() for name in names)
+    return BoundedTopK(encoder, bias, decoder, b_dec, config["k"])
 
 
 def _need_files(folder: str | Path) -> None:

@@ -1,10 +1,10 @@
-"""Room 4, SAEs: training on the spot, with sparsify's Trainer, and what a new SAE is worth on held-out text."""
+"""Room 4, SAEs: training on the spot, with sparsify's Trainer, and what new SAEs are worth on held-out text."""
 
 import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -73,13 +73,23 @@ class _Sequences(Dataset):
         return {"input_ids": self.ids[index]}
 
 
+TOGETHER_BYTES = 8e9
+"""Memory that SAEs trained in one pass over the text may take; the study's three of 65,536 latents take 7.2 GB."""
+
+FLOATS_A_WEIGHT = {"signum": 3, "adam": 4, "muon": 3}
+"""What training keeps of a weight, by optimizer, in float32: itself, its gradient and the optimizer's state."""
+
+MOST_PARTS = 16
+"""Parts of a training step to try at most: what then doesn't fit isn't the SAE's pre-activations."""
+
+
 def train(
     problems: pl.DataFrame,
     *,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    hookpoint: str,
-    folder: str | Path,
+    folders: Mapping[str, Path],
+    widths: Mapping[str, int],
     k: int,
     num_latents: int,
     tokens: int,
@@ -89,11 +99,15 @@ def train(
     optimizer: str,
     lr: float | None,
     seed: int,
+    requested: Mapping[str, Any],
     log: logging.Logger,
 ) -> None:
-    """Train a k-SAE on the output of `hookpoint` with sparsify's Trainer; write it to `folder`, with `info.json`.
+    """Train a k-SAE on the output of each hookpoint with sparsify's Trainer; write them to `folders`, by hookpoint.
 
-    `info.json` holds the settings and, over held-out text that training hasn't seen, what `evaluate` measures.
+    One pass over the text trains as many as TOGETHER_BYTES hold. Each becomes what it would be alone: all start from
+    the same seed, and loss, gradient and optimizer state are each one's own. `widths`: of the hookpoints' outputs.
+    `info.json` beside each holds `requested`, by which the workflow knows it again, the settings and, over held-out
+    text that training hasn't seen, what `evaluate` measures.
     """
     # sparsify chooses its kernels when it is imported; Triton's need a GPU.
     if not torch.cuda.is_available():
@@ -102,16 +116,15 @@ def train(
 
     train_rows, heldout_rows = max(1, tokens // context), max(1, heldout_tokens // context)
     ids = pack(training_texts(problems, tokenizer), tokenizer, train_rows + heldout_rows, context)
-    sites.cut_after(model, layer_of(hookpoint))
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     settings: dict[str, Any] = {"tokens": train_rows * context, "context": context, "batch_size": batch_size}
     settings |= {"optimizer": optimizer, "lr": lr, "seed": seed}
+    model.config.use_cache = False
+    for folder in folders.values():
+        folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         config = TrainConfig(
             SparseCoderConfig(num_latents=num_latents, k=k),
             batch_size=batch_size,
-            hookpoints=[hookpoint],
             optimizer=optimizer,
             lr=lr,
             init_seeds=[seed],
@@ -120,65 +133,98 @@ def train(
             save_dir=scratch,
             run_name="sae",
         )
-        started = time.monotonic()
-        _fit(lambda parts: Trainer(replace(config, micro_acc_steps=parts), _Sequences(ids[:train_rows], log), model),
-             batch_size * context, log)  # fmt: skip
-        seconds = time.monotonic() - started
-        trained = Path(scratch) / "sae" / hookpoint
-        # fit() allows TF32 for the whole process; what is measured is float32.
-        torch.set_float32_matmul_precision("highest")
-        sae = SparseCoder.load_from_disk(trained, device=str(model.device))
-        metrics = evaluate(sae, _outputs(model, hookpoint, ids[train_rows:]), context)
-        for name in SAE_FILES:
-            (trained / name).replace(folder / name)
-    files.write_json(
-        {"source": "train", "d_in": sae.d_in, "num_latents": sae.num_latents, "k": k, "train": settings}
-        | {"heldout": metrics, "sha256": files.sha256(folder / "sae.safetensors")},
-        folder / "info.json",
-    )
-    log.info(
-        "trained on %d tokens in %.0f s (%.0f tokens/s); held out: FVU %.3f, L0 %.1f, %.1f%% dead",
-        settings["tokens"], seconds, settings["tokens"] / seconds,
-        metrics["fvu"], metrics["l0"], 100 * metrics["dead_share"],
-    )  # fmt: skip
+
+        def trainer(hookpoints: Sequence[str], parts: int) -> Any:
+            part = replace(config, hookpoints=list(hookpoints), micro_acc_steps=parts)
+            return Trainer(part, _Sequences(ids[:train_rows], log), model)
+
+        bytes_wide = 4 * FLOATS_A_WEIGHT[optimizer] * 2 * num_latents
+        deepest_first = sorted(folders, key=layer_of, reverse=True)  # a pass goes no further than its first
+        for hookpoints in _passes({hookpoint: bytes_wide * widths[hookpoint] for hookpoint in deepest_first}):
+            started = time.monotonic()
+            with sites.stopping_after(model, layer_of(hookpoints[0])):
+                _fit(trainer, hookpoints, batch_size * context, log)
+                seconds = time.monotonic() - started
+                outputs = _outputs(model, hookpoints, ids[train_rows:])
+            log.info(
+                "trained on %d tokens in %.0f s (%.0f tokens/s), SAEs together: %d",
+                settings["tokens"], seconds, settings["tokens"] / seconds, len(hookpoints),
+            )  # fmt: skip
+            # fit() allows TF32 for the whole process; what is measured is float32.
+            torch.set_float32_matmul_precision("highest")
+            for hookpoint, states in outputs.items():
+                trained = Path(scratch) / "sae" / hookpoint
+                sae = SparseCoder.load_from_disk(trained, device=str(model.device))
+                heldout = evaluate(sae, states, context)
+                files.write_json(
+                    {"source": "train", "requested": requested}
+                    | {"d_in": sae.d_in, "num_latents": sae.num_latents, "k": k, "train": settings}
+                    | {"heldout": heldout, "sha256": files.sha256(trained / "sae.safetensors")},
+                    trained / "info.json",
+                )
+                log.info(
+                    "%s, held out: FVU %.3f, L0 %.1f, %.1f%% dead",
+                    hookpoint, heldout["fvu"], heldout["l0"], 100 * heldout["dead_share"],
+                )  # fmt: skip
+            for hookpoint in hookpoints:
+                for name in (*SAE_FILES, "info.json"):
+                    (Path(scratch) / "sae" / hookpoint / name).replace(folders[hookpoint] / name)
 
 
-MOST_PARTS = 16
-"""Parts of a training step to try at most: what then doesn't fit isn't the SAE's pre-activations."""
+def _passes(sizes: Mapping[str, float]) -> list[list[str]]:
+    """Share out hookpoints, in order, by the bytes training takes: as many to a pass as TOGETHER_BYTES hold, or one."""
+    passes: list[list[str]] = []
+    room = 0.0
+    for hookpoint, size in sizes.items():
+        if size > room:
+            passes.append([])
+            room = TOGETHER_BYTES
+        passes[-1].append(hookpoint)
+        room -= size
+    return passes
 
 
-def _fit(trainer: Callable[[int], Any], most_parts: int, log: logging.Logger) -> None:
-    """Train, each step in as many parts as fit into the GPU's memory; `trainer` makes sparsify's Trainer for so many.
+def _fit(
+    trainer: Callable[[Sequence[str], int], Any], hookpoints: Sequence[str], most_parts: int, log: logging.Logger
+) -> None:
+    """Train, together if the GPU's memory holds them, else by halves; a single one's steps in as many parts as fit.
 
-    sparsify scales each part by the variance of the whole batch and the sum by the number of parts: the gradient points
-    the same way, and its length makes no difference to signum, muon or (but for its ε) adam.
+    `trainer` makes sparsify's Trainer for hookpoints and parts. sparsify scales each part by the variance of the whole
+    batch and the sum by the number of parts: the gradient points the same way, and its length makes no difference to
+    signum, muon or (but for its ε) adam.
     """
     parts = 1
     while True:
         try:
-            return trainer(parts).fit()
+            return trainer(hookpoints, parts).fit()
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
+        release_memory()
+        if len(hookpoints) > 1:
+            log.warning("out of GPU memory with %d SAEs together; training half of them at a time", len(hookpoints))
+            middle = len(hookpoints) // 2
+            _fit(trainer, hookpoints[:middle], most_parts, log)
+            return _fit(trainer, hookpoints[middle:], most_parts, log)
         parts *= 2
         if parts > min(most_parts, MOST_PARTS):
             raise InputError(
                 "training doesn't fit into the GPU's memory; lower sae.batch_size, sae.context or sae.num_latents, or"
                 " use a GPU with more."
             )
-        release_memory()
         log.warning("out of GPU memory; starting training again with each step's tokens in %d parts", parts)
 
 
 @torch.inference_mode()
-def _outputs(model: PreTrainedModel, hookpoint: str, ids: Tensor) -> Tensor:
-    """Return the outputs of a module for rows of token ids, float32, shape (rows · context, width)."""
-    states: list[Tensor] = []
-    handle = sites.read(model, hookpoint, lambda state: states.append(state.float().flatten(0, 1)))
-    for rows in ids.split(16):
-        model.base_model(input_ids=rows.to(model.device), use_cache=False)
-    handle.remove()
-    return torch.cat(states)
+def _outputs(model: PreTrainedModel, hookpoints: Iterable[str], ids: Tensor) -> dict[str, Tensor]:
+    """Return the outputs of modules for rows of token ids, float32, shape (rows · context, width), by hookpoint."""
+    kept: dict[str, list[Tensor]] = {hookpoint: [] for hookpoint in hookpoints}
+    with sites.reading(model, kept) as states:
+        for rows in ids.split(16):
+            model.base_model(input_ids=rows.to(model.device), use_cache=False)
+            for hookpoint, of_all_rows in kept.items():
+                of_all_rows.append(states[hookpoint].float())
+    return {hookpoint: torch.cat(of_all_rows).flatten(0, 1) for hookpoint, of_all_rows in kept.items()}
 
 
 @torch.inference_mode()
