@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 CODE := workflow/scripts tests benchmarks
 
 .DELETE_ON_ERROR:
-.PHONY: run test lint format config-docs lock clean
+.PHONY: run test lint format bench bench-gpu config-docs lock clean
 
 run: $(READY)
 	$(BIN)/snakemake --cores all
@@ -26,6 +26,15 @@ format: $(READY)
 	$(BIN)/ruff check --fix $(CODE)
 	$(BIN)/ruff format $(CODE)
 	$(BIN)/snakefmt Snakefile workflow/rules
+
+# All claims about speed and size, and whether this machine meets them, into benchmarks/README.md. BENCH=quick takes
+# smaller sizes and at most 8 minutes. bench-gpu measures a GPU alone, into benchmarks/gpu.md.
+BENCH ?= full
+bench: $(READY)
+	$(BIN)/python benchmarks/bench.py $(BENCH)
+
+bench-gpu: $(READY)
+	$(BIN)/python benchmarks/bench.py gpu
 
 # config/README.md from the schema; a test fails when it lags behind.
 config-docs: $(READY)

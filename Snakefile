@@ -24,10 +24,8 @@ include: "workflow/rules/problems.smk"
 include: "workflow/rules/models.smk"
 include: "workflow/rules/traces.smk"
 include: "workflow/rules/saes.smk"
-include: "workflow/rules/activations.smk"
-include: "workflow/rules/features.smk"
+include: "workflow/rules/readings.smk"
 include: "workflow/rules/evidence.smk"
-include: "workflow/rules/verdict.smk"
 include: "workflow/rules/plots.smk"
 include: "workflow/rules/report.smk"
 
@@ -35,39 +33,25 @@ include: "workflow/rules/report.smk"
 rule all:
     default_target: True
     input:
-        report=f"results/{EXPERIMENT}/report.html",
-        summary=f"results/{EXPERIMENT}/summary.md",
-        gate=f"results/{EXPERIMENT}/plots/site_gate.png",
-        layers=f"results/{EXPERIMENT}/plots/layers.png",
-        sites=expand(
-            "results/{experiment}/plots/{site}/{picture}.png",
+        report=expand(rules.report.output.page, experiment=EXPERIMENT),
+        summary=expand(rules.summary.output.page, experiment=EXPERIMENT),
+        trace_tables=expand(per_site(per_block(rules.trace_tables.output.top_tokens)), experiment=EXPERIMENT),
+        contrasts=expand(per_site(rules.contrasts.output.table), experiment=EXPERIMENT),
+        pictures=expand(
+            paths.SITE_PICTURE,
             experiment=EXPERIMENT,
+            reader=READER,
             site=SITES,
-            picture=[
-                "waterfall",
-                "verdict",
-                "patterns",
-                "outcomes",
-                "recurrence",
-                "frequencies",
-                "histogram",
-                "top_activations",
-                "top_tokens",
-            ],
+            picture=["waterfall", "frequencies", "histogram", "top_activations", "top_tokens"],
         ),
-        contrasts=expand(
-            "results/{experiment}/tables/{site}/contrasts.parquet",
-            experiment=EXPERIMENT,
-            site=SITES,
+        traces=(
+            expand(per_site(per_block(rules.plot_traces.output.pictures)), experiment=EXPERIMENT)
+            if config["plots"]["per_trace"]
+            else []
         ),
-        patterns=f"results/{EXPERIMENT}/plots/pattern_counts.png",
-        traces=expand(
-            "results/{experiment}/plots/{site}/traces/{condition}/{block}",
-            experiment=EXPERIMENT,
-            site=SITES,
-            condition=CONDITIONS,
-            block=BLOCKS,
-        ),
+
+
+speak(workflow, EXPERIMENT)
 
 
 onstart:

@@ -21,6 +21,7 @@ import yaml
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
 
+from thoughtscope.config import REPORT_PICTURES, REPORT_PICTURES_ACROSS, REPORT_TABLES  # noqa: E402
 from thoughtscope.report import dashboards, reader  # noqa: E402
 from thoughtscope.report import page as report  # noqa: E402
 from thoughtscope.report.study import Study, load  # noqa: E402
@@ -40,14 +41,26 @@ def widened(table: pl.DataFrame, latents: np.ndarray) -> pl.DataFrame:
     return pl.concat(copies)
 
 
+def files(results: Path, pattern: str) -> list[str]:
+    return sorted(map(str, results.glob(pattern)))
+
+
 def study_of(results: Path, traces: int, conditions: int, sites: int) -> tuple[Study, np.ndarray]:
     chance = np.random.default_rng(0)
     config = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
-    names = [path.name for path in sorted((results / "tables").glob("layers.*.mlp"))]
-    blocks = sorted(path.stem for path in (results / "traces" / "reason").glob("*.parquet"))
+    given = {
+        "manifest": str(results / "model.json"), "problems": str(results / "problems.parquet"),
+        "traces": files(results, "traces/*/*.parquet"), "saes": files(results, "saes/trained/*/info.json"),
+        "tables": [path for path in files(results, "tables/trained/*/*.parquet") if Path(path).stem in REPORT_TABLES],
+        "pictures": [str(results / "plots" / f"{name}.png") for name in REPORT_PICTURES_ACROSS],
+        "site_pictures": [
+            path for path in files(results, "plots/trained/*/*.png") if Path(path).stem in REPORT_PICTURES
+        ],
+    } | {name: str(results / "tables" / f"{table}.parquet")
+         for name, table in (("matches", "matches"), ("gate", "site_gate"), ("layers", "layers"))}  # fmt: skip
     base = load(
-        results, conditions=config["conditions"], sites=names, blocks=blocks, settings=defaults(config),
-        config="", neuronpedia=None,
+        given, experiment=results.name, conditions=config["conditions"], settings=defaults(config), config="",
+        neuronpedia=None,
     )  # fmt: skip
     labels = [base.conditions[0], *[f"control_{index}" for index in range(1, conditions)]]
     frequency = 1 / np.arange(1, LATENTS + 1) ** 0.8

@@ -3,11 +3,10 @@
     .venv/bin/python benchmarks/study.py [--traces 16] [--prompt 110] [--written 400] [--layer 10] [--batch 16]
 
 A Qwen2 of DeepSeek-R1-Distill-Qwen-1.5B's shape and a 65k SAE, k = 32, on the GPU if there is one. Prints tokens/s and
-peak memory of generating, encoding and measuring reconstruction, each as the workflow's jobs do it.
+peak memory of generating, of reading the site alone and of reading it with those around it, as the workflow's jobs do.
 """
 
 import argparse
-import copy
 import logging
 import resource
 import sys
@@ -25,7 +24,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config,
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow" / "scripts"))
 
 from thoughtscope import devices, models
-from thoughtscope.readings import activations, reconstruction
+from thoughtscope.readings import block, reconstruction
 from thoughtscope.saes import formats
 from thoughtscope.traces import generate as traces
 
@@ -60,13 +59,9 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="  %(message)s")
     torch.manual_seed(0)
 
-    def new_model() -> Qwen2ForCausalLM:
-        dtype = models.resolve_dtype("auto")
-        with torch.device(devices.device()):
-            model = Qwen2ForCausalLM._from_config(copy.deepcopy(R1_DISTILL_QWEN_1_5B), dtype=dtype)
-        return model.eval().requires_grad_(False)
-
-    model = new_model()
+    with torch.device(devices.device()):
+        model = Qwen2ForCausalLM._from_config(R1_DISTILL_QWEN_1_5B, dtype=models.resolve_dtype("auto"))
+    model = model.eval().requires_grad_(False)
     devices.report(model, log)
     words = Tokenizer(tokenizers.WordLevel({str(index): index for index in range(1000)}, unk_token="0"))
     words.pre_tokenizer = WhitespaceSplit()
@@ -88,19 +83,13 @@ def main() -> None:
         from sparsify import SparseCoder, SparseCoderConfig
 
         SparseCoder(1536, SparseCoderConfig(num_latents=65536, k=32)).save_to_disk(folder)
-        encoder = formats.load_encoder(folder, devices.device())
-        decoder = formats.load_decoder(folder, devices.device())
+        sae = formats.load(folder, devices.device())
     hookpoint = f"layers.{options.layer}.mlp"
-    started = time.perf_counter()
-    activations.encode(written, model=model, encoder=encoder, site=hookpoint, log=log)
-    report("encode", tokens, started)
-    del model
-    model = new_model()
     manifest = {"widths": models.module_widths(R1_DISTILL_QWEN_1_5B), "hidden_size": 1536}
-    names = reconstruction.compared_sites(hookpoint, manifest)
-    started = time.perf_counter()
-    reconstruction.measure(written, model=model, encoder=encoder, decoder=decoder, names=names, log=log)
-    report(f"reconstruct at {len(names)} sites", tokens, started)
+    for names in ([], reconstruction.compared_sites(hookpoint, manifest)):
+        started = time.perf_counter()
+        block.read(written, model=model, sae=sae, site=hookpoint, compared=names, log=log)
+        report(f"read at {max(1, len(names))} sites", tokens, started)
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ def run(folder: Path, count: int) -> None:
     fit = pl.LazyFrame({"hookpoint": ["s"], "condition": [None], "site": ["s"], "used": [True], "fvu": [0.2],
                         "fvu_low": [0.1], "fvu_high": [0.3]},
                        schema_overrides={"condition": pl.String})  # fmt: skip
-    window = {"condition": "reason", "before": 1, "after": 2, "shifts": 10_000, "alpha": 0.05}
+    window = {"condition": "reason", "window_before": 1, "window_after": 2, "shifts": 10_000, "alpha": 0.05}
     made: dict[str, pl.DataFrame] = {}
 
     def table(name: str, function, *inputs: pl.LazyFrame, **params) -> None:
@@ -101,10 +101,10 @@ def run(folder: Path, count: int) -> None:
         print(f"  {name}: {seconds:.1f} s, {len(made[name])} rows, peak so far {peak:.1f} GB", flush=True)
 
     table("frequencies", evidence.frequencies, scan("features", every), **settings)
-    table("histogram", evidence.histogram, scan("activations", every), bins=50, **settings)
+    table("histogram", evidence.histogram, scan("activations", every), histogram_bins=50, **settings)
 
     def relevant(frame: pl.LazyFrame) -> pl.DataFrame:
-        return evidence.relevant_latents(frame, vocabulary, most=10, **settings)
+        return evidence.relevant_latents(frame, vocabulary, top_latents=10, **settings)
 
     # A block at a time, as the workflow does.
     blocks = [frame for kind in every for frame in map(pl.scan_parquet, sorted(folder.glob(f"features-{kind}-*")))]
@@ -118,12 +118,12 @@ def run(folder: Path, count: int) -> None:
         scan("activations", every),
         made["recurrence"].lazy(),
         vocabulary,
-        most=70,
+        top_tokens=70,
         **settings,
     )
     table("sinks", evidence.sinks, scan("activations", every), vocabulary)
     table("matches", patterns.matches, scan("traces", every), vocabulary, patterns=lexicon, reason_words=words)
-    table("controls", controls.controls, scan("features", every), scan("traces", every), most=10, min_traces=2,
+    table("controls", controls.controls, scan("features", every), scan("traces", every), top_latents=10, min_traces=2,
           conditions=CONDITIONS, **settings)  # fmt: skip
     candidates, sinks, matches = (made[name].lazy() for name in ("controls", "sinks", "matches"))
     table("contrasts", controls.contrasts, scan("features", every), scan("traces", every), sinks, candidates,

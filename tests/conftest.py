@@ -176,7 +176,11 @@ class Run:
         for rule, body in re.findall(r"^(?:local)?rule (\w+):\n((?:    .*\n?)+)", self.output, re.M):
             wildcards = re.search(r"^    wildcards: (.*)$", body, re.M)
             named = wildcards.group(1).split(", ") if wildcards else []
-            jobs.add(" ".join([rule, *[item.split("=")[1] for item in named if not item.startswith("experiment")]]))
+            jobs.add(
+                " ".join(
+                    [rule, *[item.split("=")[1] for item in named if not item.startswith(("experiment", "reader"))]]
+                )
+            )
         return jobs - {"all"}
 
 
@@ -209,7 +213,7 @@ class Study:
         path = self.folder / "config.yaml"
         path.write_text(yaml.safe_dump(self.config, sort_keys=False), encoding="utf-8")
         return [str(Path(sys.executable).parent / "snakemake"), "--snakefile", str(REPO / "Snakefile"),
-                "--configfile", str(path), "--cores", "2", *arguments]  # fmt: skip
+                "--configfile", str(path), "--quiet", "host", "--cores", "2", *arguments]  # fmt: skip
 
     def snakemake(self, *arguments: str, timeout: float = 300, **environment: str) -> Run:
         done = subprocess.run(

@@ -7,7 +7,7 @@ import pytest
 from conftest import Study, build_model, new_study
 from test_saes import save_sae
 
-SLOW_WORK = ("model", "generate", "train_sae", "encode")
+SLOW_WORK = ("model", "generate", "train_sae", "read")
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_a_layer_that_is_not_there(bad):
     """In a first run as soon as the manifest is known, afterwards before any job."""
     line, jobs = failed(bad.edit(layers=[1, 4]))
     assert re.search(r"layers: 4 is out of range; .* has 4 layers, 0 to 3", line)
-    assert not {job.split()[0] for job in jobs} & {"generate", "train_sae", "encode"}
+    assert not {job.split()[0] for job in jobs} & {"generate", "train_sae", "read"}
     assert not (bad.results / "model.json").exists()
     bad.run("--until", "model")
     run = bad.edit(layers=[1, 4]).snakemake()
@@ -141,8 +141,8 @@ def test_a_sae_of_another_width(bad):
     line, jobs = failed(bad.edit(sae={"source": "path", "path": "saes"}))
     assert "reads vectors of width 64, but that module of" in line
     assert "puts out 32" in line
-    assert not {job.split()[0] for job in jobs} & {"encode"}
-    assert not (bad.results / "saes" / "layers.1.mlp" / "sae.safetensors").exists()
+    assert not {job.split()[0] for job in jobs} & {"read"}
+    assert not (bad.results / "saes" / "trained" / "layers.1.mlp" / "sae.safetensors").exists()
 
 
 def test_hostile_text_is_data(bad):

@@ -280,7 +280,7 @@ def test_every_token_of_a_quarter_is_as_likely():
 @SINKS
 def test_histograms(study, include_sinks):
     table = histograms(study, include_sinks, bins=7)
-    assert table.schema == dashboards.HISTOGRAMS_SCHEMA
+    assert table.schema == dashboards.LATENT_HISTOGRAMS_SCHEMA
     assert table.select("latent", "condition").rows() == [(a, b) for a in sorted(LATENTS) for b in CONDITIONS]
     sinks = study["sinks"].collect().filter(pl.col("segment") != "prompt")
     assert len(sinks) == 16
@@ -319,7 +319,7 @@ def test_histograms_have_thirty_bins_and_the_conditions_in_their_order(study):
 @SINKS
 def test_strips(study, include_sinks):
     relevant = evidence.relevant_latents(
-        study["features"], VOCABULARY.lazy(), most=1000, include_sinks=include_sinks
+        study["features"], VOCABULARY.lazy(), top_latents=1000, include_sinks=include_sinks
     ).filter(pl.col("latent").is_in(LATENTS), scope="generated")
     assert relevant.group_by("condition", "trace_id", "max").len()["len"].max() > 1  # there are ties
     expected = {(row["latent"], row["condition"], row["trace_id"]): (row["rank"], row["max"])
@@ -338,7 +338,7 @@ def test_strips(study, include_sinks):
 
 
 @SINKS
-def test_phi_is_the_correlation_of_the_indicators(study, include_sinks):
+def test_phi_is_the_correlation_of_the_indicators(study, include_sinks, monkeypatch):
     """Over all tokens that were read, on which any or no latent is active."""
     tokens = [
         (trace["trace_id"], position)
@@ -367,6 +367,8 @@ def test_phi_is_the_correlation_of_the_indicators(study, include_sinks):
             assert row["both"] == (active[latent] * active[row["neighbour"]]).sum()
             assert row["tokens"] == active[row["neighbour"]].sum()
     assert coactivation(study, include_sinks).equals(table.filter(pl.col("rank") <= 10))
+    monkeypatch.setattr(dashboards, "ROWS_AT_ONCE", 50)
+    assert coactivation(study, include_sinks, most=100).equals(table)
     assert coactivation(study, include_sinks, latents=[7], most=100).equals(table.filter(latent=7))
 
 
@@ -400,7 +402,7 @@ def test_nothing_in_nothing_out(study, include_sinks):
         assert [table.schema for table in found] == schemas
         assert all(table.is_empty() for table in found)
         table = histograms(given, include_sinks, latents=latents)
-        assert table.schema == dashboards.HISTOGRAMS_SCHEMA
+        assert table.schema == dashboards.LATENT_HISTOGRAMS_SCHEMA
         assert len(table) == 2 * len(latents)
         assert table["counts"].explode().sum() == 0
     unread = histograms(study | {"activations": study["activations"].clear()}, True)

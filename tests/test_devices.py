@@ -11,7 +11,7 @@ from conftest import REPO, generate_four
 
 from thoughtscope import devices
 from thoughtscope.errors import InputError
-from thoughtscope.saes import coder, formats
+from thoughtscope.saes import bounded, formats
 
 LOG = logging.getLogger("test")
 
@@ -140,20 +140,20 @@ def test_encoding_that_runs_out_of_memory_goes_on_by_halves(tmp_path, monkeypatc
     from test_saes import save_sae
 
     save_sae(tmp_path)
-    encoder = formats.load_encoder(tmp_path, torch.device("cpu"))
+    sae = formats.load(tmp_path, torch.device("cpu"))
     x = torch.randn(37, 32)
-    whole = encoder.encode(x)
-    dense = coder.Encoder._encode_dense
+    whole = sae.encode(x)
+    dense = bounded.BoundedTopK._encode_dense
 
-    def small(self, x):
+    def small(self, x, space):
         if len(x) > 10:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return dense(self, x)
+        return dense(self, x, space)
 
-    monkeypatch.setattr(coder.Encoder, "_encode_dense", small)
-    for mine, expected in zip(encoder.encode(x), whole, strict=True):
+    monkeypatch.setattr(bounded.BoundedTopK, "_encode_dense", small)
+    for mine, expected in zip(sae.encode(x), whole, strict=True):
         assert torch.allclose(mine.float(), expected.float(), rtol=1e-5)
-    assert encoder.encode(x[:0])[0].shape == (0, 8)
+    assert sae.encode(x[:0])[0].shape == (0, 8)
 
 
 def no_more_than(rows):
@@ -172,16 +172,17 @@ def test_generation_and_encoding_are_the_same_in_what_memory_there_is(tmp_path, 
     from test_saes import save_sae
 
     from thoughtscope import models
-    from thoughtscope.readings import activations
+    from thoughtscope.readings import block
 
     save_sae(tmp_path)
-    encoder = formats.load_encoder(tmp_path, torch.device("cpu"))
+    sae = formats.load(tmp_path, torch.device("cpu"))
     tables = []
     for rows in (4, 2):
         model = models.load_model(manifest, "float32")
         model.base_model.layers[1].register_forward_pre_hook(no_more_than(rows), with_kwargs=True)
         assert generate_four(model, tokenizer).equals(written)
-        tables.append(activations.encode(written, model=model, encoder=encoder, site="layers.2.mlp", log=LOG))
+        reading = block.read(written, model=model, sae=sae, site="layers.2.mlp", compared=[], log=LOG)
+        tables.append(reading.activations)
     assert tables[0].drop("activation").equals(tables[1].drop("activation"))
     assert tables[0]["activation"].to_list() == pytest.approx(tables[1]["activation"].to_list(), rel=1e-4)
     assert caplog.text.count("out of GPU memory with 4 traces at a time; going on with 2") == 2

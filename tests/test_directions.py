@@ -1,15 +1,19 @@
 """Decoder directions: the unembedding against transformers', tables against plain Python, sites by experiment."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
-from conftest import build_model
+from conftest import REPO, build_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     Gemma2Config,
     Glm4Config,
@@ -21,7 +25,7 @@ from transformers import (
 
 from thoughtscope import models, vocabulary
 from thoughtscope.report import directions
-from thoughtscope.report.directions import EFFECTS_SCHEMA, NEIGHBOURS_SCHEMA
+from thoughtscope.report.directions import LOGIT_EFFECTS_SCHEMA, NEIGHBOURS_SCHEMA
 
 SMALL = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "head_dim": 8,
          "num_attention_heads": 2, "num_key_value_heads": 2, "pad_token_id": 0, "initializer_range": 0.5}  # fmt: skip
@@ -125,10 +129,24 @@ def saved(folder: Path, *, tied: bool, shards: str = "1GB", dtype: torch.dtype =
     return {"folder": str(folder), "files": {}}
 
 
+def with_names(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Add what rule model says of the unembedding."""
+    return manifest | {"unembedding": models.unembedding_names(AutoConfig.from_pretrained(manifest["folder"]))}
+
+
+def stored(folder: Path, matrix: Tensor) -> directions.Matrix:
+    """A matrix as it is read from a file that holds it among others."""
+    save_file({"first": torch.zeros(3), "matrix": matrix, "others": torch.ones(2, 2)}, folder / "stored.safetensors")
+    return directions.matrices(folder / "stored.safetensors")["matrix"]
+
+
 def check_unembedding(manifest: dict[str, Any]) -> None:
-    ours = directions.unembedding(manifest)
+    matrix = directions.unembedding(with_names(manifest))
+    ours = torch.from_numpy(matrix[:].copy())
     model = AutoModelForCausalLM.from_pretrained(manifest["folder"], dtype=torch.float32)
     assert ours.dtype == torch.float32
+    assert len(matrix) == len(ours)
+    assert torch.equal(torch.from_numpy(matrix[[3, 0]].copy()), ours[[3, 0]])
     assert torch.equal(ours, model.get_output_embeddings().weight)
     assert torch.equal(ours, model.get_input_embeddings().weight) == model.config.tie_word_embeddings
 
@@ -175,7 +193,7 @@ def test_a_model_without_the_weight_is_refused(tmp_path, tied, gone, named):
     manifest = saved(tmp_path, tied=tied)
     rename(tmp_path, {gone: None})
     with pytest.raises(KeyError, match=named) as error:
-        directions.unembedding(manifest)
+        directions.unembedding(with_names(manifest))
     assert str(tmp_path) in str(error.value)
     assert ("embed_tokens.weight or" in str(error.value)) == tied
 
@@ -204,15 +222,17 @@ def check_table(table: pl.DataFrame, schema: dict[str, Any], expected: list[tupl
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("at_once", [1, 3, 64])
-def test_logit_effects_are_the_heads(manifest, model, tokenizer, monkeypatch, at_once, dtype):
+def test_logit_effects_are_the_heads(manifest, model, tokenizer, monkeypatch, tmp_path, at_once, dtype):
     monkeypatch.setattr(directions, "AT_ONCE", at_once)
+    monkeypatch.setattr(directions, "ROWS", 7 * at_once)
     torch.manual_seed(4)
     decoder, latents = torch.randn(20, 32).to(dtype), [7, 0, 19, 3, 11, 4, 12]
     table = vocabulary.table(tokenizer, model.config.vocab_size)
-    ours = directions.logit_effects(decoder, latents, directions.unembedding(manifest), table)
+    unembedding = directions.unembedding(with_names(manifest))
+    ours = directions.logit_effects(stored(tmp_path, decoder), latents, unembedding, table)
     head = model.get_output_embeddings().double()
     assert len(ours) == 2 * 10 * len(latents)
-    check_table(ours, EFFECTS_SCHEMA, plain_effects(decoder.double(), latents, head, table, 10))
+    check_table(ours, LOGIT_EFFECTS_SCHEMA, plain_effects(decoder.double(), latents, head, table, 10))
 
 
 @pytest.mark.parametrize("most", [1, 7, 40, 1000])
@@ -221,29 +241,30 @@ def test_of_equal_effects_the_smaller_token_is_first(most):
     decoder, unembedding = integers(5, 4), integers(40, 4, seed=1)
     decoder[2] = 0
     table = words(40)
-    ours = directions.logit_effects(decoder, range(5), unembedding, table, most=most)
-    check_table(ours, EFFECTS_SCHEMA, plain_effects(decoder, range(5), lambda row: unembedding @ row, table, most))
+    ours = directions.logit_effects(decoder.numpy(), range(5), unembedding.numpy(), table, most=most)
+    expected = plain_effects(decoder, range(5), lambda row: unembedding @ row, table, most)
+    check_table(ours, LOGIT_EFFECTS_SCHEMA, expected)
     assert ours.filter(latent=2)["token_id"].to_list() == 2 * list(range(min(most, 40)))
 
 
 def test_padding_beyond_the_vocabulary_is_left_out():
     decoder, unembedding, table = integers(3, 4), integers(24, 4, seed=1), words(20)
     unembedding[20:22], unembedding[22:] = 100 * decoder[0], -100 * decoder[0]  # would be first and last
-    ours = directions.logit_effects(decoder, [0, 1], unembedding, table, most=30)
+    ours = directions.logit_effects(decoder.numpy(), [0, 1], unembedding.numpy(), table, most=30)
     assert ours.group_by("latent", "side").len()["len"].to_list() == [20] * 4
-    check_table(ours, EFFECTS_SCHEMA, plain_effects(decoder, [0, 1], lambda row: unembedding @ row, table, 30))
+    check_table(ours, LOGIT_EFFECTS_SCHEMA, plain_effects(decoder, [0, 1], lambda row: unembedding @ row, table, 30))
 
 
 def test_a_tokenizer_may_have_more_tokens_than_the_model():
     decoder, unembedding = integers(3, 4), integers(20, 4, seed=1)
-    ours = directions.logit_effects(decoder, [2], unembedding, words(24), most=30)
+    ours = directions.logit_effects(decoder.numpy(), [2], unembedding.numpy(), words(24), most=30)
     assert sorted(ours.filter(side="top")["token_id"]) == list(range(20))
 
 
 def test_no_latents_have_no_rows():
-    effects = directions.logit_effects(integers(3, 4), [], integers(20, 4), words(20))
-    neighbours = directions.decoder_neighbours(integers(3, 4), [])
-    check_table(effects, EFFECTS_SCHEMA, [])
+    effects = directions.logit_effects(integers(3, 4).numpy(), [], integers(20, 4).numpy(), words(20))
+    neighbours = directions.decoder_neighbours(integers(3, 4).numpy(), [])
+    check_table(effects, LOGIT_EFFECTS_SCHEMA, [])
     check_table(neighbours, NEIGHBOURS_SCHEMA, [])
 
 
@@ -266,16 +287,16 @@ def plain_neighbours(decoder, latents, most):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("at_once", "most"), [(1, 10), (3, 1), (64, 10), (64, 500)])
-def test_neighbours_are_those_of_all_pairs(monkeypatch, at_once, most, dtype):
+def test_neighbours_are_those_of_all_pairs(monkeypatch, tmp_path, at_once, most, dtype):
     """Directions of any norm, some dead, among the latents asked for too; `most` may be more than there are."""
     monkeypatch.setattr(directions, "AT_ONCE", at_once)
+    monkeypatch.setattr(directions, "ROWS", 9 * at_once)
     torch.manual_seed(5)
     decoder = (torch.randn(80, 8) * torch.logspace(-3, 3, 80)[:, None]).to(dtype)
     decoder[[0, 9, 40, 79]] = 0
     latents = [33, 9, 2, 78, 0, 79, 5, 1]
-    kept, ours = decoder.clone(), directions.decoder_neighbours(decoder, latents, most=most)
+    ours = directions.decoder_neighbours(stored(tmp_path, decoder), latents, most=most)
     check_table(ours, NEIGHBOURS_SCHEMA, plain_neighbours(decoder, latents, most))
-    assert torch.equal(decoder, kept)
     assert set(ours["latent"]) == {33, 2, 78, 5, 1}
     assert len(ours) == 5 * min(most, 75)
 
@@ -285,16 +306,18 @@ def test_of_equal_cosines_the_smaller_latent_is_first(most):
     """Directions of ±1 in four dimensions have norm 2, so that their cosines are exact; many are the same."""
     decoder = 2.0 * (integers(30, 4, most=1000, seed=3) > 0) - 1
     decoder[[4, 17]] = 0
+    kept = decoder.clone()
     check_table(
-        directions.decoder_neighbours(decoder, range(30), most=most), NEIGHBOURS_SCHEMA,
+        directions.decoder_neighbours(decoder.numpy(), range(30), most=most), NEIGHBOURS_SCHEMA,
         plain_neighbours(decoder, range(30), most),
     )  # fmt: skip
+    assert torch.equal(decoder, kept)
 
 
 def test_a_latent_alone_has_no_neighbours():
-    check_table(directions.decoder_neighbours(torch.ones(1, 4), [0]), NEIGHBOURS_SCHEMA, [])
-    check_table(directions.decoder_neighbours(torch.zeros(5, 4), [0, 3]), NEIGHBOURS_SCHEMA, [])
-    assert directions.decoder_neighbours(torch.eye(3)[:2], [1]).rows() == [(1, 1, 0, 0.0)]
+    check_table(directions.decoder_neighbours(np.ones((1, 4), np.float32), [0]), NEIGHBOURS_SCHEMA, [])
+    check_table(directions.decoder_neighbours(np.zeros((5, 4), np.float32), [0, 3]), NEIGHBOURS_SCHEMA, [])
+    assert directions.decoder_neighbours(np.eye(3, dtype=np.float32)[:2], [1]).rows() == [(1, 1, 0, 0.0)]
 
 
 def test_a_sublayers_last_module_writes_what_the_sublayer_does():
@@ -305,3 +328,22 @@ def test_a_sublayers_last_module_writes_what_the_sublayer_does():
         assert not directions.writes_to_residual(site, gemma)
     for site in ("layers.1.mlp.gate_proj", "norm", "embed_tokens", "layers.1.mlp.experts.down_proj"):
         assert not directions.writes_to_residual(site, llama)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_rows_are_read_as_torch_reads_them(tmp_path, dtype):
+    matrix = torch.randn(9, 5, dtype=torch.float64).to(dtype)
+    ours = stored(tmp_path, matrix)
+    for rows in (slice(0, 9), slice(3, 5), [8, 0, 8], []):
+        assert ours[rows].dtype == np.float32
+        assert np.array_equal(ours[rows], matrix[rows].float().numpy())
+
+
+def test_it_is_imported_quickly_and_without_torch():
+    code = (
+        "import sys, thoughtscope.report.directions; print(sorted({'torch', 'scipy', 'transformers'} & {*sys.modules}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPO / "workflow" / "scripts", capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

@@ -1,15 +1,22 @@
 """Features and tables, against plain Python on random activations with ties."""
 
 import random
+import subprocess
+import sys
 from collections import Counter, defaultdict
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
+from thoughtscope import frames
 from thoughtscope.evidence import recurrence as evidence
+from thoughtscope.evidence import traces as of_each
+from thoughtscope.frames import SCOPES
 from thoughtscope.readings import activations, features
 
+EVIDENCE = Path(evidence.__file__).parent
 VOCABULARY = pl.LazyFrame(
     {"token_id": range(9), "token": [f"t{i}" for i in range(9)]}, schema_overrides={"token_id": pl.UInt32}
 )
@@ -48,7 +55,7 @@ def counted(rows, scope, sinks):
     return [row for row in rows if (sinks or not row[5]) and (scope == "all" or row[4] != "prompt")]
 
 
-CASES = [(scope, sinks) for scope in evidence.SCOPES for sinks in (False, True)]
+CASES = [(scope, sinks) for scope in SCOPES for sinks in (False, True)]
 
 
 def test_features(rows, summary):
@@ -68,9 +75,9 @@ def test_features(rows, summary):
 @pytest.mark.parametrize(("scope", "sinks"), CASES)
 def test_top_activations(rows, table, scope, sinks):
     """Ranked among those that count, and among all: the table says which of the largest are on sinks, either way."""
-    per_trace = evidence.trace_top_activations(table.lazy(), VOCABULARY, most=17, include_sinks=sinks)
+    per_trace = of_each.trace_top_activations(table.lazy(), VOCABULARY, 17, sinks)
     assert per_trace.filter(pl.col("rank").is_null(), pl.col("rank_with_sinks").is_null()).is_empty()
-    pooled = evidence.top_activations(per_trace.lazy(), most=17)
+    pooled = evidence.top_activations(table.lazy(), VOCABULARY, top_activations=17, include_sinks=sinks)
     assert pooled.columns == per_trace.columns
     for rank, included in (("rank", sinks), ("rank_with_sinks", True)):
         is_ranked = pl.col(rank).is_not_null()
@@ -102,7 +109,7 @@ def test_sinks(rows, table):
 
 @pytest.mark.parametrize(("scope", "sinks"), CASES)
 def test_frequencies(rows, summary, scope, sinks):
-    per_trace = evidence.trace_frequencies(summary.lazy(), include_sinks=sinks).filter(scope=scope)
+    per_trace = of_each.trace_frequencies(summary.lazy(), sinks).filter(scope=scope)
     expected = Counter((row[1], row[0], row[6]) for row in counted(rows, scope, sinks))
     assert {row[:3]: row[3] for row in per_trace.select("condition", "trace_id", "latent", "tokens").rows()} == expected
     pooled = evidence.frequencies(summary.lazy(), include_sinks=sinks).filter(scope=scope)
@@ -135,7 +142,7 @@ def relevant_by_hand(rows, scope, sinks, count):
 
 @pytest.mark.parametrize(("scope", "sinks"), CASES)
 def test_relevant_latents_and_recurrence(rows, summary, scope, sinks):
-    relevant = evidence.relevant_latents(summary.lazy(), VOCABULARY, most=4, include_sinks=sinks)
+    relevant = evidence.relevant_latents(summary.lazy(), VOCABULARY, top_latents=4, include_sinks=sinks)
     expected = relevant_by_hand(rows, scope, sinks, 4)
     for (condition, trace_id), latents in expected.items():
         mine = relevant.filter(condition=condition, trace_id=trace_id, scope=scope)
@@ -157,8 +164,8 @@ def test_relevant_latents_and_recurrence(rows, summary, scope, sinks):
 
 @pytest.mark.parametrize(("scope", "sinks"), CASES)
 def test_top_tokens(rows, table, summary, scope, sinks):
-    relevant = evidence.relevant_latents(summary.lazy(), VOCABULARY, most=4, include_sinks=sinks)
-    found = evidence.trace_top_tokens(table.lazy(), relevant.lazy(), VOCABULARY, most=3, include_sinks=sinks)
+    relevant = evidence.relevant_latents(summary.lazy(), VOCABULARY, top_latents=4, include_sinks=sinks)
+    found = of_each.trace_top_tokens(table.lazy(), relevant.lazy(), VOCABULARY, 3, sinks)
     by_hand = relevant_by_hand(rows, scope, sinks, 4)
     for (condition, trace_id), latents in by_hand.items():
         here = found.filter(condition=condition, trace_id=trace_id, scope=scope)
@@ -172,7 +179,7 @@ def test_top_tokens(rows, table, summary, scope, sinks):
             assert here.filter(latent=latent).select(-pl.col("max"), "token_id", "tokens").rows() == expected
 
     recurring = evidence.recurrence(relevant.lazy(), inferences=3)
-    pooled = evidence.top_tokens(table.lazy(), recurring.lazy(), VOCABULARY, most=3, include_sinks=sinks)
+    pooled = evidence.top_tokens(table.lazy(), recurring.lazy(), VOCABULARY, top_tokens=3, include_sinks=sinks)
     for condition in ("reason", "direct"):
         latents = {latent for (named, _), mine in by_hand.items() if named == condition for latent, *_ in mine}
         here = pooled.filter(condition=condition, scope=scope)
@@ -190,7 +197,7 @@ def test_top_tokens(rows, table, summary, scope, sinks):
 
 @pytest.mark.parametrize(("scope", "sinks"), CASES)
 def test_histograms(rows, table, scope, sinks):
-    per_trace = evidence.trace_histograms(table.lazy(), bins=7, include_sinks=sinks)
+    per_trace = of_each.trace_histograms(table.lazy(), 7, sinks)
     for condition in ("reason", "direct"):
         for trace_id in range(3):
             values = [r[7] for r in counted(rows, scope, sinks) if (r[1], r[0]) == (condition, trace_id)]
@@ -201,7 +208,7 @@ def test_histograms(rows, table, scope, sinks):
             assert mine["count"].to_list() == [expected[index] for index in range(7)]
             assert mine["lower"][0] == pytest.approx(low)
             assert mine["upper"][6] == pytest.approx(high)
-    pooled = evidence.histogram(table.lazy(), bins=7, include_sinks=sinks).filter(scope=scope)
+    pooled = evidence.histogram(table.lazy(), histogram_bins=7, include_sinks=sinks).filter(scope=scope)
     width = max(row[7] for row in counted(rows, scope, sinks)) / 7
     for condition in ("reason", "direct"):
         values = [row[7] for row in counted(rows, scope, sinks) if row[1] == condition]
@@ -220,7 +227,7 @@ def test_ranks_go_on_where_small_integers_end():
          "latent": np.arange(rows) % 32, "activation": np.linspace(1, 2, rows)},
         schema=activations.SCHEMA,
     )  # fmt: skip
-    top = evidence.trace_top_activations(table.lazy(), VOCABULARY, most=5, include_sinks=False)
+    top = of_each.trace_top_activations(table.lazy(), VOCABULARY, 5, False)
     assert top.filter(scope="generated")["position"].to_list() == [2499] * 5
 
 
@@ -229,18 +236,17 @@ def test_tables_do_not_depend_on_how_blocks_are_cut(table, summary):
     again = pl.concat([features.summarize(part) for part in reversed(parts)])
     for make in (
         lambda f: evidence.frequencies(f.lazy(), include_sinks=False).drop("mean"),
-        lambda f: evidence.relevant_latents(f.lazy(), VOCABULARY, most=4, include_sinks=False),
+        lambda f: evidence.relevant_latents(f.lazy(), VOCABULARY, top_latents=4, include_sinks=False),
     ):
         assert make(summary).equals(make(again))
 
 
 def test_layers(rows, table, summary):
-    relevant = evidence.relevant_latents(summary.lazy(), VOCABULARY, most=4, include_sinks=False)
+    relevant = evidence.relevant_latents(summary.lazy(), VOCABULARY, top_latents=4, include_sinks=False)
     recurring = evidence.recurrence(relevant.lazy(), inferences=3)
     active = evidence.frequencies(summary.lazy(), include_sinks=False)
     sinks = evidence.sinks(table.lazy(), VOCABULARY)
-    per_trace = evidence.trace_top_activations(table.lazy(), VOCABULARY, most=90, include_sinks=False)
-    top = evidence.top_activations(per_trace.lazy(), most=90)
+    top = evidence.top_activations(table.lazy(), VOCABULARY, top_activations=90, include_sinks=False)
     frames = [
         frame.lazy().with_columns(site=pl.lit("layers.1.mlp")) for frame in (active, recurring, relevant, sinks, top)
     ]
@@ -258,7 +264,7 @@ def test_layers(rows, table, summary):
     assert row["peaks"] == pytest.approx(sum(peaks) / 3)
     assert row["sinks"] == 1  # position 9 of trace 1; position 0 is in the prompt
     assert compared.filter(condition="reason", scope="all")["sinks"].to_list() == [4]
-    for scope in evidence.SCOPES:
+    for scope in SCOPES:
         row = compared.filter(condition="reason", scope=scope).row(0, named=True)
         mine = [r for r in counted(rows, scope, True) if r[1] == "reason"]
         largest = sorted((-r[7], r[0], r[2], r[6], r[5]) for r in mine)[:90]
@@ -266,3 +272,29 @@ def test_layers(rows, table, summary):
         assert row["sinks_on_top"] == sum(sink for *_, sink in largest)
         assert row["largest_on_sinks"] == max(-value for value, *_, sink in largest if sink)
         assert row["largest_elsewhere"] == max(r[7] for r in mine if not r[5])
+
+
+def test_tables_made_in_parts_are_the_same(table, summary, monkeypatch):
+    """A few rows at a time, by trace or latent, whatever the table."""
+    made = []
+    for rows_at_once in (frames.ROWS_AT_ONCE, 50):
+        monkeypatch.setattr(frames, "ROWS_AT_ONCE", rows_at_once)
+        relevant = evidence.relevant_latents(summary.lazy(), VOCABULARY, top_latents=4, include_sinks=False)
+        recurring = evidence.recurrence(relevant.lazy(), inferences=3)
+        top = evidence.top_tokens(table.lazy(), recurring.lazy(), VOCABULARY, top_tokens=3, include_sinks=False)
+        made.append([relevant, top, evidence.frequencies(summary.lazy(), include_sinks=False)])
+    for whole, parts in zip(*made, strict=True):
+        assert whole.equals(parts)
+
+
+@pytest.mark.parametrize("module", sorted(path.stem for path in EVIDENCE.glob("*.py")))
+def test_what_makes_tables_imports_little(module):
+    """A job is over in a second: neither scipy.stats nor torch is loaded where only some tables, or none, need it."""
+    code = f"import sys, thoughtscope.evidence.{module}; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={"PYTHONPATH": str(EVIDENCE.parents[1])}, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    loaded = set(done.stdout.split())
+    assert not loaded & {"torch", "transformers", "matplotlib", "scipy.stats"}
+    assert "scipy.sparse" not in loaded or module in ("windows", "patterns", "reason", "lexicality")

@@ -5,10 +5,13 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
+from conftest import REPO
 
-from thoughtscope.evidence.recurrence import FIT_SCHEMA, complete
-from thoughtscope.evidence.verdict import CHECKS, SCHEMA, VERDICTS
-from thoughtscope.report import findings
+from thoughtscope.evidence.checks import BY_NAME, CHECKS, VERDICTS
+from thoughtscope.evidence.fit import SCHEMA as FIT_SCHEMA
+from thoughtscope.evidence.verdict import SCHEMA
+from thoughtscope.frames import complete
+from thoughtscope.report import findings, words
 from thoughtscope.report import page as report
 from thoughtscope.report.study import Site, Study
 from thoughtscope.statistics import fdr, mcnemar, wilson
@@ -26,10 +29,10 @@ def steps(*verdicts: str | None) -> pl.DataFrame:
 def checked(*rows: str, traces: int = 12) -> pl.DataFrame:
     """A verdict's table from each latent's results: + passes, - fails, ? is undecided; each is in a trace less."""
     named = {"+": "pass", "-": "fail", "?": "undecided"}
-    found = [dict(zip(CHECKS, (named[mark] for mark in row), strict=True)) for row in rows]
+    found = [dict(zip(BY_NAME, (named[mark] for mark in row), strict=True)) for row in rows]
     removed = [next((check for check, result in row.items() if result == "fail"), None) for row in found]
     table = steps(*["?" if "-" not in row and "?" in row else check for row, check in zip(rows, removed, strict=True)])
-    results = [pl.Series(check, [row[check] for row in found], dtype=SCHEMA[check]) for check in CHECKS]
+    results = [pl.Series(check, [row[check] for row in found], dtype=SCHEMA[check]) for check in BY_NAME]
     counts = pl.Series("traces", [traces - index for index in range(len(rows))], dtype=pl.UInt32)
     return table.with_columns(*results, counts)
 
@@ -92,7 +95,7 @@ def made_up_with(traces: pl.DataFrame, **changes) -> Study:
 
 
 def finding(*verdicts: pl.DataFrame) -> str:
-    return findings.answer(made_up(*verdicts))["finding"]
+    return findings.answer(made_up(*verdicts)).finding
 
 
 def test_the_finding_follows_from_the_numbers():
@@ -119,24 +122,22 @@ def test_the_counts_agree_whether_or_not_sinks_are_counted():
     """What recurs only with sinks left out is judged like the rest, so it is in every count of the page."""
     table = checked("++++++", "++?+++", "-+++++").with_columns(original=pl.Series([False, True, False]))
     answer = findings.answer(made_up(table, table.head(1)))
-    assert answer["counts"] == [
+    assert answer.counts == [
         ("recur", "recur", 4), ("no", "ruled out", 1), ("undecided", "undecided", 1), ("yes", "pass all checks", 2)
     ]  # fmt: skip
-    assert [left for _, left, _ in answer["steps"]] == [[3, 1]] + [[2, 1]] * 6 + [[1, 0], [1, 1]]
-    results = {name: found for name, _, found in answer["steps"] if found}
+    assert [left for _, left, _ in answer.steps] == [[3, 1]] + [[2, 1]] * 6 + [[1, 0], [1, 1]]
+    results = {name: found for name, _, found in answer.steps if found}
     assert results["not a sink"] == {"pass": 3, "fail": 1, "undecided": 0}
     assert results["recurs beyond control"] == {"pass": 3, "fail": 0, "undecided": 1}
-    assert "2 pass all 6: latent 0 at layers.0.mlp, latent 0 at layers.1.mlp." in answer["finding"]
+    assert "2 pass all 6: latent 0 at layers.0.mlp, latent 0 at layers.1.mlp." in answer.finding
 
 
 def test_how_sure_one_can_be():
-    meaning = findings.answer(made_up(checked("++?+++")))["meaning"]
+    meaning = findings.answer(made_up(checked("++?+++"))).meaning
     assert meaning.startswith("A latent recurs if it is among the 10 most active of at least 2 traces under “a”,")
-    more = findings.answer(made_up(checked("++?+++", traces=8), checked("++?+++", traces=9)))["certainty"][0]
+    more = findings.answer(made_up(checked("++?+++", traces=8), checked("++?+++", traces=9))).certainty[0]
     assert more.startswith("Closest are latent 0 at layers.1.mlp, latent 0 at layers.0.mlp:")
-    certainty = findings.answer(made_up(checked("++?+++", "++?++-", "++???+"), checked("++?+++", "++-+++")))[
-        "certainty"
-    ]
+    certainty = findings.answer(made_up(checked("++?+++", "++?++-", "++???+"), checked("++?+++", "++-+++"))).certainty
     low, high = (float(edge[0]) for edge in wilson(np.array([12]), 20))
     assert certainty[:3] == [
         "Closest are latent 0 at layers.0.mlp, latent 0 at layers.1.mlp: they pass 5 checks and fail none.",
@@ -145,14 +146,14 @@ def test_how_sure_one_can_be():
         f" {low:.0%} to {high:.0%} of all such traces (95% interval).",
     ]
     assert "there are 40 under “a”; each family of tests has a false discovery rate of 5%" in certainty[3]
-    assert "(ruled out)" in findings.answer(made_up(checked("++-+++", "++?+++")))["certainty"][2]
-    passed = findings.answer(made_up(checked("++++++", "?+++++")))["certainty"]
+    assert "(ruled out)" in findings.answer(made_up(checked("++-+++", "++?+++"))).certainty[2]
+    passed = findings.answer(made_up(checked("++++++", "?+++++"))).certainty
     assert len(passed) == 3
     assert "(passes all checks)" in passed[0]
-    assert findings.answer(made_up(checked("++?+++")))["certainty"][0] == (
+    assert findings.answer(made_up(checked("++?+++"))).certainty[0] == (
         "Closest is latent 0 at layers.0.mlp: it passes 5 checks and fails none."
     )
-    (unit, _) = findings.answer(made_up(steps(), traces=1))["certainty"]
+    (unit, _) = findings.answer(made_up(steps(), traces=1)).certainty
     assert "there is 1 under “a”" in unit
 
 
@@ -176,8 +177,8 @@ def test_whether_an_sae_fits_is_said_as_the_check_has_it(fvu, low, high, result,
     other = pl.DataFrame(rows).with_columns(hookpoint=pl.lit("layers.9.mlp"), fvu=pl.lit(0.01))
     gate = complete(pl.concat([other, pl.DataFrame(rows)], how="vertical_relaxed"), FIT_SCHEMA)
     fit = findings.fit_sentence(made_up(steps(), gate=gate), "layers.1.mlp")
-    assert fit["result"] == result
-    assert text in fit["text"]
+    assert fit.result == result
+    assert text in fit.text
 
 
 def test_in_how_many_traces_alone_a_latent_must_be():
@@ -317,7 +318,7 @@ def test_revisions_that_may_move_are_named():
 
 def test_reasons_stand_beside_verdicts():
     rows = checked("+-+?-+", "++?+?+", "++++++").to_dicts()
-    assert [report._why(row) for row in rows] == [
+    assert [words.why(row) for row in rows] == [
         "SAE doesn't fit the site, a token detector", "recurs beyond control, not merely lexical", ""
     ]  # fmt: skip
 
@@ -338,3 +339,10 @@ def test_columns_left_out_are_explained_once():
     assert report.without_columns({"x": both, "y": {}}) == [
         "No latent at x has a number for “ReasonScore” (no reasoning word in any trace)."
     ]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/evidence.md"])
+def test_the_tables_of_checks_in_the_docs_are_those_of_the_code(page):
+    text = (REPO / page).read_text(encoding="utf-8")
+    rows = [f"| {check.label} | {check.asks} | `{check.table}` |\n" for check in CHECKS]
+    assert "".join(rows) in text

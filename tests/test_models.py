@@ -3,11 +3,13 @@
 import json
 import logging
 import shutil
+import subprocess
+import sys
 import zipfile
 
 import pytest
 import torch
-from conftest import build_model
+from conftest import REPO, build_model
 
 from thoughtscope import files, models, vocabulary
 from thoughtscope.errors import HubUnreachable, InputError
@@ -107,6 +109,12 @@ def test_other_weights_are_another_manifest(tmp_path):
     )
     assert one["files"]["model.safetensors"] != two["files"]["model.safetensors"]
     assert one["files"]["tokenizer.json"] == two["files"]["tokenizer.json"]
+
+
+def test_the_room_is_entered_without_model_libraries():
+    code = "import sys, thoughtscope.models; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    environment = {"PYTHONPATH": str(REPO / "workflow/scripts")}
+    assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
 
 
 def test_vocabulary(tokenizer):

@@ -12,7 +12,11 @@ from conftest import REPO
 from synthetic import PROMPT, WORDS, Synthetic
 
 from thoughtscope import statistics
-from thoughtscope.evidence import patterns
+from thoughtscope.evidence import patterns, reason
+from thoughtscope.evidence.lexicality import lexicality
+from thoughtscope.evidence.matches import expression, pattern_counts
+from thoughtscope.evidence.matches import matches as find_matches
+from thoughtscope.evidence.windows import lay_out
 from thoughtscope.readings.activations import SCHEMA as ACTIVATIONS
 from thoughtscope.traces.generate import SCHEMA
 
@@ -36,7 +40,7 @@ REASON = ["wait", "maybe", "hmm", "therefore"]
     ],
 )
 def test_entries(entry, text, found):
-    assert [match.group() for match in patterns.expression(entry).finditer(text)] == found
+    assert [match.group() for match in expression(entry).finditer(text)] == found
 
 
 @pytest.mark.parametrize(
@@ -53,7 +57,7 @@ def test_entries(entry, text, found):
 )
 def test_the_default_finds_arithmetic(text, found):
     (entry,) = DEFAULT["calculation"]
-    assert [match.group().strip() for match in patterns.expression(entry).finditer(text)] == found
+    assert [match.group().strip() for match in expression(entry).finditer(text)] == found
 
 
 def words_of(text_tokens):
@@ -70,8 +74,8 @@ def words_of(text_tokens):
 
 def test_matches_are_the_tokens_that_carry_the_text():
     traces, vocabulary = words_of(["So", " W", "ait", ",", " let", " me", " \ufffd", "\ufffd", " wait", "<|end|>"])
-    found = patterns.matches(
-        traces, vocabulary, patterns=json.dumps({"reflection": ["wait", "let me"]}), reason_words=json.dumps(["wait"])
+    found = find_matches(
+        traces, vocabulary, patterns=json.dumps({"reflection": ["wait", "let me"]}), reason_words=["wait"]
     )
     assert found.filter(kind="pattern").select("entry", "start", "end", "text").rows() == [
         ("wait", 6, 8, "Wait"), ("wait", 13, 14, "wait"), ("let me", 9, 11, "let me"),
@@ -90,11 +94,11 @@ def study():
 
 @pytest.fixture(scope="module")
 def matches(study):
-    return patterns.matches(
-        study["traces"], study["vocabulary"], patterns=json.dumps(LEXICON), reason_words=json.dumps(REASON)
-    )
+    return find_matches(study["traces"], study["vocabulary"], patterns=json.dumps(LEXICON), reason_words=REASON)
 
 
+WINDOW = {"condition": "reason", "window_before": 1, "window_after": 2, "shifts": 100, "alpha": 0.05,
+          "include_sinks": False}  # fmt: skip
 CANDIDATES = pl.LazyFrame({"latent": [20, 3, 7, 99]}, schema={"latent": pl.UInt32})  # 99 is never active
 
 
@@ -120,15 +124,14 @@ def windows(words, wanted, before=1, after=2):
 
 
 def run_tests(study, matches, **changes):
-    settings = {"patterns": json.dumps(LEXICON), "condition": "reason", "before": 1, "after": 2, "shifts": 300,
-                "alpha": 0.05, "include_sinks": False}  # fmt: skip
+    settings = {"patterns": json.dumps(LEXICON), **WINDOW, "shifts": 300}
     return patterns.pattern_tests(
         study["activations"], study["traces"], matches.lazy(), CANDIDATES, **settings | changes
     )
 
 
 def test_pattern_counts(study, matches):
-    counts = patterns.pattern_counts(matches.lazy(), study["traces"], patterns=json.dumps(LEXICON))
+    counts = pattern_counts(matches.lazy(), study["traces"], patterns=json.dumps(LEXICON))
     assert len(counts) == 12 * len(LEXICON)
     for trace in study["traces"].collect().iter_rows(named=True):
         words = [WORDS[token].strip().lower() for token in trace["generated_ids"]]
@@ -179,25 +182,24 @@ def test_inside_and_outside_are_what_loops_find(study, matches):
 
 def test_both_ways_of_shifting_are_one(study, matches):
     """Few activations are looked up where they meet the windows, many are summed by windows: the sums are the same."""
-    layout = patterns.design(study["activations"], study["traces"], [3, 7, 20, 99], "reason", False)
+    layout = lay_out(study["activations"], study["traces"], "reason", False)
+    (part,) = layout.parts([3, 7, 20, 99])
     found = matches.filter(kind="pattern", name="reflection", condition="reason")
     weights = layout.windows(found, 1, 2) * np.arange(1.0, len(layout.trace) + 1)
     drawn = np.random.default_rng(0).integers(0, layout.run_lengths, size=(25, len(layout.run_lengths)))
-    dense = layout.activations.todense()
+    dense = part.values.todense()
     expected = []
     for row in drawn:
         moved = np.zeros(len(weights))
         for run, shift in enumerate(row):
-            part = slice(layout.run_starts[run], layout.run_starts[run + 1])
-            moved[part] = np.roll(weights[part], shift)
+            inside = slice(layout.run_starts[run], layout.run_starts[run + 1])
+            moved[inside] = np.roll(weights[inside], shift)
         expected.append(moved @ dense)
-    assert (weights > 0).sum() < layout.activations.nnz
+    assert (weights > 0).sum() < part.values.nnz
     few = [np.array([column]) for column in range(4)]
-    assert any(0 < layout.activations[:, column].nnz < (weights > 0).sum() for column in few)
-    by_column = np.column_stack([patterns.shifted_sums(layout, weights, drawn, column) for column in few])
-    assert patterns.shifted_sums(layout, weights, drawn, slice(None)) == pytest.approx(
-        np.array(expected).reshape(25, 4)
-    )
+    assert any(0 < part.values[:, column].nnz < (weights > 0).sum() for column in few)
+    by_column = np.column_stack([part.shifted_sums(weights, drawn, column) for column in few])
+    assert part.shifted_sums(weights, drawn, slice(None)) == pytest.approx(np.array(expected).reshape(25, 4))
     assert by_column == pytest.approx(np.array(expected).reshape(25, 4))
 
 
@@ -238,9 +240,8 @@ def test_a_constant_latent_is_linked_to_nothing(study, matches):
 
 
 def test_one_reasoning_word_has_entropy_1(study, matches):
-    settings = {"condition": "reason", "before": 1, "after": 2, "shifts": 100, "alpha": 0.05, "include_sinks": False}
-    table = patterns.reason_scores(
-        study["activations"], study["traces"], matches.lazy(), CANDIDATES, reason_words='["wait"]', **settings
+    table = reason.reason_scores(
+        study["activations"], study["traces"], matches.lazy(), CANDIDATES, reason_words=["wait"], **WINDOW
     )
     row = table.filter(latent=20).row(0, named=True)
     assert row["entropy"] == 1
@@ -248,18 +249,17 @@ def test_one_reasoning_word_has_entropy_1(study, matches):
 
 
 def test_the_bootstrap_interval_of_a_score_is_that_of_resampled_traces(study, matches):
-    settings = {"condition": "reason", "before": 1, "after": 2, "shifts": 100, "alpha": 0.05, "include_sinks": False}
-    table = patterns.reason_scores(
-        study["activations"], study["traces"], matches.lazy(), CANDIDATES, reason_words=json.dumps(REASON), **settings
+    table = reason.reason_scores(
+        study["activations"], study["traces"], matches.lazy(), CANDIDATES, reason_words=REASON, **WINDOW
     )
-    weights = patterns.resamples(6)
+    weights = statistics.resamples(6)
     distinct, counts = np.unique(weights, axis=0, return_counts=True)
     scores = np.array([reason_score_by_hand(study, REASON, row)[0] for row in distinct[:: len(distinct) // 60]])
     low, high = np.nanpercentile(scores[:, 3], [2.5, 97.5])  # of a sixtieth of them
     row = table.filter(latent=3).row(0, named=True)
     assert row["low"] == pytest.approx(low, abs=0.25 * (high - low))
     assert row["high"] == pytest.approx(high, abs=0.25 * (high - low))
-    assert counts.sum() == patterns.resamples(6).shape[0]
+    assert counts.sum() == statistics.resamples(6).shape[0]
 
 
 def reason_score_by_hand(study, words, weights=None):
@@ -284,9 +284,9 @@ def reason_score_by_hand(study, words, weights=None):
 
 
 def test_reason_scores_are_the_papers_formula(study, matches):
-    settings = {"reason_words": json.dumps(REASON), "condition": "reason", "before": 1, "after": 2, "shifts": 200,
-                "alpha": 0.05, "include_sinks": False}  # fmt: skip
-    table = patterns.reason_scores(study["activations"], study["traces"], matches.lazy(), CANDIDATES, **settings)
+    table = reason.reason_scores(
+        study["activations"], study["traces"], matches.lazy(), CANDIDATES, reason_words=REASON, **WINDOW
+    )
     score, entropy, plus, minus = reason_score_by_hand(study, REASON)
     without = {word: reason_score_by_hand(study, [other for other in REASON if other != word])[0] for word in REASON}
     for row in table.iter_rows(named=True):
@@ -302,20 +302,19 @@ def test_reason_scores_are_the_papers_formula(study, matches):
 
 
 def test_no_reasoning_word(study, matches):
-    settings = {"condition": "reason", "before": 1, "after": 2, "shifts": 100, "alpha": 0.05, "include_sinks": False}
-    table = patterns.reason_scores(
-        study["activations"], study["traces"], matches.lazy(), CANDIDATES, reason_words='["zebra"]', **settings
+    table = reason.reason_scores(
+        study["activations"], study["traces"], matches.lazy(), CANDIDATES, reason_words=["zebra"], **WINDOW
     )
     assert table["score"].null_count() == 4
     assert table["note"].unique().to_list() == ["no reasoning word in any trace"]
-    nothing = patterns.reason_scores(
-        study["activations"], study["traces"], matches.lazy(), CANDIDATES, reason_words="[]", **settings
+    nothing = reason.reason_scores(
+        study["activations"], study["traces"], matches.lazy(), CANDIDATES, reason_words=[], **WINDOW
     )
     assert nothing["score"].null_count() == 4
 
 
 def test_lexicality_is_what_loops_find(study):
-    table = patterns.lexicality(
+    table = lexicality(
         study["activations"], study["traces"], CANDIDATES, study["vocabulary"], condition="reason", max_top_3=0.8,
         include_sinks=False,
     )  # fmt: skip
@@ -348,7 +347,26 @@ def test_lexicality_is_what_loops_find(study):
 
 def test_sinks_are_left_out_unless_included(study):
     flagged = study["activations"].with_columns(sink=(pl.col("trace_id") == 1) & (pl.col("position") == PROMPT + 3))
-    sizes = [
-        len(patterns.design(flagged, study["traces"], [3], "reason", included).trace) for included in (False, True)
-    ]
+    sizes = [len(lay_out(flagged, study["traces"], "reason", included).trace) for included in (False, True)]
     assert sizes[1] - sizes[0] == 1
+
+
+def test_latents_tested_in_parts_are_the_same(study, matches, monkeypatch):
+    def tables():
+        inputs = study["activations"], study["traces"]
+        scores = reason.reason_scores(
+            *inputs, matches.lazy(), CANDIDATES, reason_words=REASON, **WINDOW | {"shifts": 1500}
+        )
+        lexical = lexicality(
+            *inputs, CANDIDATES, study["vocabulary"], condition="reason", max_top_3=0.8, include_sinks=False
+        )
+        return run_tests(study, matches), scores, lexical
+
+    whole = tables()
+    monkeypatch.setattr("thoughtscope.evidence.windows.ROWS_AT_ONCE", 30)
+    for one, other in zip(whole, tables(), strict=True):
+        assert one.equals(other)
+    monkeypatch.setattr("thoughtscope.evidence.windows.ROWS_AT_ONCE", 10**9)
+    monkeypatch.setattr("thoughtscope.evidence.windows.LATENTS_AT_ONCE", 3)
+    for one, other in zip(whole, tables(), strict=True):
+        assert one.equals(other)

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.text import Annotation, Text
 
-from thoughtscope.evidence import controls, patterns, verdict
+from thoughtscope import dispatch
+from thoughtscope.evidence import checks, fit, lexicality, outcomes, patterns, reason, verdict
 from thoughtscope.evidence import recurrence as evidence
-from thoughtscope.evidence.recurrence import complete
 from thoughtscope.evidence.verdict import leading
-from thoughtscope.plots import sites as plots
+from thoughtscope.frames import complete
+from thoughtscope.plots import canvas, sites, traces
 
 CONDITIONS = ["reason", "direct"]
 TOKENS = ["␣the", "$x$", "<script>", "\\xe2\\x80", "中文", "🙂", "a" * 60, "_^{"]
@@ -54,9 +56,9 @@ def no_missing_glyphs():
 
 
 def test_a_latents_colour_is_its_own():
-    colors = [plots.latent_color(latent) for latent in range(65536)]
-    assert set(colors) == set(plots.LATENT_COLORS)
-    assert max(colors.count(color) for color in plots.LATENT_COLORS) < 65536 / 10 * 1.05
+    colors = [canvas.latent_color(latent) for latent in range(65536)]
+    assert set(colors) == set(canvas.LATENT_COLORS)
+    assert max(colors.count(color) for color in canvas.LATENT_COLORS) < 65536 / 10 * 1.05
 
 
 @pytest.mark.parametrize(
@@ -64,21 +66,20 @@ def test_a_latents_colour_is_its_own():
     [("␣the", "␣the"), ("🀀", "\\U0001f000"), ("中", "\\u4e2d"), ("$x$", "$x$"), ("a" * 20, "a" * 15 + "…")],
 )
 def test_labels_are_what_the_font_can_show(token, shown):
-    assert plots.shown(token) == shown
+    assert canvas.shown(token) == shown
 
 
 def test_pictures_are_written(tmp_path):
     recurring = evidence.recurrence(relevant().lazy(), inferences=3)
-    figure = plots.recurrence(recurring, tokens_table(), site="layers.1.mlp", conditions=CONDITIONS,
+    figure = sites.recurrence(recurring, tokens_table(), site="layers.1.mlp", conditions=CONDITIONS,
                               scope="generated", latents=5)  # fmt: skip
-    words = [text.get_text() for axes in figure.axes for text in axes.texts]
-    assert any("<script>" in text for text in words)
-    plots.save(figure, tmp_path / "a.png", 60)
-    plots.save(
-        plots.top_tokens(tokens_table(), recurring, site="s", scope="generated", latents=7, tokens=4),
+    assert any("<script>" in text for text in words(figure))
+    canvas.save(figure, tmp_path / "a.png", 60)
+    canvas.save(
+        sites.top_tokens(tokens_table(), recurring, site="s", scope="generated", latents=7, tokens=4),
         tmp_path / "b.png", 60,
     )  # fmt: skip
-    plots.save(plots.layers({"s": recurring, "t": recurring}, conditions=CONDITIONS, scope="generated"),
+    canvas.save(sites.layers(of_sites(s=recurring, t=recurring), conditions=CONDITIONS, scope="generated"),
                tmp_path / "c.png", 60)  # fmt: skip
     for name in "abc":
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
@@ -98,13 +99,14 @@ def test_an_empty_trace_gives_a_picture(tmp_path):
     about = {"trace_id": 0, "condition": "reason", "generated_ids": [1], "finish_reason": "stop", "predicted": None,
              "reference": "3", "correct": None}  # fmt: skip
     none = relevant().clear()
-    figure = plots.trace(
-        about, site="s", scope="generated",
-        activations=none.rename({"max": "activation"}).with_columns(sink=False, rank_with_sinks=1),
-        frequent=none.with_columns(tokens=pl.lit(0)), bins=none.with_columns(count=0, lower=0.0, upper=0.0),
-        relevant=none, tokens_of=none, latents=70, tokens=8,
+    figures = traces.pictures(
+        pl.DataFrame([about]), site="s", scope="generated",
+        top_activations=none.rename({"max": "activation"}).with_columns(sink=False, rank_with_sinks=1),
+        frequencies=none.with_columns(tokens=pl.lit(0)), histograms=none.with_columns(count=0, lower=0.0, upper=0.0),
+        relevant_latents=none, top_tokens=none, frequent_latents=70, tokens=8,
     )  # fmt: skip
-    plots.save(figure, tmp_path / "a.png", 60)
+    canvas.save(figures, tmp_path / "traces", 60)
+    assert [path.name for path in (tmp_path / "traces").iterdir()] == ["00000.png"]
 
 
 LATENTS = range(60000, 60030)
@@ -116,8 +118,8 @@ def verdict_table():
     """All three verdicts in turn, those that aren't thinking patterns held back by one check after the other."""
     rows = []
     for number, latent in enumerate(LATENTS):
-        results = dict.fromkeys(verdict.CHECKS, "pass")
-        about, check = verdict.VERDICTS[number % 3], verdict.CHECKS[number // 3 % len(verdict.CHECKS)]
+        results = dict.fromkeys(checks.BY_NAME, "pass")
+        about, check = checks.VERDICTS[number % 3], checks.CHECKS[number // 3 % len(checks.CHECKS)].name
         if about != "thinking pattern":
             results[check] = "fail" if about == "no" else "undecided"
         rows.append({"latent": latent, "traces": 2 + number % 20, "of": 40, "original": True, "verdict": about,
@@ -128,18 +130,18 @@ def verdict_table():
 def reason_table():
     rows = [{"latent": latent, "score": (latent % 7 - 2) / 1000, "low": (latent % 7 - 4) / 1000,
              "high": (latent % 7) / 1000, "entropy": 0.5} for latent in LATENTS]  # fmt: skip
-    return complete(pl.DataFrame(rows), patterns.REASON_SCHEMA)
+    return complete(pl.DataFrame(rows), reason.SCHEMA)
 
 
 def no_reason_table():
     rows = [{"latent": latent, "note": "no reasoning word in any trace"} for latent in LATENTS]
-    return complete(pl.DataFrame(rows), patterns.REASON_SCHEMA)
+    return complete(pl.DataFrame(rows), reason.SCHEMA)
 
 
 def lexicality_table():
     rows = [{"latent": latent, "top_3": 0.5 + latent % 5 / 10, "top_tokens": " ".join(TOKENS[latent % 6 :])}
             for latent in LATENTS]  # fmt: skip
-    return complete(pl.DataFrame(rows), patterns.LEXICALITY_SCHEMA)
+    return complete(pl.DataFrame(rows), lexicality.SCHEMA)
 
 
 def pattern_table():
@@ -147,7 +149,7 @@ def pattern_table():
              "q": 0.01 if (latent + index) % 4 == 3 else 1.0}
             for latent in LATENTS for index, name in enumerate(PATTERNS[:-1])]  # fmt: skip
     rows += [{"latent": latent, "pattern": PATTERNS[-1], "traces": 0, "note": "in no trace"} for latent in LATENTS]
-    return complete(pl.DataFrame(rows, infer_schema_length=None), patterns.PATTERNS_SCHEMA)
+    return complete(pl.DataFrame(rows, infer_schema_length=None), patterns.SCHEMA)
 
 
 def outcome_table():
@@ -160,7 +162,7 @@ def outcome_table():
             about |= {"outcome": "truncated", "positive": 9, "negative": 10, "within_length": [None, 0.5][latent % 2]}
             rows.append(about | {"auroc": area, "low": area - 0.1, "high": area + 0.1, "length_auroc": 0.97,
                                  "length_low": 0.9, "length_high": 1.0})  # fmt: skip
-    return complete(pl.DataFrame(rows, infer_schema_length=None), controls.OUTCOMES_SCHEMA)
+    return complete(pl.DataFrame(rows, infer_schema_length=None), outcomes.SCHEMA)
 
 
 def counts_table():
@@ -176,7 +178,7 @@ def gate_table():
     """A place with numbers and the others without."""
     numbers = dict.fromkeys(("fvu", "fvu_low", "fvu_high", "cosine", "l0", "fired", "median_norm"), 0.5)
     about = [{"hookpoint": SITE, "condition": None, "place": place, "used": place == "site", "sinks": 1}
-             | (numbers if place == "site" else dict.fromkeys(numbers)) for place in evidence.PLACES]  # fmt: skip
+             | (numbers if place == "site" else dict.fromkeys(numbers)) for place in fit.PLACES]  # fmt: skip
     return pl.DataFrame(about, schema_overrides={"condition": pl.String})
 
 
@@ -207,31 +209,39 @@ def tables():
     }
 
 
-SETTINGS = {"site": SITE, "conditions": CONDITIONS, "scope": "generated", "latents": 20, "tokens": 4, "max_top_3": 0.8,
+RULES = Path(__file__).parents[1] / "workflow" / "rules" / "plots.smk"
+FUNCTIONS = {name: f"plots.{module}.{name}"
+             for module, name in re.findall(r'"plots\.(\w+)\.(\w+)"', RULES.read_text("utf-8"))}  # fmt: skip
+"""What the rules call, by its name."""
+
+SETTINGS = {"site": SITE, "conditions": CONDITIONS, "scope": "generated", "latents": 20, "frequent_latents": 20, "tokens": 4, "max_top_3": 0.8,
             "alpha": 0.05, "max_fvu": 0.7}  # fmt: skip
 
 
 def draw(name, **given):
     """Draw a picture from the tables above, but for those given."""
-    function = getattr(plots, name)
+    function = dispatch.function(FUNCTIONS[name])
     wanted = inspect.signature(function).parameters
     settings = {key: value for key, value in SETTINGS.items() if key in wanted}
     return function(**settings | tables()[name] | given)
 
 
 def words(figure):
-    return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
+    """All that a figure says, in texts and in letters."""
+    letters = [text for drawn in figure.artists if isinstance(drawn, PathCollection)
+               for text in drawn.get_label().split("\n")]  # fmt: skip
+    return [text.get_text() for text in figure.findobj(Text) if text.get_text()] + letters
 
 
 @pytest.mark.parametrize("name", tables())
 def test_pictures_are_drawn_from_ordinary_tables(tmp_path, name):
-    plots.save(draw(name), tmp_path / "a.png", 60)
+    canvas.save(draw(name), tmp_path / "a.png", 60)
 
 
 @pytest.mark.parametrize("name", tables())
 def test_pictures_are_drawn_from_empty_tables(tmp_path, name):
     figure = draw(name, **{key: table.clear() for key, table in tables()[name].items()})
-    plots.save(figure, tmp_path / "a.png", 60)
+    canvas.save(figure, tmp_path / "a.png", 60)
     assert any(re.search(r"\b(no|nothing)\b", text) for text in words(figure))
 
 
@@ -239,7 +249,7 @@ def test_pictures_are_drawn_from_empty_tables(tmp_path, name):
 def test_pictures_are_drawn_for_one_condition(tmp_path, name):
     given = {key: table.filter(pl.col("condition") == "reason") for key, table in tables()[name].items()}
     figure = draw(name, conditions=["reason"], **given)
-    plots.save(figure, tmp_path / "a.png", 60)
+    canvas.save(figure, tmp_path / "a.png", 60)
     assert "direct" not in words(figure)
 
 
@@ -258,21 +268,26 @@ def test_pictures_are_drawn_where_no_number_is_known(tmp_path, name):
                                 if column in table.columns)
         for key, table in tables()[name].items()
     }  # fmt: skip
-    plots.save(draw(name, **given), tmp_path / "a.png", 60)
+    canvas.save(draw(name, **given), tmp_path / "a.png", 60)
+
+
+def of_sites(**tables):
+    return pl.concat(table.with_columns(site=pl.lit(site)) for site, table in tables.items())
 
 
 def test_layers_without_any_site_or_latent(tmp_path):
     recurring = evidence.recurrence(relevant().lazy(), inferences=3)
-    for name, given in {"a": {}, "b": {"s": recurring.clear()}, "c": {"s": recurring, "t": recurring.clear()}}.items():
-        figure = plots.layers(given, conditions=CONDITIONS, scope="generated")
-        plots.save(figure, tmp_path / f"{name}.png", 60)
+    for name, given in {"a": of_sites(s=recurring).clear(), "c": of_sites(s=recurring, t=recurring.clear())}.items():
+        figure = sites.layers(given, conditions=CONDITIONS, scope="generated")
+        canvas.save(figure, tmp_path / f"{name}.png", 60)
 
 
 def test_a_latent_that_a_condition_lacks_has_an_interval_from_zero():
     table = evidence.recurrence(relevant().filter(pl.col("condition") == "reason").lazy(), inferences=3)
-    figure = plots.recurrence(table, tokens_table(), site=SITE, conditions=CONDITIONS, scope="generated", latents=1)
+    figure = sites.recurrence(table, tokens_table(), site=SITE, conditions=CONDITIONS, scope="generated", latents=1)
     # Three lines a latent: what joins the counts, and an interval for each condition.
-    spans = [tuple(line.get_xdata()) for line in figure.axes[0].lines if len(line.get_xdata()) == 2]
+    drawn = [found for found in figure.axes[0].collections if isinstance(found, LineCollection)]
+    spans = [tuple(segment[:, 0]) for found in drawn for segment in found.get_segments()]
     assert spans[0] == (0, 2)
     assert spans[2] == (0, pytest.approx(3 * 0.5615, abs=0.001))  # Wilson's interval of 0 of 3
 
@@ -299,7 +314,7 @@ def test_the_pattern_picture_marks_what_is_significant_and_what_is_absent():
     figure = draw("patterns")
     found = words(figure)
     assert found.count("in no trace") == 1
-    marks = next(line for line in figure.axes[0].lines if line.get_color() == plots.INK)
+    marks = next(line for line in figure.axes[0].lines if line.get_color() == canvas.INK)
     shown = leading(verdict_table(), 20)["latent"].to_list()
     significant = pattern_table().filter(pl.col("q") < 0.05, pl.col("latent").is_in(shown))
     assert len(marks.get_xdata()) == len(significant) > 0
@@ -325,7 +340,7 @@ def test_an_outcome_of_too_few_traces_says_so():
     figure = draw("outcomes")
     few, enough = figure.axes
     assert [text.get_text() for text in few.texts] == ["too few: 1 correct"]
-    assert len(enough.get_yticks()) == 20
+    assert len({text for text in words(figure) if text.isdigit() and int(text) in LATENTS}) == 20
     assert enough.get_title(loc="left") == "truncated against finished: 9 against 10 traces"
 
 
@@ -335,19 +350,10 @@ def test_pattern_counts_are_means_over_traces():
     assert found.count("12.00") == 2  # 0, 6, 12, 18 and 24 per 100 tokens
 
 
-def test_rules_and_pictures_agree():
-    """What a rule hands over is what its picture takes."""
-    root = Path(__file__).parents[1] / "workflow"
-    rules = re.split(r"^rule plot_", (root / "rules/plots.smk").read_text("utf-8"), flags=re.MULTILINE)[1:]
-    for rule in rules:
-        name = rule[: rule.index(":")]
-        caption = re.search(r'caption="\.\./report/(\w+\.rst)"', rule)
-        assert (root / "report" / caption[1]).read_text("utf-8").strip().endswith(".")
-        if "scripts/plot.py" not in rule:
-            continue
-        inputs, params = (re.search(rf"^    {part}:\n((?: {{8}}.*\n)+)", rule, re.MULTILINE)[1]
-                          for part in ("input", "params"))  # fmt: skip
-        given = set(re.findall(r"(\w+)=", inputs)) | set(re.findall(r"(\w+)=(?=config|CONDITIONS)", params)) - {"dpi"}
-        if "plots/{site}/" in rule:
-            given.add("site")
-        assert given == set(inspect.signature(getattr(plots, name)).parameters), name
+def test_every_picture_has_a_rule_and_a_caption():
+    assert set(FUNCTIONS) == {*tables(), "layers", "pictures"}
+    captions = re.findall(r"""=picture(?:_across)?\("(\w+)"|/report/(\w+)\.rst",\n""", RULES.read_text("utf-8"))
+    assert len(captions) == len(FUNCTIONS)
+    for caption in captions:
+        text = (RULES.parents[1] / "report" / f"{''.join(caption)}.rst").read_text("utf-8")
+        assert text.strip().endswith(".")

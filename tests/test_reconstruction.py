@@ -10,9 +10,9 @@ from test_saes import save_sae
 
 from thoughtscope import config, models
 from thoughtscope.errors import InputError
-from thoughtscope.evidence import recurrence as evidence
-from thoughtscope.plots import sites as plots
-from thoughtscope.readings import reconstruction
+from thoughtscope.evidence import fit
+from thoughtscope.plots import evidence as plots
+from thoughtscope.readings import block, reconstruction
 from thoughtscope.saes import formats
 
 LOG = logging.getLogger("test")
@@ -44,11 +44,8 @@ def test_sites_of_a_blocks_own_output(manifest):
 @pytest.fixture
 def measured(tmp_path, manifest, written):
     save_sae(tmp_path)
-    device = torch.device("cpu")
-    return reconstruction.measure(
-        written, model=models.load_model(manifest, "float32"), encoder=formats.load_encoder(tmp_path, device),
-        decoder=formats.load_decoder(tmp_path, device), names=NAMES, log=LOG,
-    )  # fmt: skip
+    sae, model = formats.load(tmp_path, torch.device("cpu")), models.load_model(manifest, "float32")
+    return block.read(written, model=model, sae=sae, site=NAMES[0], compared=NAMES, log=LOG).reconstruction
 
 
 def test_gate_is_sparsifys_forward_over_all_tokens(tmp_path, manifest, written, measured):
@@ -69,11 +66,9 @@ def test_gate_is_sparsifys_forward_over_all_tokens(tmp_path, manifest, written, 
             x, start = kept[name][0], len(trace["prompt_ids"])
             sink = x.norm(dim=-1) > 10 * x.norm(dim=-1).median()
             states[name].append(x[start:][~sink[start:]])
-    gate = evidence.fit(
-        measured.lazy(), hookpoint="layers.1.mlp", num_latents=96, used="layers.1.mlp"
-    ).filter(pl.col("condition").is_null())  # fmt: skip
+    gate = fit.fit(measured.lazy(), {"num_latents": 96}, site="layers.1.mlp").filter(pl.col("condition").is_null())
     assert gate["site"].to_list() == NAMES
-    assert gate["place"].to_list() == list(evidence.PLACES)
+    assert gate["place"].to_list() == list(fit.PLACES)
     assert gate["used"].to_list() == [True] + [False] * 4
     for row in gate.iter_rows(named=True):
         x = torch.cat(states[row["site"]])
@@ -112,7 +107,7 @@ def make_gate(scales, used, traces=8):
                 made.append((trace_id, condition, x, scale * noise.normal(size=(20, 6))))
         table += rows(site, made)
     frame = pl.DataFrame(table, schema=reconstruction.SCHEMA).lazy()
-    return evidence.fit(frame, hookpoint="layers.1.mlp", num_latents=10, used=used)
+    return fit.fit(frame, {"num_latents": 10}, site=used)
 
 
 def test_neighbouring_saes_keep_their_own_sites():
@@ -127,12 +122,12 @@ def test_neighbouring_saes_keep_their_own_sites():
                 site, [(i, "reason", noise.normal(size=(9, 6)), scale * noise.normal(size=(9, 6))) for i in (0, 1)]
             )
         frame = pl.DataFrame(table, schema=reconstruction.SCHEMA).lazy()
-        frames.append(evidence.fit(frame, hookpoint=hookpoint, num_latents=10, used=hookpoint))
+        frames.append(fit.fit(frame, {"num_latents": 10}, site=hookpoint))
     gate = pl.concat(frames)
     assert gate.filter("used").select("hookpoint", "site").unique().sort("site").rows() == [
         ("layers.1.mlp", "layers.1.mlp"), ("layers.2.mlp", "layers.2.mlp"),
     ]  # fmt: skip
-    assert evidence.gate_warnings(gate, 0.7) == []
+    assert fit.gate_warnings(gate, 0.7) == []
 
 
 def test_the_interval_is_over_problems_and_covers_the_truth():
@@ -154,12 +149,11 @@ def test_no_interval_from_one_problem_and_no_fvu_without_variance():
     still = np.full((20, 6), 3.3)
     frame = pl.DataFrame(rows("layers.1.mlp", [(0, "reason", still, still), (1, "reason", still[:0], still[:0])]),
                          schema=reconstruction.SCHEMA)  # fmt: skip
-    settings = {"hookpoint": "layers.1.mlp", "num_latents": 10, "used": "layers.1.mlp"}
-    gate = evidence.fit(frame.lazy(), **settings)
+    gate = fit.fit(frame.lazy(), {"num_latents": 10}, site="layers.1.mlp")
     assert gate["fvu"].to_list() == [None, None]
-    nothing = evidence.fit(frame.filter(trace_id=1).lazy(), **settings)
+    nothing = fit.fit(frame.filter(trace_id=1).lazy(), {"num_latents": 10}, site="layers.1.mlp")
     assert nothing.select("tokens", "fvu", "cosine", "median_norm", "l0").rows() == [(0, None, None, None, None)] * 2
-    assert evidence.gate_warnings(nothing, 0.7) == []
+    assert fit.gate_warnings(nothing, 0.7) == []
     plots.site_gate(nothing, max_fvu=0.7)
 
 
@@ -185,7 +179,7 @@ def test_warnings(scales, used, words):
     import re
 
     gate = make_gate(scales, used)
-    lines = evidence.gate_warnings(gate, 0.7)
+    lines = fit.gate_warnings(gate, 0.7)
     assert len(lines) == len(words)
     for line, pattern in zip(lines, words, strict=True):
         assert re.search(pattern, line), line

@@ -19,10 +19,14 @@ from axe_playwright_python.sync_playwright import Axe
 from conftest import REPO, Study, new_study
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from thoughtscope import files
-from thoughtscope.evidence.verdict import CHECKS, SCHEMA, VERDICTS, fits
+from thoughtscope import files, paths
+from thoughtscope.config import REPORT_PICTURES, REPORT_PICTURES_ACROSS, REPORT_TABLES
+from thoughtscope.evidence import verdict
+from thoughtscope.evidence.checks import BY_NAME, CHECKS, VERDICTS, fits
+from thoughtscope.evidence.verdict import SCHEMA
+from thoughtscope.report import findings, provenance, reader
 from thoughtscope.report import page as report
-from thoughtscope.report import provenance, reader
+from thoughtscope.report import words as in_words
 from thoughtscope.report.findings import share_interval
 from thoughtscope.report.study import load
 
@@ -95,7 +99,12 @@ def page(browser, study):
 
 
 def table(study: Study, name: str) -> pl.DataFrame:
-    return pl.read_parquet(study.results / "tables" / SITE / f"{name}.parquet")
+    return pl.read_parquet(study.results / "tables" / "trained" / SITE / f"{name}.parquet")
+
+
+def activations(study: Study, condition: str) -> pl.DataFrame:
+    folder = study.results / "readings" / "trained" / SITE / condition / BLOCK
+    return pl.read_parquet(folder / "activations.parquet")
 
 
 def shown_latents(page: Page) -> list[int]:
@@ -188,7 +197,7 @@ def test_filters_hide_rows(page, study):
     search = form.get_by_label("Search")
     tokens = dict(table(study, "lexicality").select("latent", "top_tokens").iter_rows())
     named = {
-        row["latent"]: f"{row['latent']} {row['verdict']} {report._why(row)} {tokens.get(row['latent']) or ''}".lower()
+        row["latent"]: f"{row['latent']} {row['verdict']} {in_words.why(row)} {tokens.get(row['latent']) or ''}".lower()
         for row in verdict.iter_rows(named=True)
     }
     # A q value is in every row, and the names of checks are behind its marks: neither is what one looks for.
@@ -325,7 +334,7 @@ def read_trace(page: Page, condition: str, trace: int) -> None:
 
 
 def test_the_reader_shades_by_any_latent_and_names_those_active(page, study):
-    rows = pl.read_parquet(study.results / "activations" / SITE / "bypass" / f"{BLOCK}.parquet").filter(trace_id=2)
+    rows = activations(study, "bypass").filter(trace_id=2)
     read_trace(page, "bypass", 2)
     latent = int(rows.group_by("latent").len().sort("len", "latent")["latent"][-1])
     page.get_by_label("Shade by latent").fill(str(latent))
@@ -405,7 +414,7 @@ def test_a_token_is_held_until_it_is_let_go(page, study):
     token(9).click()
     page.locator(".trace").press("Escape")
     assert "held" not in status_of(page)
-    rows = pl.read_parquet(study.results / "activations" / SITE / "reason" / f"{BLOCK}.parquet").filter(trace_id=1)
+    rows = activations(study, "reason").filter(trace_id=1)
     silent = next(latent for latent in range(48) if latent not in rows["latent"])
     for latent, scale in ((silent, "not active in this trace"), (48, "there are 48 latents")):
         page.get_by_label("Shade by latent").fill(str(latent))
@@ -573,6 +582,15 @@ def test_provenance_repeats_the_run(page, study, tmp_path):
     rules = page.locator(".graph text:not(.room)").all_text_contents()
     assert {"generate", "encode", "verdict", "report", "dashboards", "train_sae"} <= set(rules)
     assert "torch" in shown
+    # Every job's time is counted, and each room has its column, as data walks through them.
+    jobs = table_cells(page, "Time per stage")
+    counted = [
+        path for path in (study.results / "benchmarks").rglob("*.jsonl") if path.stem not in ("report", "summary")
+    ]
+    assert sum(int(row[1]) for row in jobs if row[0] not in ("report", "summary")) == len(counted)
+    rooms = page.locator(".graph .room").all_text_contents()
+    files_ = re.findall(r'include: "workflow/rules/(\w+)\.smk"', (REPO / "Snakefile").read_text())
+    assert rooms == [room for room in files_ if room != "common"]
 
 
 def test_the_reader_s_packing_can_be_undone():
@@ -625,11 +643,31 @@ def test_those_under_study_get_room_first():
     assert sorted(order) == sorted(traces.rows())
 
 
-def loaded(study: Study, **changes):
+def inputs(study: Study, conditions=CONDITIONS) -> dict:
+    """What rule report lists, for `load`."""
+
+    def of(pattern: str, **levels) -> str:
+        named = {"experiment": study.config["experiment"], "reader": "trained", "site": SITE, "block": BLOCK}
+        return str(study.folder / pattern.format(**named | levels))
+
+    return {
+        "manifest": of(paths.MANIFEST), "problems": of(paths.PROBLEMS),
+        "traces": [of(paths.TRACES, condition=condition) for condition in conditions],
+        "saes": [of(paths.SAE_INFO, hookpoint=SITE)],
+        "tables": [of(paths.SITE_TABLE, table=name) for name in REPORT_TABLES],
+        "site_pictures": [of(paths.SITE_PICTURE, picture=name) for name in REPORT_PICTURES],
+        "pictures": [of(paths.STUDY_PICTURE, picture=name) for name in REPORT_PICTURES_ACROSS],
+    } | {name: of(paths.STUDY_TABLE, table=table)
+         for name, table in (("matches", "matches"), ("gate", "site_gate"), ("layers", "layers"))}  # fmt: skip
+
+
+def loaded(study: Study, conditions=CONDITIONS):
     """The finished study as the report has it."""
     shown = re.search(r"<summary>All settings.*?<pre[^>]*>(.*?)</pre>", page_of(study), re.DOTALL).group(1)
-    about = {"conditions": CONDITIONS, "sites": [SITE], "blocks": [BLOCK], "neuronpedia": None, "config": ""}
-    return load(study.results, settings=json.loads(html.unescape(shown)), **about | changes)
+    return load(
+        inputs(study, conditions), experiment="tiny", conditions=conditions, settings=json.loads(html.unescape(shown)),
+        config="", neuronpedia=None,
+    )  # fmt: skip
 
 
 def render(study, parcels=(), tokens=None, max_megabytes=60) -> str:
@@ -689,12 +727,12 @@ def filled(study: Study, tmp_path_factory: pytest.TempPathFactory):
 
     def other(table: pl.DataFrame) -> pl.DataFrame:
         """Judge each latent by checks drawn at random."""
-        draws = chance.choice(["pass", "pass", "pass", "fail", "undecided"], (len(table), len(CHECKS)))
+        draws = chance.choice(["pass", "pass", "pass", "fail", "undecided"], (len(table), len(BY_NAME)))
         draws[0] = "pass"
         results = table.with_columns(
-            pl.Series(check, draws[:, place], dtype=SCHEMA[check]) for place, check in enumerate(CHECKS)
+            pl.Series(check, draws[:, place], dtype=SCHEMA[check]) for place, check in enumerate(BY_NAME)
         )
-        removed = [next((check for check, result in zip(CHECKS, row, strict=True) if result == "fail"), None)
+        removed = [next((check for check, result in zip(BY_NAME, row, strict=True) if result == "fail"), None)
                    for row in draws]  # fmt: skip
         names = ["no" if gone else "thinking pattern" if (row == "pass").all() else "undecided"
                  for gone, row in zip(removed, draws, strict=True)]  # fmt: skip
@@ -728,8 +766,7 @@ def filled(study: Study, tmp_path_factory: pytest.TempPathFactory):
 
     def read(site: str, condition: str, trace: int) -> pl.DataFrame:
         """The second site's activations are twice the first's, and its fourth position is a sink."""
-        path = study.results / "activations" / SITE / condition / f"{BLOCK}.parquet"
-        rows = pl.read_parquet(path).filter(trace_id=trace)
+        rows = activations(study, condition).filter(trace_id=trace)
         if site == OTHER:
             rows = rows.with_columns(activation=pl.col("activation") * 2, sink=pl.col("position") == 4)
         return rows
@@ -785,7 +822,7 @@ def test_the_tables_of_the_page_are_those_of_the_study(filled, filled_page):
         assert number(row[8]) == pytest.approx(of["reason"]["peaks"], rel=6e-2)
         assert [int(text) for text in row[9:]] == [(verdict == name).sum() for name in VERDICTS]
     marks = page.locator(".fits li .check").evaluate_all("nodes => nodes.map((node) => node.className)")
-    assert marks == [f"check {fits(study.pooled_gate(site.name), 0.7)[0]}" for site in study.sites]
+    assert marks == [f"check {fits(study.pooled_gate(site.name).to_dicts(), 0.7).result}" for site in study.sites]
     assert marks[1] == "check fail"
     verdicts = pl.concat(site.tables["verdict"]["verdict"].cast(pl.String) for site in study.sites)
     assert page.locator(".tiles dd").all_inner_texts() == [
@@ -807,7 +844,7 @@ def test_the_rows_of_a_site_are_its_own(filled, filled_page):
             name: table.filter(latent=row["latent"]) for name, table in site.tables.items() if "latent" in table.columns
         }
         assert shown[0] == str(row["latent"])
-        assert shown[1] == f"{row['verdict']} {report._why(row)}".strip()
+        assert shown[1] == f"{row['verdict']} {in_words.why(row)}".strip()
         low, high = share_interval(row)
         assert shown[2] == f"{row['traces']}/{row['of']} , 95% interval {low:.0%} to {high:.0%} of traces"
         edges = line.locator(".interval i").evaluate(
@@ -839,7 +876,7 @@ def test_the_rows_of_a_site_are_its_own(filled, filled_page):
             "nodes => nodes.map((node) => [node.classList[1], node.title])"
         )
         assert marks == [
-            [row[check], f"{check.replace('_', ' ')}: {row[check]}. {row[f'{check}_note']}"] for check in CHECKS
+            [row[check], f"{check.replace('_', ' ')}: {row[check]}. {row[f'{check}_note']}"] for check in BY_NAME
         ]
     assert faint
     # By q of the pattern, the least first; by verdict, thinking patterns first; what has neither comes last.
@@ -882,7 +919,7 @@ def test_dashboards_have_the_numbers_of_their_tables(filled, filled_page):
         low, high = share_interval(row)
         head = page.locator("#dashboard > p").first.inner_text()
         assert head.startswith(
-            f"{row['verdict']}{f' ({report._why(row)})' if report._why(row) else ''}. Among the top 8"
+            f"{row['verdict']}{f' ({in_words.why(row)})' if in_words.why(row) else ''}. Among the top 8"
         )
         assert f"in {row['traces']} of 4 traces under “reason” (95% interval {low:.0%} to {high:.0%} of" in head
         for shown, test in zip(cells(page, "Thinking patterns"), rows_of["pattern_tests"], strict=True):
@@ -908,11 +945,11 @@ def test_dashboards_have_the_numbers_of_their_tables(filled, filled_page):
         for shown, other in zip(cells(page, "Nearest latents by co-activation"), rows_of["coactivation"], strict=True):
             assert int(shown[0]) == other["neighbour"]
             assert near(shown[1:], other["phi"], other["both"])
-        words = rows_of["lexicality"][0]
+        lexical = rows_of["lexicality"][0]
         text = page.locator("#dashboard section", has=page.get_by_role("heading", name="Which tokens")).inner_text()
-        shares = [f"{words[name]:.0%}" for name in ("top_1", "top_3", "top_10")]
+        shares = [f"{lexical[name]:.0%}" for name in ("top_1", "top_3", "top_10")]
         assert f"on one type {shares[0]}, on three {shares[1]}, on ten {shares[2]}" in text
-        assert f"types: {words['eta_squared']:.0%}, by chance {words['eta_squared_by_chance']:.0%}." in text
+        assert f"types: {lexical['eta_squared']:.0%}, by chance {lexical['eta_squared_by_chance']:.0%}." in text
         score = rows_of["reason_scores"][0]
         text = page.locator("#dashboard p", has_text="ReasonScore").inner_text()
         assert near([text.replace("“wait”", "")], *(score[name] for name in
@@ -940,11 +977,48 @@ def test_dashboards_have_the_numbers_of_their_tables(filled, filled_page):
         assert page.locator("#dashboard .cell b").all_inner_texts() == [
             {True: "✓", False: "✗", None: "·"}[correct] for condition in answers for correct in condition
         ]
+        assert not re.search("undefined|NaN|null", page.locator("#dashboard").inner_text())
         links = page.locator('#dashboard [aria-label="Nearest latents by co-activation"] tbody th a').all_inner_texts()
         assert [int(text) for text in links] == [
             other["neighbour"] for other in rows_of["coactivation"] if other["neighbour"] in site.latents
         ]
         page.keyboard.press("Escape")
+
+
+def test_a_new_check_is_all_over_the_page(browser, filled, monkeypatch, tmp_path):
+    """What the page knows of checks is from CHECKS alone."""
+    new = replace(CHECKS[0], name="not_by_chance", asks="it is there again in another run", fails="there only once",
+                  number="share of runs, at least {min_link}")  # fmt: skip
+    for module in (verdict, findings, in_words, report):
+        monkeypatch.setattr(module, "CHECKS", (*CHECKS, new))
+    monkeypatch.setitem(BY_NAME, new.name, new)
+    results = pl.lit("undecided").alias(new.name), pl.lit(0.25).alias(f"{new.name}_number"), pl.lit("one run").alias(
+        f"{new.name}_note")  # fmt: skip
+    sites = [replace(site, tables=site.tables | {"verdict": site.tables["verdict"].with_columns(results)})
+             for site in filled[0].sites]  # fmt: skip
+    (tmp_path / "report.html").write_text(render(replace(filled[0], sites=sites)), encoding="utf-8")
+    page = open_page(browser, tmp_path)
+    step = page.locator(".waterfall tr", has=page.get_by_role("rowheader", name="not by chance")).locator("td")
+    judged = sum(len(site.tables["verdict"]) for site in sites)
+    assert step.all_inner_texts()[2:5] == ["0", "0", str(judged)]
+    assert page.locator("dt", has_text="not by chance").locator("+ dd").inner_text() == f"Passes if {new.asks}."
+    form = page.locator("form.filters").first
+    form.get_by_label("Check").select_option(label="not by chance: undecided")
+    assert len(shown_latents(page)) == len(sites[0].tables["verdict"])
+    form.get_by_label("Check").select_option(label="not by chance: pass")
+    assert shown_latents(page) == []
+    form.get_by_label("Check").select_option(label="any")
+    open_board(page, shown_latents(page)[0])
+    assert cells(page, "Checks")[-1] == [
+        "not by chance",
+        " undecided",
+        "0.25",
+        "share of runs, at least 0.5",
+        "one run",
+    ]
+    assert "undefined" not in page.locator("body").inner_text()
+    assert page.seen == []
+    page.context.close()
 
 
 def test_the_reader_tells_traces_and_sites_apart(filled, filled_page):

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from safetensors.torch import load_file
 from sparsify import SparseCoder, SparseCoderConfig
 
 from thoughtscope.errors import HubUnreachable, InputError
-from thoughtscope.saes import coder, formats
+from thoughtscope.saes import bounded, coder, formats
 
 LOG = logging.getLogger("test")
 
@@ -29,37 +30,41 @@ def save_sae(folder: Path, d_in: int = 32, num_latents: int = 96, k: int = 8, se
 def test_encode_is_sparsifys(tmp_path, monkeypatch, latents, k, chunk):
     monkeypatch.setattr(coder, "CHUNK_VALUES", chunk)
     theirs = save_sae(tmp_path, num_latents=latents, k=k)
-    ours = formats.load_encoder(tmp_path, torch.device("cpu"))
+    ours = formats.load(tmp_path, torch.device("cpu"))
     x = 2 * torch.randn(37, 32)
-    activations, indices = ours.encode(x)
     expected = theirs.encode(x)
     order = expected.top_acts.argsort(descending=True, dim=-1, stable=True)
-    assert torch.allclose(activations, expected.top_acts.gather(-1, order), rtol=1e-5, atol=0)
-    active = activations > 0
     dense = torch.zeros(37, latents).scatter(-1, expected.top_indices, expected.top_acts)
-    assert torch.allclose(torch.zeros(37, latents).scatter(-1, indices, activations), dense, rtol=1e-5, atol=0)
-    assert active.sum() == (dense > 0).sum()
+    for activations, indices in (ours.encode(x), coder.TopK.encode(ours, x)):  # the fast way and the plain one
+        assert torch.allclose(activations, expected.top_acts.gather(-1, order), rtol=1e-5, atol=0)
+        active = activations > 0
+        assert torch.allclose(torch.zeros(37, latents).scatter(-1, indices, activations), dense, rtol=1e-5, atol=0)
+        assert active.sum() == (dense > 0).sum()
 
 
 @pytest.fixture
 def dense_tokens(monkeypatch) -> list[int]:
     """Encode by bounds whatever the size and the hardware; return how many tokens each dense encoding then takes."""
-    dense, counts = coder.Encoder._encode_dense, []
+    dense, counts = bounded.BoundedTopK._encode_dense, []
 
-    def counted(self, x):
+    def counted(self, x, space=None):
         counts.append(len(x))
-        return dense(self, x)
+        return dense(self, x, space)
 
-    monkeypatch.setattr(coder, "BOUND_WEIGHTS", 0)
-    monkeypatch.setattr(coder, "_multiplies_bfloat16", lambda device: True)
-    monkeypatch.setattr(coder.Encoder, "_encode_dense", counted)
+    monkeypatch.setattr(bounded, "BOUND_WEIGHTS", 0)
+    monkeypatch.setattr(bounded, "_multiplies_bfloat16", lambda device: True)
+    monkeypatch.setattr(bounded.BoundedTopK, "_encode_dense", counted)
     return counts
+
+
+def fast(weight: torch.Tensor, bias: torch.Tensor, b_dec: torch.Tensor, k: int) -> bounded.BoundedTopK:
+    return bounded.BoundedTopK(weight, bias, weight, b_dec, k)
 
 
 def check_exact(sae: SparseCoder, x: torch.Tensor) -> None:
     """Compare with sparsify's own float32 `encode`, and each latent with its pre-activation in float64."""
     weight, bias, b_dec = (tensor.detach() for tensor in (sae.encoder.weight, sae.encoder.bias, sae.b_dec))
-    activations, latents = coder.Encoder(weight, bias, b_dec, sae.cfg.k).encode(x)
+    activations, latents = fast(weight, bias, b_dec, sae.cfg.k).encode(x)
     expected = sae.encode(x).top_acts.detach().sort(descending=True).values
     assert activations.shape == latents.shape == expected.shape
     # What float32 can't resolve: differences far below the terms of the sum.
@@ -130,7 +135,7 @@ def test_bounded_encoding_is_sparsifys(dense_tokens, name, unproven):
 @pytest.mark.parametrize(("candidates", "chunk"), [(1, 2**27), (3, 512 * 7), (1000, 2**27)])
 def test_bounded_encoding_with_any_candidates_and_chunks(dense_tokens, monkeypatch, candidates, chunk):
     """With k candidates next to nothing is proven, with all latents everything is; the result is the same."""
-    monkeypatch.setattr(coder, "CANDIDATES", candidates)
+    monkeypatch.setattr(bounded, "CANDIDATES", candidates)
     monkeypatch.setattr(coder, "CHUNK_VALUES", chunk)
     check_exact(*case("random"))
     assert (sum(dense_tokens) > 30) == (candidates == 1)
@@ -138,16 +143,17 @@ def test_bounded_encoding_with_any_candidates_and_chunks(dense_tokens, monkeypat
 
 def test_bounded_encoding_of_no_token(dense_tokens):
     sae, x = case("random")
-    activations, latents = coder.Encoder(sae.encoder.weight, sae.encoder.bias, sae.b_dec, 8).encode(x[:0])
+    activations, latents = fast(sae.encoder.weight, sae.encoder.bias, sae.b_dec, 8).encode(x[:0])
     assert activations.shape == latents.shape == (0, 8)
     assert latents.dtype == torch.int64
 
 
 def test_candidates_are_proven_past_the_rounding_of_the_bounds(dense_tokens, monkeypatch):
     """All bounds are 1, to within their rounding, and tell nothing."""
-    weight = torch.linspace(1, 1 + coder.BFLOAT16_UNIT, 100)[:, None]
-    monkeypatch.setattr(coder.Encoder, "_bounds", lambda self, x: torch.ones(len(x), 100, dtype=torch.bfloat16))
-    activations, latents = coder.Encoder(weight, torch.zeros(100), torch.zeros(1), 4).encode(torch.ones(1, 1))
+    weight = torch.linspace(1, 1 + bounded.BFLOAT16_UNIT, 100)[:, None]
+    ones = torch.ones(1, 100, dtype=torch.bfloat16)
+    monkeypatch.setattr(bounded.BoundedTopK, "_bounds", lambda self, x, space: ones)
+    activations, latents = fast(weight, torch.zeros(100), torch.zeros(1), 4).encode(torch.ones(1, 1))
     assert latents.tolist() == [[99, 98, 97, 96]]
     assert torch.equal(activations, weight[latents[0]].T)
 
@@ -163,13 +169,13 @@ def test_unproven_tokens_among_proven_ones(dense_tokens):
     check_exact(sae, x)
     assert dense_tokens == [14]
     x[1] = torch.nan
-    assert coder.Encoder(weight, sae.encoder.bias.data, sae.b_dec.data, 8).encode(x)[0][1].isnan().all()
+    assert fast(weight, sae.encoder.bias.data, sae.b_dec.data, 8).encode(x)[0][1].isnan().all()
     assert dense_tokens == [14, 15]
 
 
 def above(value: float) -> float:
     """Return a number a little under halfway from value, a power of two, to the next bfloat16: it is rounded down."""
-    return value * (1 + 0.9 * coder.BFLOAT16_UNIT)
+    return value * (1 + 0.9 * bounded.BFLOAT16_UNIT)
 
 
 def adversary(name: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -219,8 +225,8 @@ def adversary(name: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 def test_bounds_are_bounds(name):
     """Against float64, and against float32 summed one term after the other, which is the worst order."""
     weight, bias, x = adversary(name)
-    bounds = coder.Encoder(weight, bias, torch.zeros(weight.shape[1]), 1)._bounds(x).double()
-    bounds += coder.BFLOAT16_UNIT * bounds.abs()
+    bounds = fast(weight, bias, torch.zeros(weight.shape[1]), 1)._bounds(x).double()
+    bounds += bounded.BFLOAT16_UNIT * bounds.abs()
     assert (x.double() @ weight.double().T + bias.double() <= bounds).all()
     one_by_one = np.cumsum((x[:, None] * weight).numpy(), axis=-1, dtype=np.float32)[..., -1]
     assert (torch.from_numpy(one_by_one) + bias <= bounds).all()
@@ -229,27 +235,48 @@ def test_bounds_are_bounds(name):
 def test_bounds_are_used_for_large_encoders_where_the_hardware_multiplies_bfloat16(monkeypatch):
     used = []
     for weights, native in [(512, True), (513, True), (512, False)]:
-        monkeypatch.setattr(coder, "BOUND_WEIGHTS", weights)
-        monkeypatch.setattr(coder, "_multiplies_bfloat16", lambda device, native=native: native)
-        encoder = coder.Encoder(torch.randn(64, 8), torch.zeros(64), torch.zeros(8), 4)
+        monkeypatch.setattr(bounded, "BOUND_WEIGHTS", weights)
+        monkeypatch.setattr(bounded, "_multiplies_bfloat16", lambda device, native=native: native)
+        encoder = fast(torch.randn(64, 8), torch.zeros(64), torch.zeros(8), 4)
         encoder.encode(torch.randn(3, 8))
         used.append("_bound_weight" in vars(encoder))
     assert used == [True, False, False]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("width", "count"), [(1000, 32), (96, 96), (97, 5), (2304, 32), (4096, 96), (7, 1)])
+def test_largest_is_topk(dtype, width, count):
+    """Random rows, ties and all, and rows whose largest are all in one group of columns, or all in the last ones."""
+    torch.manual_seed(0)
+    rows = torch.randn(40, width).to(dtype)
+    rows[1] = 1
+    rows[2, :: max(1, width // count)] += 10
+    rows[3, -count:] += 10
+    rows[4] = rows[4].sort().values
+    rows[5, 3] = torch.inf
+    values, columns = bounded.largest(rows, count)
+    assert torch.equal(values, rows.topk(count, dim=-1).values)
+    assert torch.equal(rows.gather(-1, columns), values)
+    assert all(len(row.unique()) == count for row in columns)
+    assert bounded.largest(rows[:0], count)[0].shape == (0, count)
+
+
 def test_decode_is_sparsifys(tmp_path):
     theirs = save_sae(tmp_path)
-    decoder = formats.load_decoder(tmp_path, torch.device("cpu"))
+    ours = formats.load(tmp_path, torch.device("cpu"))
     x = 2 * torch.randn(37, 32)
-    activations, latents = formats.load_encoder(tmp_path, torch.device("cpu")).encode(x)
-    assert torch.allclose(decoder.decode(activations, latents), theirs(x).sae_out, rtol=1e-4, atol=1e-5)
-    assert decoder.decode(activations[:0], latents[:0]).shape == (0, 32)
+    codes = ours.encode(x)
+    assert torch.allclose(ours.decode(codes), theirs(x).sae_out, rtol=1e-4, atol=1e-5)
+    assert ours.decode(ours.encode(x[:0])).shape == (0, 32)
+    directions = ours.direction(codes.latents)
+    by_hand = (codes.activations.unsqueeze(-1) * directions).sum(1) + theirs.b_dec
+    assert torch.allclose(by_hand, theirs(x).sae_out, rtol=1e-4, atol=1e-5)
 
 
 def test_weights_of_another_precision_are_applied_in_float32(tmp_path):
     theirs = save_sae(tmp_path).bfloat16()
     theirs.save_to_disk(tmp_path)
-    ours = formats.load_encoder(tmp_path, torch.device("cpu"))
+    ours = formats.load(tmp_path, torch.device("cpu"))
     x = torch.randn(5, 32)
     activations, _ = ours.encode(x)
     assert torch.allclose(activations, theirs.float().encode(x).top_acts.sort(descending=True).values, rtol=1e-5)
@@ -266,16 +293,17 @@ def test_weights_of_another_precision_are_applied_in_float32(tmp_path):
 def test_what_is_no_topk_autoencoder_is_refused(tmp_path, changes, words):
     save_sae(tmp_path, **changes)
     with pytest.raises(InputError, match=words):
-        formats.load_encoder(tmp_path, torch.device("cpu"))
+        formats.load(tmp_path, torch.device("cpu"))
 
 
-def test_fetch_copies_and_checks_the_width(tmp_path):
+def test_fetch_links_and_checks_the_width(tmp_path):
     theirs = save_sae(tmp_path / "from" / "layers.1.mlp")
     manifest = {"name": "tiny", "widths": {"layers.1.mlp": 32}}
     source = {"source": "path", "path": str(tmp_path / "from")}
     formats.fetch(source, "layers.1.mlp", manifest, tmp_path / "to", LOG)
-    copied = load_file(tmp_path / "to" / "sae.safetensors")
-    assert torch.equal(copied["encoder.weight"], theirs.encoder.weight)
+    linked = load_file(tmp_path / "to" / "sae.safetensors")
+    assert torch.equal(linked["encoder.weight"], theirs.encoder.weight)
+    assert (tmp_path / "to" / "sae.safetensors").readlink() == tmp_path / "from" / "layers.1.mlp" / "sae.safetensors"
     info = json.loads((tmp_path / "to" / "info.json").read_text())
     assert (info["d_in"], info["num_latents"], info["k"]) == (32, 96, 8)
 
@@ -283,6 +311,10 @@ def test_fetch_copies_and_checks_the_width(tmp_path):
     with pytest.raises(InputError, match=r"width 32, but that module of tiny puts out 64"):
         formats.fetch(source, "layers.1.mlp", manifest, tmp_path / "wrong", LOG)
     assert not (tmp_path / "wrong" / "sae.safetensors").exists()
+
+    shutil.rmtree(tmp_path / "from")
+    with pytest.raises(InputError, match=r"SAE files are gone: .*/to/cfg\.json \(a link to .*Delete info\.json"):
+        formats.load(tmp_path / "to", torch.device("cpu"))
 
 
 def test_fetch_from_the_hub(tmp_path, hub_snapshot, caplog):

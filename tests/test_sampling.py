@@ -8,6 +8,12 @@ from transformers.generation.logits_process import TopPLogitsWarper
 from thoughtscope.traces.sampling import draw, nucleus, uniforms
 
 
+def kept(probabilities, top_p):
+    """The nucleus as `probabilities` with all others 0."""
+    ids, members = nucleus(probabilities, top_p)
+    return torch.zeros_like(probabilities).scatter_add(-1, ids, members)
+
+
 def test_noise_depends_on_seed_condition_trace_and_step_alone():
     together = uniforms(3, "reason", [0, 1, 2, 7], 20)
     alone = uniforms(3, "reason", [7], 50)
@@ -29,17 +35,17 @@ def test_noise_is_uniform():
 def test_nucleus_is_that_of_transformers(top_p, scale):
     torch.manual_seed(0)
     logits = scale * torch.randn(6, 2000)
-    kept = nucleus(logits.softmax(-1), top_p) > 0
+    found = kept(logits.softmax(-1), top_p) > 0
     expected = TopPLogitsWarper(top_p)(torch.zeros(6, 1, dtype=torch.long), logits).isfinite()
-    assert torch.equal(kept, expected)
+    assert torch.equal(found, expected)
 
 
 def test_nucleus_keeps_ties_and_does_not_depend_on_the_batch():
     probabilities = torch.tensor([[0.4, 0.2, 0.2, 0.1, 0.1], [0.96, 0.01, 0.01, 0.01, 0.01]])
-    kept = nucleus(probabilities, 0.5)
-    assert (kept[0] > 0).tolist() == [True, True, True, False, False]
-    assert (kept[1] > 0).tolist() == [True, False, False, False, False]
-    assert torch.equal(nucleus(probabilities[:1], 0.5)[0], kept[0])
+    members = kept(probabilities, 0.5)
+    assert (members[0] > 0).tolist() == [True, True, True, False, False]
+    assert (members[1] > 0).tolist() == [True, False, False, False, False]
+    assert torch.equal(kept(probabilities[:1], 0.5)[0], members[0])
 
 
 def test_draw_inverts_the_cumulative_distribution():

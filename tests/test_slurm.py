@@ -121,18 +121,13 @@ def test_the_shipped_profile_runs_a_study(cluster, tmp_path, tiny_model):
     run = study.snakemake("--profile", str(tmp_path / "profile"), timeout=400)
     assert run.code == 0, run.output
     submitted = dict(re.findall(r"Job (\S+) has been submitted with SLURM jobid (\d+)", run.output))
-    # generate, train_sae, encode, reconstruct, the block's group, the site's group
-    assert len(submitted) == 6, run.output
-    assert len(pl.read_parquet(study.results / "tables" / "layers.1.mlp" / "recurrence.parquet")) > 0
+    # generate, train_sae, read, the block's tables, the site's group
+    assert len(submitted) == 5, run.output
+    assert len(pl.read_parquet(study.results / "tables" / "trained" / "layers.1.mlp" / "recurrence.parquet")) > 0
     assert (study.results / "summary.md").exists()
     jobs = subprocess.run(["scontrol", "show", "jobs"], capture_output=True, text=True, check=True).stdout.split("\n\n")
     asked = {re.search(r"Comment=(\S+)", job).group(1): "gres:gpu:1" in job or "gres/gpu=1" in job
              for job in jobs if "Comment=" in job}  # fmt: skip
     with_gpu = {name for name, gpu in asked.items() if gpu}
-    assert {name.split("_wildcards")[0].removeprefix("rule_") for name in with_gpu} == {
-        "generate",
-        "train_sae",
-        "encode",
-        "reconstruct",
-    }
+    assert {name.split("_wildcards")[0].removeprefix("rule_") for name in with_gpu} == {"generate", "train_sae", "read"}
     assert study.plan() == set()

@@ -148,7 +148,7 @@ def test_percentiles_leave_out_what_is_not_a_number():
 
 
 def test_truncated_traces_are_a_stratum_of_their_own():
-    from thoughtscope.evidence.controls import length_strata
+    from thoughtscope.evidence.outcomes import length_strata
 
     lengths = np.array([100.0] * 5 + [150.0, 160, 170, 180, 190] + [400.0] * 22)
     strata = length_strata(lengths)

@@ -10,6 +10,7 @@ import shlex
 import subprocess
 import sys
 from collections import Counter
+from itertools import chain
 from pathlib import Path
 
 import datasets
@@ -165,7 +166,7 @@ def test_the_shipped_config_runs_from_the_cache(study):
     gate = pl.read_parquet(results / "tables" / "site_gate.parquet")
     assert gate["hookpoint"].unique(maintain_order=True).to_list() == [f"layers.{layer}.mlp" for layer in LAYERS]
     for layer in LAYERS:
-        assert (results / "plots" / f"layers.{layer}.mlp" / "recurrence.png").exists()
+        assert (results / "plots" / "trained" / f"layers.{layer}.mlp" / "recurrence.png").exists()
 
 
 def test_prompts_are_the_studys(study):
@@ -269,8 +270,8 @@ def test_every_per_trace_table_is_the_notebooks(published, layer, condition):
 
     results, model = published
     site = f"layers.{layer}.mlp@residual_in"
-    sae = SparseCoder.load_from_disk(results / "saes" / f"layers.{layer}.mlp")
-    folder = results / "tables" / site / "traces" / condition / "00000-00003"
+    sae = SparseCoder.load_from_disk(results / "saes" / "trained" / f"layers.{layer}.mlp")
+    folder = results / "tables" / "trained" / site / "traces" / condition / "00000-00003"
     tables = {path.stem: pl.read_parquet(path) for path in folder.glob("*.parquet")}
     for trace in pl.read_parquet(results / "traces" / condition / "*.parquet").iter_rows(named=True):
         with torch.inference_mode():
@@ -319,7 +320,7 @@ def test_states_are_those_of_step_by_step_generation(published):
     read = read_states(
         traces, model=library.load_model(manifest, "float32"), names=names, log=logging.getLogger("test")
     )
-    for trace, states in read:
+    for trace, states in chain.from_iterable(read):
         with torch.inference_mode():
             expected = torch.cat(states_of_generate(model, trace), dim=1)
         for name, x in states.items():

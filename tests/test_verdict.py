@@ -8,8 +8,9 @@ import pytest
 from scipy import stats
 from synthetic import WORDS, Synthetic
 
-from thoughtscope.evidence import controls, patterns, verdict
+from thoughtscope.evidence import checks, controls, lexicality, outcomes, patterns, reason, verdict, windows
 from thoughtscope.evidence import recurrence as evidence
+from thoughtscope.evidence.matches import matches as find_matches
 from thoughtscope.traces.generate import SCHEMA
 
 LEXICON = {"reflection": ["wait"], "uncertainty": ["maybe", "hmm"], "planning": ["first"]}
@@ -27,31 +28,31 @@ def run(study, *, conditions=("reason", "direct"), gate=GATE, shifts=1000, most=
     studied = {name: frame.filter(pl.col("condition") == conditions[0]) if name != "vocabulary" else frame
                for name, frame in tables.items()}  # fmt: skip
     out = {}
-    matches = patterns.matches(
-        tables["traces"], tables["vocabulary"], patterns=json.dumps(LEXICON), reason_words=json.dumps(REASON)
+    matches = find_matches(
+        tables["traces"], tables["vocabulary"], patterns=json.dumps(LEXICON), reason_words=REASON
     ).lazy()
     sinks = evidence.sinks(tables["activations"], tables["vocabulary"]).lazy()
     out["controls"] = controls.controls(
-        tables["features"], tables["traces"], most=most, min_traces=2, conditions=conditions,
+        tables["features"], tables["traces"], top_latents=most, min_traces=2, conditions=conditions,
         include_sinks=include_sinks,
     )  # fmt: skip
     candidates = out["controls"].lazy()
-    window = {"condition": conditions[0], "before": 1, "after": 2, "shifts": shifts, "alpha": 0.05,
+    window = {"condition": conditions[0], "window_before": 1, "window_after": 2, "shifts": shifts, "alpha": 0.05,
               "include_sinks": include_sinks}  # fmt: skip
     out["pattern_tests"] = patterns.pattern_tests(
         studied["activations"], studied["traces"], matches, candidates, patterns=json.dumps(LEXICON), **window
     )
-    out["reason_scores"] = patterns.reason_scores(
-        studied["activations"], studied["traces"], matches, candidates, reason_words=json.dumps(REASON), **window
+    out["reason_scores"] = reason.reason_scores(
+        studied["activations"], studied["traces"], matches, candidates, reason_words=REASON, **window
     )
-    out["lexicality"] = patterns.lexicality(
+    out["lexicality"] = lexicality.lexicality(
         studied["activations"], studied["traces"], candidates, tables["vocabulary"], condition=conditions[0],
         max_top_3=0.8, include_sinks=include_sinks,
     )  # fmt: skip
     out["contrasts"] = controls.contrasts(
         tables["features"], tables["traces"], sinks, candidates, conditions=conditions, include_sinks=include_sinks
     )
-    out["outcomes"] = controls.outcomes(
+    out["outcomes"] = outcomes.outcomes(
         studied["features"], studied["traces"], sinks, candidates, condition=conditions[0], include_sinks=include_sinks
     )
     out["verdict"] = verdict.verdict(
@@ -189,10 +190,10 @@ def test_shifted_windows_are_linked_to_nothing():
     for latent in range(40):
         study.fire(latent, lambda _c, _t, _i, word, _s: word == "Wait" and study.chance.random() < 0.5)
     tables = study.tables()
-    matches = patterns.matches(tables["traces"], tables["vocabulary"], patterns=json.dumps(LEXICON), reason_words="[]")
+    matches = find_matches(tables["traces"], tables["vocabulary"], patterns=json.dumps(LEXICON), reason_words=[])
     candidates = pl.LazyFrame({"latent": range(40)}, schema={"latent": pl.UInt32})
-    settings = {"patterns": json.dumps({"reflection": ["wait"]}), "condition": "reason", "before": 1, "after": 2,
-                "shifts": 200, "alpha": 0.05, "include_sinks": False}  # fmt: skip
+    settings = {"patterns": json.dumps({"reflection": ["wait"]}), "condition": "reason", "window_before": 1,
+                "window_after": 2, "shifts": 200, "alpha": 0.05, "include_sinks": False}  # fmt: skip
     inputs = tables["activations"], tables["traces"]
     linked = patterns.pattern_tests(*inputs, matches.lazy(), candidates, **settings)
     assert (linked["q"] < 0.05).all()
@@ -290,7 +291,7 @@ def test_what_is_planted_lands_in_its_row(planted):
 
     thinking = row_of(planted, THINKING)
     assert thinking["verdict"] == "thinking pattern"
-    assert all(thinking[check] == "pass" for check in verdict.CHECKS)
+    assert all(thinking[check] == "pass" for check in checks.BY_NAME)
 
     long = row_of(planted, LONG)
     assert long["not_merely_length"] == "fail"
@@ -304,7 +305,7 @@ def test_more_shifts_where_few_exceed(planted):
     assert most > 2000  # as many tests ask for a smaller p than 2000 shifts can give
     assert p == pytest.approx(1 / (most + 1))
     settled = tests.filter(pl.col("p") > 0.05)
-    assert set(settled["shifts"]) == {patterns.FIRST_SHIFTS}
+    assert set(settled["shifts"]) == {windows.FIRST_SHIFTS}
     assert len(settled) > 10
 
 
@@ -336,19 +337,19 @@ def test_when_a_latent_is_linked_to_a_pattern(changes, result):
     row = {"pattern": "reflection", "traces": 20, "active_traces": 20, "active_tokens": 99,
            "note": None, "difference": 1.0, "low": 0.5, "high": 1.5, "p": 0.001, "q": 0.01,
            "mean_inside": 1.0, "mean_outside": 0.1, "family": "9 latents x 1 pattern"}  # fmt: skip
-    assert verdict._pattern_linked([row | changes], 0.05, 0.5)[0] == result
+    assert checks.pattern_linked([row | changes], 0.05, 0.5)[0] == result
     # Another pattern that is linked to it settles it, whatever the first one is.
-    assert verdict._pattern_linked([row | changes, row | {"pattern": "planning"}], 0.05, 0.5)[0] == "pass"
+    assert checks.pattern_linked([row | changes, row | {"pattern": "planning"}], 0.05, 0.5)[0] == "pass"
     # What is said of it is said of the pattern that it is linked to.
     first = row | {"q": 0.001, "low": -0.1}
-    _, q, note = verdict._pattern_linked([first, row | {"pattern": "planning"}], 0.05, 0.5)
+    _, q, note = checks.pattern_linked([first, row | {"pattern": "planning"}], 0.05, 0.5)
     assert (q, note.partition(":")[0]) == (0.01, "planning")
     # One that leaves it open keeps it open; one in too few traces for any link doesn't matter.
     other = row | UNLINKED | {"pattern": "planning"}
     if result == "fail":
-        assert verdict._pattern_linked([row | changes, other], 0.05, 0.5)[0] == "fail"
-        assert verdict._pattern_linked([row | changes, other | {"high": 0.06}], 0.05, 0.5)[0] == "undecided"
-        assert verdict._pattern_linked([row | changes, other | {"high": 0.06, "traces": 4}], 0.05, 0.5)[0] == "fail"
+        assert checks.pattern_linked([row | changes, other], 0.05, 0.5)[0] == "fail"
+        assert checks.pattern_linked([row | changes, other | {"high": 0.06}], 0.05, 0.5)[0] == "undecided"
+        assert checks.pattern_linked([row | changes, other | {"high": 0.06, "traces": 4}], 0.05, 0.5)[0] == "fail"
 
 
 @pytest.mark.parametrize(
@@ -374,7 +375,7 @@ def test_when_a_latent_recurs_beyond_all_controls(controls_of, result):
         (low,), (high,) = matched_difference(np.array([mine]), np.array([theirs]), pairs)
         rows.append({"control": "direct", "only_condition": mine, "only_control": theirs, "q": q, "traces": traces,
                      "traces_control": 1, "of": pairs, "excess_low": low, "excess_high": high})  # fmt: skip
-    assert verdict._recurs(rows, 0.05, 0.5)[0] == result
+    assert checks.recurs(rows, 0.05, 0.5)[0] == result
 
 
 ENDS = {"outcome": "correct", "value": "max", "q": 0.001, "auroc": 0.9, "length_auroc": 0.85}
@@ -399,7 +400,7 @@ LENGTHS = {"traces": 12, "of": 32, "length_auroc": None, "length_low": None, "le
     ],
 )
 def test_when_a_latent_is_not_merely_length(about, ends, result):
-    assert verdict._not_length(LENGTHS | about, [ENDS | row for row in ends], 0.05, 0.8)[0] == result
+    assert checks.not_length([LENGTHS | about], [ENDS | row for row in ends], 0.05, 0.8)[0] == result
 
 
 @pytest.mark.parametrize(
@@ -419,7 +420,7 @@ def test_when_a_latent_is_not_merely_length(about, ends, result):
 def test_when_an_sae_fits_its_site(fvu, low, high, result):
     columns = {"fvu": fvu, "fvu_low": low, "fvu_high": high}
     gate = GATE.with_columns(pl.Series(name, values, dtype=pl.Float64) for name, values in columns.items())
-    assert verdict.fits(gate, 0.7)[0] == result
+    assert checks.fits(gate.to_dicts(), 0.7)[0] == result
 
 
 def test_the_waterfall_starts_with_all_that_recur():
@@ -468,7 +469,7 @@ def test_contrasts_are_paired_by_problem():
 
 def test_the_waterfall_counts_them(planted):
     steps = dict(verdict.waterfall(planted["verdict"]))
-    assert list(steps) == ["candidates", *verdict.CHECKS, "survivors"]
+    assert list(steps) == ["candidates", *checks.BY_NAME, "survivors"]
     counts = list(steps.values())
     assert counts == sorted(counts, reverse=True)
     assert steps["candidates"] - steps["not_a_sink"] == 1

@@ -16,10 +16,9 @@ from conftest import Study, new_study
 
 from thoughtscope import files
 
-PER_TRACE = ["trace_top_activations", "trace_frequencies", "trace_histograms", "relevant_latents", "trace_top_tokens"]
 POOLED = ["top_activations", "frequencies", "histogram", "recurrence", "top_tokens"]
 CANDIDATES = ["contrasts", "outcomes", "pattern_tests", "reason_scores", "lexicality", "verdict"]  # tests of latents
-TABLES = [*POOLED, "sinks", "fit", "controls", *CANDIDATES]  # of a site, over all its traces
+TABLES = [*POOLED, "relevant_latents", "sinks", "fit", "controls", *CANDIDATES]  # of a site, over all its traces
 LATENTS = ["passages", "latent_histograms", "strips", "coactivation", "logit_effects", "neighbours"]  # of dashboards
 JUDGED = ["waterfall", "verdict", "patterns", "outcomes"]  # pictures of the verdict
 PICTURES = [*POOLED, *JUDGED]
@@ -46,12 +45,12 @@ def of_generation(blocks: list[str]) -> set[str]:
 
 
 def read(site: str, blocks: list[str]) -> set[str]:
-    """Jobs from encoding a site's blocks to their pictures, and those that measure its SAE on them."""
-    rules = ["encode", "features", *PER_TRACE, "plot_traces"]
-    return of_blocks(rules, site, blocks) | of_blocks(["reconstruct"], site.partition("@")[0], blocks)
+    """Jobs that read a site's blocks, and those that make their tables."""
+    return of_blocks(["read", "trace_tables"], site, blocks)
 
 
 SITE = "layers.1.mlp"
+READ = f"readings/trained/{SITE}"
 EVERYTHING = (
     {"problems", "model", "sae_text", f"train_sae {SITE}"}
     | of_generation([FIRST])
@@ -84,7 +83,7 @@ def snapshot(study: Study) -> dict[str, str]:
     """Content of every table and picture, by path."""
     return {
         str(path.relative_to(study.results)): files.sha256(path)
-        for folder in ("traces", "activations", "reconstruction", "features", "tables", "plots")
+        for folder in ("traces", "readings", "tables", "plots")
         for path in sorted((study.results / folder).rglob("*"))
         if path.is_file() and not path.name.startswith(".")
     }
@@ -94,16 +93,15 @@ def test_results_are_where_the_design_says(done):
     names = {path for path in snapshot(done) if "bypass" not in path}
     tables = ["frequencies", "histograms", "relevant_latents", "top_activations", "top_tokens"]
     assert names == {
-        f"traces/reason/{FIRST}.parquet", f"activations/{SITE}/reason/{FIRST}.parquet",
-        f"reconstruction/{SITE}/reason/{FIRST}.parquet", f"features/{SITE}/reason/{FIRST}.parquet",
+        f"traces/reason/{FIRST}.parquet",
+        *[f"{READ}/reason/{FIRST}/{name}.parquet" for name in ("activations", "features", "reconstruction")],
         *[f"tables/{name}.parquet" for name in ("layers", "site_gate", "matches", "pattern_counts")],
         *[f"plots/{name}.png" for name in ("layers", "site_gate", "pattern_counts")],
-        *[f"tables/{SITE}/traces/reason/{FIRST}/{name}.parquet" for name in tables],
-        *[f"tables/{SITE}/{name}.parquet" for name in [*TABLES, *LATENTS]],
-        *[f"plots/{SITE}/{name}.png" for name in PICTURES],
-        *[f"plots/{SITE}/traces/reason/{FIRST}/0000{trace}.png" for trace in (0, 1)],
+        *[f"tables/trained/{SITE}/traces/reason/{FIRST}/{name}.parquet" for name in tables],
+        *[f"tables/trained/{SITE}/{name}.parquet" for name in [*TABLES, *LATENTS]],
+        *[f"plots/trained/{SITE}/{name}.png" for name in PICTURES],
     }  # fmt: skip
-    assert {path.name for path in (done.results / "saes" / SITE).iterdir()} == {
+    assert {path.name for path in (done.results / "saes" / "trained" / SITE).iterdir()} == {
         "cfg.json", "info.json", "sae.safetensors",
     }  # fmt: skip
     assert not list(done.results.rglob("*.tmp"))
@@ -111,10 +109,10 @@ def test_results_are_where_the_design_says(done):
 
 def test_the_tables_follow_from_the_activations(done):
     """Through files and rules: the recurrence table, from the activation files by hand."""
-    recurrence = pl.read_parquet(done.results / "tables" / SITE / "recurrence.parquet")
+    recurrence = pl.read_parquet(done.results / "tables" / "trained" / SITE / "recurrence.parquet")
     found = {}
     for condition in CONDITIONS:
-        rows = pl.read_parquet(done.results / "activations" / SITE / condition / f"{FIRST}.parquet")
+        rows = pl.read_parquet(done.results / READ / condition / FIRST / "activations.parquet")
         assert set(rows["condition"]) == {condition}
         for trace in (0, 1):
             best = {}
@@ -134,7 +132,7 @@ def test_activations_are_sparsifys_through_the_whole_workflow(done, tiny_model):
     # The tiny study leaves model.dtype at auto: where that is bfloat16, so is this pass.
     from thoughtscope.models import resolve_dtype
 
-    sae = SparseCoder.load_from_disk(done.results / "saes" / SITE)
+    sae = SparseCoder.load_from_disk(done.results / "saes" / "trained" / SITE)
     model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=resolve_dtype("auto"))
     trace = pl.read_parquet(done.results / "traces" / "reason" / f"{FIRST}.parquet").row(0, named=True)
     kept = []
@@ -143,7 +141,7 @@ def test_activations_are_sparsifys_through_the_whole_workflow(done, tiny_model):
     with torch.inference_mode():
         model(torch.tensor([ids]))
         expected = sae.encode(kept[0])
-    rows = pl.read_parquet(done.results / "activations" / SITE / "reason" / f"{FIRST}.parquet").filter(trace_id=0)
+    rows = pl.read_parquet(done.results / READ / "reason" / FIRST / "activations.parquet").filter(trace_id=0)
     dense = torch.zeros(len(ids), sae.num_latents)
     dense[rows["position"].to_torch().long(), rows["latent"].to_torch().long()] = rows["activation"].to_torch()
     reference = torch.zeros(len(ids), sae.num_latents).scatter(-1, expected.top_indices, expected.top_acts)
@@ -178,7 +176,7 @@ def test_reruns_are_exactly_what_an_edit_affects(done):
     assert grown.plan() == expected
     assert grown.run().jobs == expected
     assert grown.plan() == set()
-    table = pl.read_parquet(grown.results / "tables" / SITE / "recurrence.parquet")
+    table = pl.read_parquet(grown.results / "tables" / "trained" / SITE / "recurrence.parquet")
     assert set(table["of"]) == {4}
     old = {path: digest for path, digest in before.items() if FIRST in path}
     assert snapshot(grown).items() >= old.items()
@@ -189,39 +187,36 @@ def test_reruns_are_exactly_what_an_edit_affects(done):
 
     # A plot setting: the pictures that show it.
     sharper = done.edit(plots={"dpi": 80})
-    scoped = {f"plot_{name} {SITE}" for name in POOLED} | of_blocks(["plot_traces"], SITE, [FIRST]) | {"plot_layers"}
+    scoped = {f"plot_{name} {SITE}" for name in POOLED} | {"plot_layers"}
     pictures = scoped | {f"plot_{name} {SITE}" for name in JUDGED} | {"plot_site_gate", "plot_pattern_counts"}
     pictures |= {"report"}
     assert sharper.plan() == pictures
     assert done.edit(plots={"latents": 5}).plan() == {
         f"plot_{name} {SITE}" for name in ("recurrence", "top_tokens", "patterns", "outcomes")
     } | {"report"}
-    assert done.edit(plots={"tokens": 3}).plan() == {f"plot_top_tokens {SITE}"} | of_blocks(
-        ["plot_traces"], SITE, [FIRST]
-    )
+    assert done.edit(plots={"tokens": 3}).plan() == {f"plot_top_tokens {SITE}"}
     assert sharper.run().jobs == pictures
     assert done.run().jobs == pictures
     assert snapshot(done).items() >= before.items()
 
-    # An analysis setting: its tables and what is made from them.
+    # An analysis setting: its tables, those of each block among them, and what is made from them.
+    blocks = of_blocks(["trace_tables"], SITE, [FIRST])
     assert done.edit(analysis__top_activations=10).plan() == (
-        of_blocks(["trace_top_activations", "plot_traces"], SITE, [FIRST])
-        | {f"top_activations {SITE}", f"plot_top_activations {SITE}", "layers", "summary", "report"}
+        blocks | {f"top_activations {SITE}", f"plot_top_activations {SITE}", "layers", "summary", "report"}
     )
-    assert done.edit(analysis__histogram_bins=9).plan() == (
-        of_blocks(["trace_histograms", "plot_traces"], SITE, [FIRST]) | {f"histogram {SITE}", f"plot_histogram {SITE}"}
-    )
+    assert done.edit(analysis__histogram_bins=9).plan() == (blocks | {f"histogram {SITE}", f"plot_histogram {SITE}"})
     assert done.edit(analysis__top_latents=2).plan() == (
-        of_blocks(["relevant_latents", "trace_top_tokens", "plot_traces"], SITE, [FIRST])
-        | {f"{rule} {SITE}" for rule in ("recurrence", "top_tokens", "plot_recurrence", "plot_top_tokens")}
+        blocks
+        | {
+            f"{rule} {SITE}"
+            for rule in ("relevant_latents", "recurrence", "top_tokens", "plot_recurrence", "plot_top_tokens")
+        }
         | {f"{rule} {SITE}" for rule in ("controls", *CANDIDATES)}
         | judged(SITE)
         | ACROSS - GATE
     )
     assert done.edit(analysis__include_sinks=True).plan() == (
-        of_blocks([*PER_TRACE, "plot_traces"], SITE, [FIRST])
-        | of_site(SITE) - {f"sinks {SITE}", f"fit {SITE}"}
-        | ACROSS - GATE
+        blocks | of_site(SITE) - {f"sinks {SITE}", f"fit {SITE}"} | ACROSS - GATE
     )
     assert done.edit(analysis__max_fvu=0.5).plan() == GATE | judged(SITE)
     assert done.edit(analysis__min_excess=0.3).plan() == judged(SITE)
@@ -239,7 +234,7 @@ def test_reruns_are_exactly_what_an_edit_affects(done):
     assert done.edit(report={"max_megabytes": 5}).plan() == {"report"}
     fewer = done.edit(analysis__top_tokens=2)
     expected = (
-        of_blocks(["trace_top_tokens", "plot_traces"], SITE, [FIRST])
+        blocks
         | {f"{rule} {SITE}" for rule in ("top_tokens", "plot_recurrence", "plot_top_tokens")}
         | {"summary", "report"}
     )
@@ -278,12 +273,11 @@ def test_reruns_are_exactly_what_an_edit_affects(done):
 def test_reading_off_the_site_stands_beside_the_site(done):
     off = done.edit(sae__read_from="residual_in")
     expected = read(f"{SITE}@residual_in", [FIRST]) | of_site(f"{SITE}@residual_in") | ACROSS
-    expected -= of_blocks(["reconstruct"], SITE, [FIRST])  # it has measured both already
     assert off.plan() == expected
-    off.run(f"results/tiny/activations/{SITE}@residual_in/reason/{FIRST}.parquet")
+    off.run(f"results/tiny/{READ}@residual_in/reason/{FIRST}/activations.parquet")
     true, other = (
-        pl.read_parquet(done.results / "activations" / site / "reason" / f"{FIRST}.parquet")
-        for site in (SITE, f"{SITE}@residual_in")
+        pl.read_parquet(done.results / read / "reason" / FIRST / "activations.parquet")
+        for read in (READ, f"{READ}@residual_in")
     )
     assert true.select("position").n_unique() == other.select("position").n_unique()
     assert not true.equals(other)
@@ -303,10 +297,10 @@ def test_changed_problems_are_seen(done):
 
 
 def test_a_lost_file_is_made_again_and_nothing_else(done):
-    lost = done.results / "features" / SITE / "reason" / f"{FIRST}.parquet"
+    lost = done.results / READ / "reason" / FIRST / "features.parquet"
     before = files.sha256(lost)
     lost.unlink()
-    (done.results / "plots" / SITE / "histogram.png").unlink()
+    (done.results / "plots" / "trained" / SITE / "histogram.png").unlink()
     assert done.run().jobs == {f"plot_histogram {SITE}"}  # all that the features gave is still there
     done.run(str(lost.relative_to(done.folder)))
     assert files.sha256(lost) == before
@@ -360,11 +354,11 @@ def test_a_sae_from_a_path(tmp_path, done):
     """The SAEs one study has trained serve another as a path, with the same activations."""
     study = Study(tmp_path, done.config).edit(
         experiment="other", problems__path=str(done.folder / "problems.jsonl"),
-        sae={"source": "path", "path": str(done.results / "saes")},
+        sae={"source": "path", "path": str(done.results / "saes" / "trained")},
     )  # fmt: skip
-    target = f"activations/{SITE}/reason/{FIRST}.parquet"
+    target = f"{READ}/reason/{FIRST}/activations.parquet"
     run = study.run(f"results/other/{target}")
     assert f"fetch_sae {SITE}" in run.jobs
     assert pl.read_parquet(study.results / target).equals(pl.read_parquet(done.results / target))
-    info = json.loads((study.results / "saes" / SITE / "info.json").read_text())
+    info = json.loads((study.results / "saes" / "trained" / SITE / "info.json").read_text())
     assert info["source"] == "path"

@@ -16,7 +16,15 @@ function el(name, attributes = {}, ...children) {
   return node;
 }
 
+/** Return the rows of a table that comes as columns. */
+function rowsOf(columns) {
+  const names = Object.keys(columns);
+  return columns[names[0]].map((_, index) => Object.fromEntries(names.map((name) => [name, columns[name][index]])));
+}
+
 const LEVELS = core.levels;
+const traces = rowsOf(core.traces);
+const siteIndex = (name) => core.sites.findIndex((site) => site.name === name);
 const parcels = new Map();
 
 /** Unpack a parcel of the page: base64, gzip, JSON. Each is unpacked once. */
@@ -27,6 +35,9 @@ function unpack(name) {
   }
   return parcels.get(name);
 }
+
+/** Return the tokens that the page names: the label of each, and how it is read in running text. */
+const tokenRows = () => unpack("tokens").then(rowsOf);
 
 async function inflate(text) {
   const bytes = Uint8Array.from(atob(text), (char) => char.charCodeAt(0));
@@ -76,14 +87,13 @@ function sortBy(table, heading) {
 
 function filter(form) {
   const [search, verdict, check] = ["input", ".by-verdict", ".by-check"].map((part) => form.querySelector(part));
-  const [place, result] = check.value.split(" ");
   const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
   const rows = [...document.getElementById(`latents-${form.dataset.site}`).tBodies[0].rows];
   let shown = 0;
   for (const row of rows) {
     const text = [...row.querySelectorAll("[data-find]")].map((cell) => cell.textContent).join(" ").toLowerCase();
     row.hidden = !(words.every((word) => text.includes(word)) && (!verdict.value || row.dataset.verdict === verdict.value)
-      && (!result || row.dataset.checks.split(" ")[place] === result));
+      && (!check.value || row.dataset.checks.split(" ").includes(check.value)));
     if (!row.hidden) shown += 1;
   }
   const total = counted(rows.length, "latent");
@@ -103,8 +113,7 @@ for (const form of document.querySelectorAll("form.filters")) {
 // Tokens: a chip, shaded by an activation.
 
 /** Return a token as it stands in running text; a line ends after its mark. */
-function tokenSpan(token, value, most, extra = {}) {
-  const [label, text] = token;
+function tokenSpan({ label, text }, value, most, extra = {}) {
   const span = el("span", { class: "token", ...extra });
   if (text.includes("\n")) {
     for (const part of text.split(/(\n)/)) {
@@ -130,13 +139,13 @@ let opener = null; // the link that opened it, if one did
 let left = null; // the dashboard that was last left for a trace, and how far down it was
 
 function latentLink(site, latent, text = String(latent)) {
-  const known = core.latents[site].includes(latent);
-  return known ? el("a", { href: `#${core.sites[site]}/${latent}` }, text) : el("span", { title: "has no dashboard" }, text);
+  const known = core.sites[site].latents.includes(latent);
+  return known ? el("a", { href: `#${core.sites[site].name}/${latent}` }, text) : el("span", { title: "has no dashboard" }, text);
 }
 
 /** The address of a trace in the reader, shaded by a latent, and of a token in it where a position is given. */
 function traceAddress(condition, id, site, latent, position = null) {
-  return `#${["trace", core.conditions[condition], id, core.sites[site], latent ?? "", ...(position === null ? [] : [position])].join("/")}`;
+  return `#${["trace", core.conditions[condition], id, core.sites[site].name, latent ?? "", ...(position === null ? [] : [position])].join("/")}`;
 }
 
 function scroll(label, ...children) {
@@ -183,13 +192,14 @@ function histogram(rows) {
 }
 
 function strip(board, site, latent) {
-  const most = Math.max(...Object.values(board.strip).flat().map(([, , max]) => max), 1e-12);
+  const active = rowsOf(board.strips);
+  const most = Math.max(...board.strips.max, 1e-12);
   return core.conditions.map((condition, index) => {
-    const found = new Map(board.strip[condition].map(([id, rank, max]) => [id, [rank, max]]));
-    const traces = core.traces.filter((row) => row[0] === index);
-    const tops = [...found.values()].filter(([rank]) => rank <= core.top).length;
-    const cells = traces.map(([, id, correct]) => {
-      const [rank, max] = found.get(id) ?? [null, 0];
+    const found = new Map(active.filter((row) => row.condition === condition).map((row) => [row.trace_id, row]));
+    const written = traces.filter((trace) => trace.condition === index);
+    const tops = [...found.values()].filter(({ rank }) => rank <= core.top).length;
+    const cells = written.map(({ trace_id: id, correct }) => {
+      const { rank, max } = found.get(id) ?? { rank: null, max: 0 };
       const answer = correct === null ? "no answer graded" : correct ? "correct" : "wrong";
       const about = `${condition} ${id}: ${rank === null ? "not active" : `rank ${rank}, maximum ${number(max)}`}; ${answer}`;
       const cell = el("a", { href: held(index, id) ? traceAddress(index, id, site, latent) : null, role: held(index, id) ? null : "img",
@@ -199,7 +209,7 @@ function strip(board, site, latent) {
       return cell;
     });
     cells[0]?.setAttribute("tabindex", "0");
-    const name = `${condition}: among the top ${core.top} in ${tops} of ${traces.length} traces, active in ${found.size}`;
+    const name = `${condition}: among the top ${core.top} in ${tops} of ${written.length} traces, active in ${found.size}`;
     return el("div", { class: "strip" }, el("div", { class: "name" }, name),
       el("div", { class: "cells", role: "group", "aria-label": `${name}; the arrow keys move`, keydown: walk }, cells));
   }).concat(el("p", { class: "legend" }, `A cell a trace: its rank there if below 100, filled by its maximum, outlined among the top ${core.top}; below, the answer: ✓ correct, ✗ wrong, · not graded.`));
@@ -220,39 +230,41 @@ function walk(event) {
 const BANDS = { top: ["Top activations"], q4: ["Highest quarter", 3], q3: ["Third quarter", 2], q2: ["Second quarter", 1], q1: ["Lowest quarter", 0] };
 
 function passages(board, tokens, site, latent) {
-  const most = Math.max(...board.histograms.map((row) => row.largest), 1e-12);
-  const cuts = board.histograms[0].quartiles;
-  if (!board.passages.length) return [el("p", {}, "None: it is active on no generated token that counts.")];
+  const [studied] = rowsOf(board.histograms);
+  const most = Math.max(studied.largest, 1e-12);
+  const cuts = studied.quartiles;
+  const shown = rowsOf(board.passages);
+  if (!shown.length) return [el("p", {}, "None: it is active on no generated token that counts.")];
   return Object.entries(BANDS).map(([band, [title, quarter]]) => {
-    const rows = board.passages.filter((row) => row[0] === band);
+    const rows = shown.filter((row) => row.band === band);
     if (!rows.length) return null;
     const span = quarter === undefined ? "each from another trace" : `${number(cuts[quarter])} to ${number(cuts[quarter + 1])}`;
-    return el("div", {}, el("h4", {}, `${title} `, el("small", {}, span)), rows.map(([, condition, id, start, peak, ids, at]) => {
-      const index = core.conditions.indexOf(condition);
-      const text = ids.map((token, offset) => {
-        const value = at[offset];
-        const about = `${tokens[token][0]}: ${value === null ? "not read" : number(value)}`;
-        return tokenSpan(tokens[token], value, most, { title: about, class: start + offset === peak ? "token peak" : "token" });
+    return el("div", {}, el("h4", {}, `${title} `, el("small", {}, span)), rows.map((row) => {
+      const index = core.conditions.indexOf(row.condition);
+      const text = row.tokens.map((token, offset) => {
+        const value = row.values[offset];
+        const about = `${tokens[token].label}: ${value === null ? "not read" : number(value)}`;
+        return tokenSpan(tokens[token], value, most, { title: about, class: row.start + offset === row.peak ? "token peak" : "token" });
       });
-      const where = `${condition} ${id}`;
+      const where = `${row.condition} ${row.trace_id}`;
       return el("div", { class: "passage" },
-        held(index, id) ? el("a", { class: "where", title: "Read on in the trace", href: traceAddress(index, id, site, latent, peak) }, where)
+        held(index, row.trace_id) ? el("a", { class: "where", title: "Read on in the trace", href: traceAddress(index, row.trace_id, site, latent, row.peak) }, where)
           : el("span", { class: "where" }, where),
-        el("span", { class: "value" }, number(at[peak - start])), el("p", { class: "text" }, text));
+        el("span", { class: "value" }, number(row.values[row.peak - row.start])), el("p", { class: "text" }, text));
     }));
   });
 }
 
 function dashboard(board, tokens, site, latent) {
-  const name = core.sites[site];
+  const name = core.sites[site].name;
   const rows = [...document.querySelectorAll(`#latents-${site} tbody tr:not([hidden])`)].map((row) => Number(row.dataset.latent));
-  const order = rows.includes(latent) ? rows : core.latents[site]; // as the table is sorted and filtered
+  const order = rows.includes(latent) ? rows : core.sites[site].latents; // as the table is sorted and filtered
   const place = order.indexOf(latent);
   // A step takes the place of this dashboard in the browser's history: one step back leaves them all.
   const step = (by, rel, words, arrow) => el("a", { rel, href: `#${name}/${order[(place + by + order.length) % order.length]}`, title: words, "aria-label": words,
     click: (event) => { event.preventDefault(); history.replaceState(null, "", event.currentTarget.hash); follow(); } }, arrow);
-  const label = (token) => el("code", {}, tokens[token][0]);
-  const reason = board.reason;
+  const label = (token) => el("code", {}, tokens[token].label);
+  const [reason, effects, controls, contrasts] = [board.reason, ...["effects", "controls", "contrasts"].map((key) => rowsOf(board[key]))];
   const parts = [
     el("div", { class: "head" },
       el("h2", { id: "dashboard-title", tabindex: "-1" }, `Latent ${latent} `, el("small", {}, `at ${name}`)),
@@ -262,43 +274,43 @@ function dashboard(board, tokens, site, latent) {
     el("p", {}, el("span", { class: `verdict ${board.verdict.replace(" ", "-")}` }, board.verdict), board.why ? ` (${board.why}). ` : ". ",
       `Among the top ${core.top} in ${board.traces} of ${counted(board.of, "trace")} under “${core.conditions[0]}” (95% interval ${board.interval} of all such traces).`,
       board.neuronpedia ? [" ", el("a", { href: board.neuronpedia, rel: "noreferrer" }, "On Neuronpedia")] : null),
-    part("Checks", table("Checks", ["check", "result", "number", "what it is", "why"], board.checks.map(([check, result, value, note]) =>
-      [check, el("span", { class: "result" }, el("span", { class: `check ${result}` }), ` ${result}`), number(value), core.numbers[check], note]))),
+    part("Checks", table("Checks", ["check", "result", "number", "what it is", "why"], rowsOf(board.checks).map((row) =>
+      [row.check, el("span", { class: "result" }, el("span", { class: `check ${row.result}` }), ` ${row.result}`), number(row.number), core.numbers[row.check], row.note]))),
     el("div", { class: "columns" },
-      part("Activations", histogram(board.histograms)),
+      part("Activations", histogram(rowsOf(board.histograms))),
       part("Recurrence", strip(board, site, latent))),
     part("Passages", passages(board, tokens, site, latent)),
     el("div", { class: "columns" },
-      part("Top token types", board.types.length ? table("Top token types", ["token", "maximum", "tokens", "traces"],
-        board.types.map(([token, max, count, traces]) => [label(token), number(max), count, traces])) : el("p", {}, "None listed: without sinks it is among the top of no trace.")),
-      part("Logit effect", board.effects.top.length ? el("div", { class: "columns" },
+      part("Top token types", board.types.token.length ? table("Top token types", ["token", "maximum", "tokens", "traces"],
+        rowsOf(board.types).map((row) => [label(row.token), number(row.max), row.tokens, row.traces])) : el("p", {}, "None listed: without sinks it is among the top of no trace.")),
+      part("Logit effect", effects.length ? el("div", { class: "columns" },
         ...[["top", "raises"], ["bottom", "lowers"]].map(([side, text]) => table(text, [text, "by"],
-          board.effects[side].map(([token, effect]) => [label(token), number(effect)]))))
+          effects.filter((row) => row.side === side).map((row) => [label(row.token), number(row.effect)]))))
         : el("p", {}, "None: what is read here isn’t added to the residual stream as it is.")),
       part("Nearest by decoder", table("Nearest latents by decoder cosine", ["latent", "cosine"],
-        board.neighbours.map(([other, cosine]) => [latentLink(site, other), number(cosine)]))),
-      part("Nearest by co-activation", board.coactive.length ? table("Nearest latents by co-activation", ["latent", "φ", "both on"],
-        board.coactive.map(([other, phi, both]) => [latentLink(site, other), number(phi), counted(both, "token")])) : el("p", {}, "None."))),
-    board.controls.length ? part("Controls", table("Controls", ["control", "traces", "excess (95%)", "p", "q", "with sinks"],
-      board.controls.map((row) => [row.control, `${row.traces} against ${row.traces_control} of ${row.of}`,
+        rowsOf(board.neighbours).map((row) => [latentLink(site, row.neighbour), number(row.cosine)]))),
+      part("Nearest by co-activation", board.coactive.phi.length ? table("Nearest latents by co-activation", ["latent", "φ", "both on"],
+        rowsOf(board.coactive).map((row) => [latentLink(site, row.neighbour), number(row.phi), counted(row.both, "token")])) : el("p", {}, "None."))),
+    controls.length ? part("Controls", table("Controls", ["control", "traces", "excess (95%)", "p", "q", "with sinks"],
+      controls.map((row) => [row.control, `${row.traces} against ${row.traces_control} of ${row.of}`,
         `${number(row.excess)}${range(row.excess_low, row.excess_high)}`, number(row.p), number(row.q),
         `${row.traces_with_sinks} against ${row.traces_control_with_sinks}`]))) : null,
     part("Thinking patterns", table("Thinking patterns", ["pattern", "traces", "inside", "outside", "difference (95%)", "p", "q"],
-      board.patterns.map((row) => row.note ? [row.pattern, row.note, "–", "–", "–", "–", "–"] : [row.pattern, row.traces, number(row.mean_inside), number(row.mean_outside),
+      rowsOf(board.patterns).map((row) => row.note ? [row.pattern, row.note, "–", "–", "–", "–", "–"] : [row.pattern, row.traces, number(row.mean_inside), number(row.mean_outside),
         `${number(row.difference)}${range(row.low, row.high)}`, number(row.p), number(row.q)])),
       reason ? el("p", {}, reason.score === null ? `ReasonScore: ${reason.note}.` : `ReasonScore ${number(reason.score)}${range(reason.low, reason.high)}, q ${number(reason.q)}${reason.that_word === null ? "" : `; without “${reason.that_word}” ${number(reason.least_without_a_word)}`}.`) : null),
     board.words?.tokens ? part("Which tokens it is on", el("p", {}, `Active on ${counted(board.words.tokens, "token")} of ${counted(board.words.types, "type")}. Share of its activation on one type ${board.words.top_1}, on three ${board.words.top_3}, on ten ${board.words.top_10}; ${counted(board.words.types_90, "type")} ${board.words.types_90 === 1 ? "holds" : "hold"} 90%. Variance between types: ${board.words.eta_squared}, by chance ${board.words.eta_squared_by_chance}.`)) : null,
     part("Outcomes", table("Outcomes", ["outcome", "of its", "AUROC (95%)", "q", "length alone", "at equal length"],
-      board.outcomes.map((row) => row.note ? [row.outcome, row.value, row.note, "–", "–", "–"] : [row.outcome, row.value, `${number(row.auroc)}${range(row.low, row.high)}`, number(row.q), number(row.length_auroc), number(row.within_length)]))),
-    board.contrasts.length ? part("Contrasts", table("Contrasts", ["contrast", "pairs", "effect", "p", "q"],
-      board.contrasts.map((row) => row.note ? [row.contrast, row.note, "–", "–", "–"] : [row.contrast, row.pairs, number(row.effect), number(row.p), number(row.q)]))) : null,
+      rowsOf(board.outcomes).map((row) => row.note ? [row.outcome, row.value, row.note, "–", "–", "–"] : [row.outcome, row.value, `${number(row.auroc)}${range(row.low, row.high)}`, number(row.q), number(row.length_auroc), number(row.within_length)]))),
+    contrasts.length ? part("Contrasts", table("Contrasts", ["contrast", "pairs", "effect", "p", "q"],
+      contrasts.map((row) => row.note ? [row.contrast, row.note, "–", "–", "–"] : [row.contrast, row.pairs, number(row.effect), number(row.p), number(row.q)]))) : null,
   ];
   return parts.flat().filter((node) => node !== null);
 }
 
 async function openDashboard(site, latent) {
-  const [boards, tokens] = await Promise.all([unpack(`site-${site}`), unpack("tokens")]);
-  if (location.hash !== `#${core.sites[site]}/${latent}`) return; // another place was asked for meanwhile
+  const [boards, tokens] = await Promise.all([unpack(`site-${site}`), tokenRows()]);
+  if (location.hash !== `#${core.sites[site].name}/${latent}`) return; // another place was asked for meanwhile
   const stepping = dialog.open ? document.activeElement.rel : "";
   if (!dialog.open) {
     opener = document.activeElement.hash === location.hash ? document.activeElement : null;
@@ -306,7 +318,7 @@ async function openDashboard(site, latent) {
   }
   const content = Object.hasOwn(boards, latent) ? dashboard(boards[latent], tokens, site, Number(latent)) : [el("div", { class: "head" },
     el("h2", { id: "dashboard-title", tabindex: "-1" }, `No dashboard for latent ${latent}`), el("button", { type: "button", click: () => dialog.close() }, "Close")),
-    el("p", {}, `It isn’t among the leading latents of ${core.sites[site]}, which alone have one; the trace reader can shade by it.`)];
+    el("p", {}, `It isn’t among the leading latents of ${core.sites[site].name}, which alone have one; the trace reader can shade by it.`)];
   dialog.replaceChildren(...content);
   dialog.dataset.hash = location.hash;
   dialog.scrollTop = left?.hash === location.hash ? left.top : 0;
@@ -316,9 +328,9 @@ async function openDashboard(site, latent) {
 
 dialog.addEventListener("close", () => {
   const [site, latent] = location.hash.slice(1).split("/");
-  if (!core.sites.includes(site)) return; // it closed for another place on the page
+  if (siteIndex(site) < 0) return; // it closed for another place on the page
   if (latent !== undefined) history.replaceState(null, "", location.pathname + location.search);
-  (opener ?? document.querySelector(`#latents-${core.sites.indexOf(site)} tr[data-latent="${CSS.escape(latent)}"] a`))?.focus();
+  (opener ?? document.querySelector(`#latents-${siteIndex(site)} tr[data-latent="${CSS.escape(latent)}"] a`))?.focus();
 });
 dialog.addEventListener("click", (event) => {
   if (event.target === dialog) dialog.close();
@@ -331,7 +343,7 @@ dialog.addEventListener("keydown", (event) => {
 /** Go where the page's address says: a dashboard (#layers.10.mlp/1156), a trace (see traceAddress), or a section. */
 function follow() {
   const [first, ...rest] = location.hash.slice(1).split("/");
-  const site = core.sites.indexOf(first);
+  const site = siteIndex(first);
   if (site >= 0 && rest.length === 1) openDashboard(site, rest[0]);
   else if (first === "trace") followTrace(...rest);
   else if (dialog.open) dialog.close();
@@ -345,7 +357,7 @@ function followTrace(condition, id, site, latent, position) {
   }
   if (!held(index, id)) return;
   const numeric = (text) => (/^\d+$/.test(text ?? "") ? Number(text) : null);
-  openTrace(index, Number(id), Math.max(0, core.sites.indexOf(site)), numeric(latent), numeric(position), true);
+  openTrace(index, Number(id), Math.max(0, siteIndex(site)), numeric(latent), numeric(position), true);
 }
 window.addEventListener("hashchange", follow);
 
@@ -354,7 +366,7 @@ window.addEventListener("hashchange", follow);
 /** What the reader shows; `at` is the position of the token whose latents are listed, `pinned` whether pointing leaves it. */
 const reader = { site: 0, condition: 0, id: null, latent: null, at: null, pinned: false, trace: null, tokens: null, active: null };
 
-/** Undo the differences of a trace's active latents: for each position a list of [latent, activation], the largest first. */
+/** Undo the differences of a trace's active latents (see reader.py): at each position the latents, the most active first. */
 function activeLatents(packed, length) {
   const active = Array.from({ length }, () => []);
   const step = Math.log(packed.high / packed.low) / LEVELS;
@@ -364,26 +376,26 @@ function activeLatents(packed, length) {
     let position = 0;
     for (let each = 0; each < packed.counts[which]; each += 1, index += 1) {
       position += packed.positions[index];
-      active[position].push([latent, packed.low * Math.exp(step * packed.levels[index])]);
+      active[position].push({ latent, activation: packed.low * Math.exp(step * packed.levels[index]) });
     }
   });
-  for (const token of active) token.sort((a, b) => b[1] - a[1] || a[0] - b[0]);
+  for (const token of active) token.sort((a, b) => b.activation - a.activation || a.latent - b.latent);
   return active;
 }
 
 const ui = {};
 
 function buildReader() {
-  const available = core.traces.filter(([condition, id]) => held(condition, id));
+  const available = traces.filter((trace) => held(trace.condition, trace.trace_id));
   if (!available.length) {
     document.getElementById("reader").replaceChildren(el("p", {}, "There was no room for a trace; raise report.max_megabytes."));
     return;
   }
   ui.trace = el("select", { id: "reader-trace", change: () => openTrace(...ui.trace.value.split(" ").map(Number)) },
-    core.conditions.map((name, index) => el("optgroup", { label: name }, available.filter(([condition]) => condition === index).map(([condition, id, correct, finish]) =>
-      el("option", { value: `${condition} ${id}` }, `${name} ${id}${correct === null ? "" : correct ? " ✓" : " ✗"}${finish === "length" ? " (truncated)" : ""}`)))));
-  ui.site = el("select", { id: "reader-site", change: () => { reader.site = Number(ui.site.value); reader.latent = core.latents[reader.site][0] ?? null; showTrace(); } },
-    core.sites.map((name, index) => el("option", { value: index }, name)));
+    core.conditions.map((name, index) => el("optgroup", { label: name }, available.filter((trace) => trace.condition === index).map(({ trace_id: id, correct, finish_reason: finish }) =>
+      el("option", { value: `${index} ${id}` }, `${name} ${id}${correct === null ? "" : correct ? " ✓" : " ✗"}${finish === "length" ? " (truncated)" : ""}`)))));
+  ui.site = el("select", { id: "reader-site", change: () => { reader.site = Number(ui.site.value); reader.latent = core.sites[reader.site].latents[0] ?? null; showTrace(); } },
+    core.sites.map(({ name }, index) => el("option", { value: index }, name)));
   ui.latents = el("datalist", { id: "reader-latents" });
   ui.latent = el("input", { id: "reader-latent", type: "number", min: 0, step: 1, list: "reader-latents", size: 8,
     input: () => shadeBy(ui.latent.value === "" ? null : Number(ui.latent.value)) });
@@ -405,8 +417,8 @@ function buildReader() {
       el("label", { for: "reader-site" }, "Site ", ui.site),
       el("label", { for: "reader-latent" }, "Shade by latent ", ui.latent), ui.latents, ui.scale),
     ui.about, el("div", { class: "reading" }, ui.text, ui.panel));
-  reader.latent = core.latents[0][0] ?? null;
-  [reader.condition, reader.id] = available[0];
+  reader.latent = core.sites[0].latents[0] ?? null;
+  ({ condition: reader.condition, trace_id: reader.id } = available[0]);
   const once = new IntersectionObserver((entries) => {
     if (entries.some((entry) => entry.isIntersecting)) { once.disconnect(); if (!reader.trace) showTrace(); }
   }, { rootMargin: "600px" });
@@ -420,24 +432,25 @@ function openTrace(condition, id, site = reader.site, latent = reader.latent, po
 
 async function showTrace(jump = false) {
   const { condition, id } = reader;
-  const [trace, tokens] = await Promise.all([unpack(`trace-${condition}-${id}`), unpack("tokens")]);
+  const [trace, tokens] = await Promise.all([unpack(`trace-${condition}-${id}`), tokenRows()]);
   if (condition !== reader.condition || id !== reader.id) return; // another one was asked for meanwhile
   Object.assign(reader, { trace, tokens, active: activeLatents(trace.sites[reader.site], trace.tokens.length) });
   ui.trace.value = `${condition} ${id}`;
   ui.site.value = String(reader.site);
-  ui.latent.max = core.sizes[reader.site] - 1;
-  ui.latents.replaceChildren(...core.latents[reader.site].map((latent) => el("option", { value: latent })));
-  const about = core.traces.find((row) => row[0] === condition && row[1] === id);
-  const verdict = about[2] === null ? `not graded${about[3] === "length" ? ", as it didn’t come to an end" : ""}` : about[2] ? "correct" : "wrong";
+  ui.latent.max = core.sites[reader.site].size - 1;
+  ui.latents.replaceChildren(...core.sites[reader.site].latents.map((latent) => el("option", { value: latent })));
+  const about = traces.find((each) => each.condition === condition && each.trace_id === id);
+  const cut = about.finish_reason === "length";
+  const verdict = about.correct === null ? `not graded${cut ? ", as it didn’t come to an end" : ""}` : about.correct ? "correct" : "wrong";
   const packed = trace.sites[reader.site];
-  const names = [...new Set(trace.patterns.map((match) => match[0]))].sort();
-  ui.about.replaceChildren(`${counted(trace.tokens.length - trace.prompt, "token")}, ${about[3] === "length" ? "truncated" : "ended by the model"}; answer ${about[4] ?? "none"}, reference ${about[5]}: ${verdict}. Activations are within ${number(100 * Math.expm1(Math.log(packed.high / packed.low) / LEVELS / 2), 2)}%. `,
+  const names = [...new Set(trace.patterns.map((match) => match.name))].sort();
+  ui.about.replaceChildren(`${counted(trace.tokens.length - trace.prompt, "token")}, ${cut ? "truncated" : "ended by the model"}; answer ${about.predicted ?? "none"}, reference ${about.reference}: ${verdict}. Activations are within ${number(100 * Math.expm1(Math.log(packed.high / packed.low) / LEVELS / 2), 2)}%. `,
     ...(names.length ? ["Underlined: ", ...names.flatMap((name, index) => [index ? ", " : "", el("span", { class: "pattern", title: "thinking pattern" }, name)])] : ["No word of a thinking pattern (see methods)."]));
   const inside = trace.tokens.map(() => []);
-  for (const [name, start, end, text] of trace.patterns) for (let at = start; at < end; at += 1) inside[at].push(`${name} (${text})`);
+  for (const { name, start, end, text } of trace.patterns) for (let at = start; at < end; at += 1) inside[at].push(`${name} (${text})`);
   reader.inside = inside;
   reader.sinks = new Set(trace.sites[reader.site].sinks);
-  ui.text.replaceChildren(...trace.segments.map(([segment, start, end]) => el("div", { class: `segment ${segment}` },
+  ui.text.replaceChildren(...trace.segments.map(({ segment, start, end }) => el("div", { class: `segment ${segment}` },
     el("h3", {}, segment), el("p", { class: "text" }, trace.tokens.slice(start, end).map((token, offset) => {
       const at = start + offset;
       return tokenSpan(tokens[token], 0, 0, { "data-at": at, class: `token${inside[at].length ? " pattern" : ""}` });
@@ -470,10 +483,10 @@ function show(span) {
 /** Shade every token by the latent chosen, relative to its largest activation in the trace. */
 function paint() {
   if (!reader.active) return;
-  reader.values = reader.active.map((active) => active.find(([latent]) => latent === reader.latent)?.[1] ?? 0);
+  reader.values = reader.active.map((active) => active.find(({ latent }) => latent === reader.latent)?.activation ?? 0);
   const most = Math.max(...reader.values);
   ui.spans.forEach((span, at) => shade(span, reader.values[at], most));
-  ui.scale.replaceChildren(reader.latent === null ? "" : reader.latent >= core.sizes[reader.site] ? `there are ${core.sizes[reader.site]} latents` : most ? `active on ${counted(reader.values.filter(Boolean).length, "token")}, shaded up to ${number(most)}` : "not active in this trace");
+  ui.scale.replaceChildren(reader.latent === null ? "" : reader.latent >= core.sites[reader.site].size ? `there are ${core.sites[reader.site].size} latents` : most ? `active on ${counted(reader.values.filter(Boolean).length, "token")}, shaded up to ${number(most)}` : "not active in this trace");
 }
 
 function shadeBy(latent) {
@@ -505,9 +518,9 @@ function remember() {
 /** Say what the chosen token is, and how active there the latent that shades. */
 function describe() {
   const { trace, tokens, at, latent } = reader;
-  const segment = trace.segments.find(([, start, end]) => at >= start && at < end)[0];
+  const segment = trace.segments.find(({ start, end }) => at >= start && at < end).segment;
   const value = reader.values[at] ? number(reader.values[at]) : "not active";
-  ui.status.replaceChildren(el("code", {}, tokens[trace.tokens[at]][0]), ` position ${at}, ${segment}${reader.sinks.has(at) ? ", sink" : ""}${reader.pinned ? ", held" : ""}. `,
+  ui.status.replaceChildren(el("code", {}, tokens[trace.tokens[at]].label), ` position ${at}, ${segment}${reader.sinks.has(at) ? ", sink" : ""}${reader.pinned ? ", held" : ""}. `,
     latent === null ? "" : `${latent}: ${value}. `, reader.inside[at].length ? `Pattern: ${reader.inside[at].join("; ")}.` : "");
 }
 
@@ -518,14 +531,14 @@ function select(at) {
   ui.spans[at].classList.add("chosen");
   describe();
   const active = reader.active[at];
-  const most = active.length ? active[0][1] : 1;
+  const most = active.length ? active[0].activation : 1;
   const read = at < reader.trace.tokens.length - 1;
   ui.active.replaceChildren(
-    el("p", {}, read ? `${counted(active.length, "active latent")} at ${core.sites[reader.site]}:` : "The last token was never read: it has no activations."),
-    el("ol", { class: "active" }, active.map(([latent, value]) => el("li", {},
+    el("p", {}, read ? `${counted(active.length, "active latent")} at ${core.sites[reader.site].name}:` : "The last token was never read: it has no activations."),
+    el("ol", { class: "active" }, active.map(({ latent, activation: value }) => el("li", {},
       el("button", { type: "button", value: latent, title: "Shade by this latent", "aria-pressed": String(latent === reader.latent), click: () => { ui.latent.value = latent; shadeBy(latent); } }, String(latent)),
       el("meter", { min: 0, max: most, value, "aria-label": `activation of ${latent}` }), ` ${number(value)} `,
-      core.latents[reader.site].includes(latent) ? latentLink(reader.site, latent, "dashboard") : null))));
+      core.sites[reader.site].latents.includes(latent) ? latentLink(reader.site, latent, "dashboard") : null))));
 }
 
 function move(event) {

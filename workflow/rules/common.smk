@@ -1,23 +1,27 @@
-"""What the rooms share: the checked config, the names that follow from it, and helpers for params and inputs.
+"""What the rooms share: the checked config, paths and names that follow from it, helpers for params and inputs.
 
-Standard library only: this runs each time the workflow is parsed.
+Standard library only: this runs each time the workflow is parsed. Rules whose name begins with an underscore are bases:
+`use rule _site_table as x with:` takes all from them that it doesn't say itself.
 """
 
 import copy
 import json
+import os
 import sys
 from pathlib import Path
 
 import yaml
 
-sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
+SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
+sys.path.insert(0, str(SCRIPTS))
 
+from thoughtscope import paths
+from thoughtscope.code import digest, digest_of_script
 from thoughtscope.config import (
     MODEL_FILES,
     REPORT_PICTURES,
     REPORT_PICTURES_ACROSS,
     REPORT_TABLES,
-    SAE_FILES,
     blocks,
     check,
     check_sites,
@@ -29,6 +33,7 @@ from thoughtscope.config import (
     source_settings,
 )
 from thoughtscope.errors import InputError
+from thoughtscope.progress import attach as speak
 
 given = copy.deepcopy(config)
 try:
@@ -48,12 +53,21 @@ HOOKPOINTS = hookpoints(config["sae"]["hookpoint"], config["layers"])
 SITES = [site(hookpoint, config["sae"]["read_from"]) for hookpoint in HOOKPOINTS]
 
 
+READER = "trained"  # who reads the traces: the config's SAE on the config's model
+TRACE_TABLES = ["top_activations", "frequencies", "histograms", "relevant_latents", "top_tokens"]
+
+
+pathvars:
+    results=paths.RESULTS,
+    logs="<results>/logs",
+    benchmarks="<results>/benchmarks",
+    reading="{reader}/{site}/{condition}/{block}",
+    table="of_a_base_rule",
+    picture="of_a_base_rule",
+
+
 wildcard_constraints:
-    experiment=r"[A-Za-z0-9][A-Za-z0-9._-]*",
-    condition=r"[a-z][a-z0-9_]*",
-    block=r"\d+-\d+",
-    hookpoint=r"[A-Za-z0-9_.]+",
-    site=r"[A-Za-z0-9_.]+(@residual_(in|out))?",
+    **paths.WILDCARDS,
 
 
 def check_against_manifest():
@@ -61,34 +75,18 @@ def check_against_manifest():
 
     In a first run, or with another model, rule model does it as soon as it knows.
     """
-    path = Path(f"results/{EXPERIMENT}/model.json")
+    path = Path(paths.MANIFEST.format(experiment=EXPERIMENT))
     if not path.exists():
         return
     manifest = json.loads(path.read_text(encoding="utf-8"))
-    newer = [
-        file
-        for file in model_files()
-        if Path(file).stat().st_mtime > path.stat().st_mtime
-    ]
-    if (
-        manifest.get("requested") == source_settings("model", config["model"])
-        and not newer
-    ):
+    newer = [file for file in model_files() if Path(file).stat().st_mtime > path.stat().st_mtime]
+    if manifest.get("requested") == source_settings("model", config["model"]) and not newer:
         check_sites(
             manifest,
             config["sae"]["hookpoint"],
             config["layers"],
             config["sae"]["read_from"],
         )
-
-
-def literal(value):
-    """Return a config value as a param. Text goes through a function, or its braces would be taken for wildcards."""
-
-    def text(wildcards):
-        return value
-
-    return text if isinstance(value, str) else value
 
 
 def untracked(value):
@@ -103,15 +101,51 @@ def untracked(value):
     return given
 
 
-def tracked(**leaves):
-    """Return config leaves as params, and one more that names them all.
+def settings(of, *keys, **sections):
+    """Return params: what the job calls, and config values under the names they have there.
 
-    Snakemake compares the values of params without their names, so two that swap values would go unseen.
+    `of` is a function of the library, or the job's own script. `keys` are of the config's top level, `sections` say a
+    section's, as in analysis="alpha min_link".
     """
-    named = leaves | {
-        "names": " ".join(f"{name}={value!r}" for name, value in leaves.items())
-    }
-    return {name: literal(value) for name, value in named.items()}
+    values = {key: config[key] for key in keys}
+    for section, names in sections.items():
+        values |= {name: config[section][name] for name in names.split()}
+    return as_params(of, **values)
+
+
+def as_params(of, **values):
+    """Return values as params, with `function`, unless `of` is a script, `names` and `code`.
+
+    A mapping becomes JSON with its keys in order, so that it compares as what it says. Snakemake compares the values of
+    params without their names, so two that swap values would go unseen but for `names`. `code` is a digest of what the
+    result depends on of the library.
+    """
+    own = of.endswith(".py")
+    values |= {name: json.dumps(value, sort_keys=True) for name, value in values.items() if isinstance(value, dict)}
+    values["names"] = " ".join(f"{name}={value!r}" for name, value in values.items())
+    values["code"] = digest_of_script(SCRIPTS / of) if own else digest(of)
+    return {name: _param(value) for name, value in values.items()} | ({} if own else {"function": of})
+
+
+def _param(value):
+    """Return a value as a param. Text with braces goes through a function, or they would be taken for wildcards."""
+
+    def text(wildcards):
+        return value
+
+    return text if isinstance(value, str) and "{" in value else value
+
+
+def on_cluster(group):
+    """Return a group function: jobs of it that follow from each other are one job where jobs are sent somewhere.
+
+    Where they run here they are none: Snakemake would look through all jobs of a group each time one of them ends.
+    """
+
+    def name(wildcards):
+        return None if workflow.local_exec else group
+
+    return name
 
 
 def source_file(section):
@@ -139,29 +173,14 @@ def sae_files(wildcards):
     return [str(folder / "cfg.json"), str(folder / "sae.safetensors")]
 
 
-def sae_of_site(name):
+def sae_of_site(file):
     """Return an input function: that file of the SAE a site is read with."""
 
     def path(wildcards):
-        return f"results/{wildcards.experiment}/saes/{parse_site(wildcards.site)[0]}/{name}"
+        hookpoint = parse_site(wildcards.site)[0]
+        return expand(file, hookpoint=hookpoint, reader=wildcards.reader, experiment=wildcards.experiment)[0]
 
     return path
-
-
-def reconstruction_of_site(wildcards):
-    """Return how well a site's SAE reconstructs each block, at its site and around it."""
-    return expand(
-        "results/{experiment}/reconstruction/{hookpoint}/{condition}/{block}.parquet",
-        experiment=wildcards.experiment,
-        hookpoint=parse_site(wildcards.site)[0],
-        condition=CONDITIONS,
-        block=BLOCKS,
-    )
-
-
-def trace_table(name):
-    """Return the pattern of a per-trace table."""
-    return f"results/{{experiment}}/tables/{{site}}/traces/{{condition}}/{{block}}/{name}.parquet"
 
 
 def prompt_part(name):
@@ -188,9 +207,14 @@ def of_studied(pattern):
     return expand(pattern, condition=CONDITIONS[0], block=BLOCKS, allow_missing=True)
 
 
-def as_json(value):
-    """Return a value as JSON, keys in order, so that it compares as what it says."""
-    return json.dumps(value, sort_keys=True)
+def per_site(pattern):
+    """Return a pattern's files for all sites, as the config's SAE reads them; other wildcards stay open."""
+    return expand(pattern, reader=READER, site=SITES, allow_missing=True)
+
+
+def site_table(name):
+    """Return the pattern of a site's table."""
+    return paths.SITE_TABLE.replace("{table}", name)
 
 
 def gigabytes(size):
@@ -203,13 +227,10 @@ def gigabytes(size):
 
 
 def show_summary():
-    """Print the run's summary, and at last the path of the report."""
-    summary = Path(f"results/{EXPERIMENT}/summary.md")
-    if summary.exists():
-        print(summary.read_text(encoding="utf-8"))
-    page = Path(f"results/{EXPERIMENT}/report.html")
-    if page.exists():
-        print(f"Report: {page}")
+    """Print the summary of a whole run, and at last the path of the report."""
+    if any(job.rule.name == "all" for job in workflow.dag.jobs):
+        print(Path(f"results/{EXPERIMENT}/summary.md").read_text(encoding="utf-8"))
+        print(f"Report: results/{EXPERIMENT}/report.html")
 
 
 def save_rule_graph():
@@ -220,9 +241,7 @@ def save_rule_graph():
     rooms, needs = {}, {}
     for job, sources in workflow.dag.dependencies.items():
         rooms[job.rule.name] = Path(str(job.rule.snakefile)).stem
-        needs.setdefault(job.rule.name, set()).update(
-            source.rule.name for source in sources
-        )
+        needs.setdefault(job.rule.name, set()).update(source.rule.name for source in sources)
     if "report" not in rooms:
         return
     order = [rule.name for rule in workflow.rules if rule.name in rooms]

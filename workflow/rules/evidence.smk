@@ -1,361 +1,287 @@
-"""Room 7, evidence: what recurs.
+"""Room 6, evidence: what recurs, what it means, and which of it are thinking patterns.
 
-Takes features and activations; gives, per trace, results/{experiment}/tables/{site}/traces/{condition}/{block}/*.parquet
-and, over all traces, results/{experiment}/tables/{site}/*.parquet. One rule a table, so that an analysis setting reruns
-its own table and what is made from it.
+Takes readings and traces; gives, per trace, results/{experiment}/tables/{reader}/{site}/traces/{condition}/{block}/,
+over all traces tables/{reader}/{site}/, and across sites tables/ (parquet). A block's tables are one job; those over all
+traces have one rule each, so that an analysis setting reruns its own table and what is made from it. The first condition
+of the config is the one under study.
 """
 
 
-rule trace_top_activations:
-    input:
-        activations="results/{experiment}/activations/{site}/{condition}/{block}.parquet",
-        vocabulary="results/{experiment}/vocabulary.parquet",
+rule _table:
     output:
-        table="results/{experiment}/tables/{site}/traces/{condition}/{block}/top_activations.parquet",
+        table=paths.STUDY_TABLE.replace("{table}", "<table>"),
     log:
-        "results/{experiment}/logs/tables/{site}/traces/{condition}/{block}/top_activations.log",
+        "<logs>/tables/<table>.log",
     benchmark:
-        "results/{experiment}/benchmarks/tables/{site}/traces/{condition}/{block}/top_activations.jsonl"
+        "<benchmarks>/tables/<table>.jsonl"
+    localrule: True
     conda:
         "../../envs/analysis.yaml"
     resources:
-        runtime=30,
-        mem_mb=gigabytes(4),
-    params:
-        most=config["analysis"]["top_activations"],
-        include_sinks=config["analysis"]["include_sinks"],
-    script:
-        "../scripts/table.py"
-
-
-rule trace_frequencies:
-    input:
-        features="results/{experiment}/features/{site}/{condition}/{block}.parquet",
-    output:
-        table="results/{experiment}/tables/{site}/traces/{condition}/{block}/frequencies.parquet",
-    log:
-        "results/{experiment}/logs/tables/{site}/traces/{condition}/{block}/frequencies.log",
-    benchmark:
-        "results/{experiment}/benchmarks/tables/{site}/traces/{condition}/{block}/frequencies.jsonl"
-    conda:
-        "../../envs/analysis.yaml"
-    resources:
-        runtime=30,
-        mem_mb=gigabytes(4),
-    params:
-        include_sinks=config["analysis"]["include_sinks"],
-    script:
-        "../scripts/table.py"
-
-
-rule trace_histograms:
-    input:
-        activations="results/{experiment}/activations/{site}/{condition}/{block}.parquet",
-    output:
-        table="results/{experiment}/tables/{site}/traces/{condition}/{block}/histograms.parquet",
-    log:
-        "results/{experiment}/logs/tables/{site}/traces/{condition}/{block}/histograms.log",
-    benchmark:
-        "results/{experiment}/benchmarks/tables/{site}/traces/{condition}/{block}/histograms.jsonl"
-    conda:
-        "../../envs/analysis.yaml"
-    resources:
-        runtime=30,
-        mem_mb=gigabytes(4),
-    params:
-        bins=config["analysis"]["histogram_bins"],
-        include_sinks=config["analysis"]["include_sinks"],
-    script:
-        "../scripts/table.py"
-
-
-rule relevant_latents:
-    input:
-        features="results/{experiment}/features/{site}/{condition}/{block}.parquet",
-        vocabulary="results/{experiment}/vocabulary.parquet",
-    output:
-        table="results/{experiment}/tables/{site}/traces/{condition}/{block}/relevant_latents.parquet",
-    log:
-        "results/{experiment}/logs/tables/{site}/traces/{condition}/{block}/relevant_latents.log",
-    benchmark:
-        "results/{experiment}/benchmarks/tables/{site}/traces/{condition}/{block}/relevant_latents.jsonl"
-    conda:
-        "../../envs/analysis.yaml"
-    resources:
-        runtime=30,
-        mem_mb=gigabytes(4),
-    params:
-        most=config["analysis"]["top_latents"],
-        include_sinks=config["analysis"]["include_sinks"],
-    script:
-        "../scripts/table.py"
-
-
-rule trace_top_tokens:
-    input:
-        activations="results/{experiment}/activations/{site}/{condition}/{block}.parquet",
-        relevant="results/{experiment}/tables/{site}/traces/{condition}/{block}/relevant_latents.parquet",
-        vocabulary="results/{experiment}/vocabulary.parquet",
-    output:
-        table="results/{experiment}/tables/{site}/traces/{condition}/{block}/top_tokens.parquet",
-    log:
-        "results/{experiment}/logs/tables/{site}/traces/{condition}/{block}/top_tokens.log",
-    benchmark:
-        "results/{experiment}/benchmarks/tables/{site}/traces/{condition}/{block}/top_tokens.jsonl"
-    conda:
-        "../../envs/analysis.yaml"
-    resources:
-        runtime=30,
-        mem_mb=gigabytes(4),
-    params:
-        most=config["analysis"]["top_tokens"],
-        include_sinks=config["analysis"]["include_sinks"],
-    script:
-        "../scripts/table.py"
-
-
-rule top_activations:
-    input:
-        per_trace=per_block(
-            "results/{experiment}/tables/{site}/traces/{condition}/{block}/top_activations.parquet"
-        ),
-    output:
-        table="results/{experiment}/tables/{site}/top_activations.parquet",
-    log:
-        "results/{experiment}/logs/tables/{site}/top_activations.log",
-    benchmark:
-        "results/{experiment}/benchmarks/tables/{site}/top_activations.jsonl"
-    conda:
-        "../../envs/analysis.yaml"
-    resources:
-        runtime=30,
-        mem_mb=gigabytes(4),
-    params:
-        most=config["analysis"]["top_activations"],
-    script:
-        "../scripts/table.py"
-
-
-rule frequencies:
-    input:
-        features=per_block(
-            "results/{experiment}/features/{site}/{condition}/{block}.parquet"
-        ),
-    output:
-        table="results/{experiment}/tables/{site}/frequencies.parquet",
-    log:
-        "results/{experiment}/logs/tables/{site}/frequencies.log",
-    benchmark:
-        "results/{experiment}/benchmarks/tables/{site}/frequencies.jsonl"
-    conda:
-        "../../envs/analysis.yaml"
-    resources:
-        runtime=30,
-        mem_mb=gigabytes(4),
-    params:
-        include_sinks=config["analysis"]["include_sinks"],
-    script:
-        "../scripts/table.py"
-
-
-rule histogram:
-    input:
-        activations=per_block(
-            "results/{experiment}/activations/{site}/{condition}/{block}.parquet"
-        ),
-    output:
-        table="results/{experiment}/tables/{site}/histogram.parquet",
-    log:
-        "results/{experiment}/logs/tables/{site}/histogram.log",
-    benchmark:
-        "results/{experiment}/benchmarks/tables/{site}/histogram.jsonl"
-    conda:
-        "../../envs/analysis.yaml"
-    resources:
-        runtime=30,
-        mem_mb=gigabytes(4),
-    params:
-        bins=config["analysis"]["histogram_bins"],
-        include_sinks=config["analysis"]["include_sinks"],
-    script:
-        "../scripts/table.py"
-
-
-rule recurrence:
-    input:
-        relevant=per_block(
-            "results/{experiment}/tables/{site}/traces/{condition}/{block}/relevant_latents.parquet"
-        ),
-    output:
-        table="results/{experiment}/tables/{site}/recurrence.parquet",
-    log:
-        "results/{experiment}/logs/tables/{site}/recurrence.log",
-    benchmark:
-        "results/{experiment}/benchmarks/tables/{site}/recurrence.jsonl"
-    conda:
-        "../../envs/analysis.yaml"
-    resources:
-        runtime=30,
-        mem_mb=gigabytes(4),
-    params:
-        inferences=config["inferences"],
-    script:
-        "../scripts/table.py"
-
-
-rule top_tokens:
-    input:
-        activations=per_block(
-            "results/{experiment}/activations/{site}/{condition}/{block}.parquet"
-        ),
-        recurrence="results/{experiment}/tables/{site}/recurrence.parquet",
-        vocabulary="results/{experiment}/vocabulary.parquet",
-    output:
-        table="results/{experiment}/tables/{site}/top_tokens.parquet",
-    log:
-        "results/{experiment}/logs/tables/{site}/top_tokens.log",
-    benchmark:
-        "results/{experiment}/benchmarks/tables/{site}/top_tokens.jsonl"
-    conda:
-        "../../envs/analysis.yaml"
-    resources:
-        runtime=30,
-        mem_mb=gigabytes(4),
-    params:
-        most=config["analysis"]["top_tokens"],
-        include_sinks=config["analysis"]["include_sinks"],
-    script:
-        "../scripts/table.py"
-
-
-rule sinks:
-    input:
-        activations=per_block(
-            "results/{experiment}/activations/{site}/{condition}/{block}.parquet"
-        ),
-        vocabulary="results/{experiment}/vocabulary.parquet",
-    output:
-        table="results/{experiment}/tables/{site}/sinks.parquet",
-    log:
-        "results/{experiment}/logs/tables/{site}/sinks.log",
-    benchmark:
-        "results/{experiment}/benchmarks/tables/{site}/sinks.jsonl"
-    conda:
-        "../../envs/analysis.yaml"
-    resources:
-        runtime=30,
+        runtime=60,
         mem_mb=gigabytes(4),
     script:
         "../scripts/table.py"
 
 
-rule fit:
-    input:
-        reconstruction=reconstruction_of_site,
-        sae=sae_of_site("info.json"),
+rule _site_table:
     output:
-        table="results/{experiment}/tables/{site}/fit.parquet",
+        table=site_table("<table>"),
     log:
-        "results/{experiment}/logs/tables/{site}/fit.log",
+        "<logs>/tables/{reader}/{site}/<table>.log",
     benchmark:
-        "results/{experiment}/benchmarks/tables/{site}/fit.jsonl"
+        "<benchmarks>/tables/{reader}/{site}/<table>.jsonl"
+    group:
+        on_cluster("site")
+    conda:
+        "../../envs/analysis.yaml"
+    resources:
+        runtime=60,
+        mem_mb=gigabytes(4),
+    script:
+        "../scripts/table.py"
+
+
+rule trace_tables:
+    input:
+        activations=rules.read.output.activations,
+        features=rules.read.output.features,
+        vocabulary=rules.model.output.vocabulary,
+    output:
+        **{table: paths.TRACE_TABLE.replace("{table}", table) for table in TRACE_TABLES},
+    log:
+        "<logs>/tables/{reader}/{site}/traces/{condition}/{block}.log",
+    benchmark:
+        "<benchmarks>/tables/{reader}/{site}/traces/{condition}/{block}.jsonl"
+    group:
+        on_cluster("block")
     conda:
         "../../envs/analysis.yaml"
     resources:
         runtime=30,
         mem_mb=gigabytes(4),
-    script:
-        "../scripts/fit.py"
-
-
-localrules:
-    layers,
-    site_gate,
-    summary,
-
-
-rule site_gate:
-    input:
-        fits=expand("results/{{experiment}}/tables/{site}/fit.parquet", site=SITES),
-    output:
-        table="results/{experiment}/tables/site_gate.parquet",
-    log:
-        "results/{experiment}/logs/tables/site_gate.log",
-    benchmark:
-        "results/{experiment}/benchmarks/tables/site_gate.jsonl"
-    conda:
-        "../../envs/analysis.yaml"
     params:
-        max_fvu=config["analysis"]["max_fvu"],
+        **settings(
+            "evidence.traces.trace_tables",
+            analysis="top_activations top_latents top_tokens histogram_bins include_sinks",
+        ),
     script:
-        "../scripts/site_gate.py"
+        "../scripts/table.py"
 
 
-rule layers:
+use rule _site_table as top_activations with:
     input:
-        frequencies=expand(
-            "results/{{experiment}}/tables/{site}/frequencies.parquet", site=SITES
-        ),
-        recurrence=expand(
-            "results/{{experiment}}/tables/{site}/recurrence.parquet", site=SITES
-        ),
-        relevant=expand(
-            "results/{{experiment}}/tables/{site}/traces/{condition}/{block}/relevant_latents.parquet",
-            site=SITES,
-            condition=CONDITIONS,
-            block=BLOCKS,
-        ),
-        sinks=expand("results/{{experiment}}/tables/{site}/sinks.parquet", site=SITES),
-        top_activations=expand(
-            "results/{{experiment}}/tables/{site}/top_activations.parquet", site=SITES
-        ),
-    output:
-        table="results/{experiment}/tables/layers.parquet",
-    log:
-        "results/{experiment}/logs/tables/layers.log",
-    benchmark:
-        "results/{experiment}/benchmarks/tables/layers.jsonl"
-    conda:
-        "../../envs/analysis.yaml"
+        activations=per_block(rules.read.output.activations),
+        vocabulary=rules.model.output.vocabulary,
+    pathvars:
+        table="top_activations",
     params:
-        sites=SITES,
-        min_traces=config["analysis"]["min_traces"],
-    script:
-        "../scripts/layers.py"
+        **settings("evidence.recurrence.top_activations", analysis="top_activations include_sinks"),
 
 
-rule summary:
+use rule _site_table as frequencies with:
     input:
-        manifest="results/{experiment}/model.json",
-        traces=per_block("results/{experiment}/traces/{condition}/{block}.parquet"),
-        saes=expand(
-            "results/{{experiment}}/saes/{hookpoint}/info.json", hookpoint=HOOKPOINTS
-        ),
-        gate="results/{experiment}/tables/site_gate.parquet",
-        layers="results/{experiment}/tables/layers.parquet",
-        recurrence=expand(
-            "results/{{experiment}}/tables/{site}/recurrence.parquet", site=SITES
-        ),
-        top_tokens=expand(
-            "results/{{experiment}}/tables/{site}/top_tokens.parquet", site=SITES
-        ),
-        verdicts=expand(
-            "results/{{experiment}}/tables/{site}/verdict.parquet", site=SITES
-        ),
-    output:
-        page="results/{experiment}/summary.md",
-    log:
-        "results/{experiment}/logs/summary.log",
-    benchmark:
-        "results/{experiment}/benchmarks/summary.jsonl"
-    conda:
-        "../../envs/analysis.yaml"
+        features=per_block(rules.read.output.features),
+    pathvars:
+        table="frequencies",
     params:
-        conditions=CONDITIONS,
-        sites=SITES,
-        top_latents=config["analysis"]["top_latents"],
-        min_traces=config["analysis"]["min_traces"],
-        max_fvu=config["analysis"]["max_fvu"],
-        include_sinks=config["analysis"]["include_sinks"],
-    script:
-        "../scripts/summary.py"
+        **settings("evidence.recurrence.frequencies", analysis="include_sinks"),
+
+
+use rule _site_table as histogram with:
+    input:
+        activations=per_block(rules.read.output.activations),
+    pathvars:
+        table="histogram",
+    params:
+        **settings("evidence.recurrence.histogram", analysis="histogram_bins include_sinks"),
+
+
+use rule _site_table as relevant_latents with:
+    input:
+        features=per_block(rules.read.output.features),
+        vocabulary=rules.model.output.vocabulary,
+    pathvars:
+        table="relevant_latents",
+    params:
+        **settings("evidence.recurrence.relevant_latents", analysis="top_latents include_sinks"),
+
+
+use rule _site_table as recurrence with:
+    input:
+        relevant=rules.relevant_latents.output.table,
+    pathvars:
+        table="recurrence",
+    params:
+        **settings("evidence.recurrence.recurrence", "inferences"),
+
+
+use rule _site_table as top_tokens with:
+    input:
+        activations=per_block(rules.read.output.activations),
+        recurrence=rules.recurrence.output.table,
+        vocabulary=rules.model.output.vocabulary,
+    pathvars:
+        table="top_tokens",
+    params:
+        **settings("evidence.recurrence.top_tokens", analysis="top_tokens include_sinks"),
+
+
+use rule _site_table as sinks with:
+    input:
+        activations=per_block(rules.read.output.activations),
+        vocabulary=rules.model.output.vocabulary,
+    pathvars:
+        table="sinks",
+    params:
+        **settings("evidence.recurrence.sinks"),
+
+
+use rule _site_table as fit with:
+    input:
+        reconstruction=per_block(rules.read.output.reconstruction),
+        sae=sae_of_site(paths.SAE_INFO),
+    pathvars:
+        table="fit",
+    params:
+        **settings("evidence.fit.fit"),
+
+
+use rule _table as site_gate with:
+    input:
+        fits=per_site(rules.fit.output.table),
+    pathvars:
+        table="site_gate",
+    params:
+        **settings("evidence.fit.site_gate", analysis="max_fvu"),
+
+
+use rule _table as layers with:
+    input:
+        frequencies=per_site(rules.frequencies.output.table),
+        recurrence=per_site(rules.recurrence.output.table),
+        relevant=per_site(rules.relevant_latents.output.table),
+        sinks=per_site(rules.sinks.output.table),
+        top_activations=per_site(rules.top_activations.output.table),
+    pathvars:
+        table="layers",
+    params:
+        **settings("evidence.recurrence.layers", analysis="min_traces"),
+
+
+use rule _table as matches with:
+    input:
+        traces=per_block(rules.generate.output.traces),
+        vocabulary=rules.model.output.vocabulary,
+    pathvars:
+        table="matches",
+    params:
+        **settings("evidence.matches.matches", "patterns", "reason_words"),
+
+
+use rule _table as pattern_counts with:
+    input:
+        matches=rules.matches.output.table,
+        traces=per_block(rules.generate.output.traces),
+    pathvars:
+        table="pattern_counts",
+    params:
+        **settings("evidence.matches.pattern_counts", "patterns"),
+
+
+use rule _site_table as controls with:
+    input:
+        features=per_block(rules.read.output.features),
+        traces=per_block(rules.generate.output.traces),
+    pathvars:
+        table="controls",
+    params:
+        **settings("evidence.controls.controls", "conditions", analysis="top_latents min_traces include_sinks"),
+
+
+use rule _site_table as contrasts with:
+    input:
+        features=per_block(rules.read.output.features),
+        traces=per_block(rules.generate.output.traces),
+        sinks=rules.sinks.output.table,
+        candidates=rules.controls.output.table,
+    pathvars:
+        table="contrasts",
+    params:
+        **settings("evidence.controls.contrasts", "conditions", analysis="include_sinks"),
+
+
+use rule _site_table as outcomes with:
+    input:
+        features=of_studied(rules.read.output.features),
+        traces=of_studied(rules.generate.output.traces),
+        sinks=rules.sinks.output.table,
+        candidates=rules.controls.output.table,
+    pathvars:
+        table="outcomes",
+    params:
+        **settings("evidence.outcomes.outcomes", analysis="include_sinks"),
+        condition=CONDITIONS[0],
+
+
+use rule _site_table as pattern_tests with:
+    input:
+        activations=of_studied(rules.read.output.activations),
+        traces=of_studied(rules.generate.output.traces),
+        matches=rules.matches.output.table,
+        candidates=rules.controls.output.table,
+    pathvars:
+        table="pattern_tests",
+    params:
+        **settings(
+            "evidence.patterns.pattern_tests",
+            "patterns",
+            analysis="window_before window_after shifts alpha include_sinks",
+        ),
+        condition=CONDITIONS[0],
+
+
+use rule _site_table as reason_scores with:
+    input:
+        activations=of_studied(rules.read.output.activations),
+        traces=of_studied(rules.generate.output.traces),
+        matches=rules.matches.output.table,
+        candidates=rules.controls.output.table,
+    pathvars:
+        table="reason_scores",
+    params:
+        **settings(
+            "evidence.reason.reason_scores",
+            "reason_words",
+            analysis="window_before window_after shifts alpha include_sinks",
+        ),
+        condition=CONDITIONS[0],
+
+
+use rule _site_table as lexicality with:
+    input:
+        activations=of_studied(rules.read.output.activations),
+        traces=of_studied(rules.generate.output.traces),
+        candidates=rules.controls.output.table,
+        vocabulary=rules.model.output.vocabulary,
+    pathvars:
+        table="lexicality",
+    params:
+        **settings("evidence.lexicality.lexicality", analysis="max_top_3 include_sinks"),
+        condition=CONDITIONS[0],
+
+
+use rule _site_table as verdict with:
+    input:
+        controls=rules.controls.output.table,
+        fit=rules.fit.output.table,
+        pattern_tests=rules.pattern_tests.output.table,
+        lexicality=rules.lexicality.output.table,
+        outcomes=rules.outcomes.output.table,
+    pathvars:
+        table="verdict",
+    params:
+        **settings(
+            "evidence.verdict.verdict",
+            analysis="min_traces alpha min_excess min_link max_fvu max_sink_share max_top_3 max_length_auroc",
+        ),

@@ -5,26 +5,23 @@ vocabulary.parquet. Nothing downstream touches the network.
 """
 
 
-localrules:
-    model,
-
-
 rule model:
     input:
         files=model_files,
     output:
-        manifest="results/{experiment}/model.json",
-        folder=directory("results/{experiment}/model"),
-        vocabulary="results/{experiment}/vocabulary.parquet",
+        manifest=paths.MANIFEST,
+        folder=directory("<results>/model"),
+        vocabulary=paths.VOCABULARY,
     log:
-        "results/{experiment}/logs/model.log",
+        "<logs>/model.log",
     benchmark:
-        "results/{experiment}/benchmarks/model.jsonl"
+        "<benchmarks>/model.jsonl"
     priority: 10
+    localrule: True
     conda:
         "../../envs/gpu.yaml"
     params:
-        **tracked(**source_settings("model", config["model"])),
+        **as_params("model.py", **source_settings("model", config["model"])),
         # Checked as soon as the manifest is known; other layers don't make another model.
         hookpoint=untracked(config["sae"]["hookpoint"]),
         layers=untracked(config["layers"]),

@@ -1,281 +1,204 @@
-"""Room 8, plots: the tables as pictures.
+"""Room 7, plots: the tables as pictures.
 
-Takes tables; gives results/{experiment}/plots/{site}/*.png over all traces,
-plots/{site}/traces/{condition}/{block}/*.png, one picture a trace, plots/layers.png and plots/site_gate.png across
-sites, and plots/pattern_counts.png, of the text alone.
+Takes tables; gives results/{experiment}/plots/{reader}/{site}/*.png over all traces, plots/*.png across sites and, on
+demand, plots/{reader}/{site}/traces/{condition}/{block}/*.png, one picture a trace.
 """
 
 
-rule plot_recurrence:
-    input:
-        table="results/{experiment}/tables/{site}/recurrence.parquet",
-        top_tokens="results/{experiment}/tables/{site}/top_tokens.parquet",
-    output:
-        picture=report(
-            "results/{experiment}/plots/{site}/recurrence.png",
-            caption="../report/recurrence.rst",
-            category="Over all traces",
-            subcategory="{site}",
-            labels={"site": "{site}", "picture": "recurrence"},
-        ),
+def picture(caption, category, name):
+    """Return a site's picture as an output that Snakemake's own report shows."""
+    return report(
+        paths.SITE_PICTURE.replace("{picture}", "<picture>"),
+        caption=f"../report/{caption}.rst",
+        category=category,
+        subcategory="{site}",
+        labels={"site": "{site}", "picture": name},
+    )
+
+
+def picture_across(caption, category, name):
+    """Return a picture across sites as an output that Snakemake's own report shows."""
+    return report(
+        paths.STUDY_PICTURE.replace("{picture}", "<picture>"),
+        caption=f"../report/{caption}.rst",
+        category=category,
+        labels={"site": "all", "picture": name},
+    )
+
+
+rule _picture:
     log:
-        "results/{experiment}/logs/plots/{site}/recurrence.log",
+        "<logs>/plots/<picture>.log",
     benchmark:
-        "results/{experiment}/benchmarks/plots/{site}/recurrence.jsonl"
+        "<benchmarks>/plots/<picture>.jsonl"
+    localrule: True
+    conda:
+        "../../envs/analysis.yaml"
+    script:
+        "../scripts/plot.py"
+
+
+rule _site_picture:
+    log:
+        "<logs>/plots/{reader}/{site}/<picture>.log",
+    benchmark:
+        "<benchmarks>/plots/{reader}/{site}/<picture>.jsonl"
+    group:
+        on_cluster("site")
     conda:
         "../../envs/analysis.yaml"
     resources:
         runtime=30,
         mem_mb=gigabytes(4),
-    params:
-        conditions=CONDITIONS,
-        scope=config["plots"]["scope"],
-        latents=config["plots"]["latents"],
-        dpi=config["plots"]["dpi"],
     script:
         "../scripts/plot.py"
 
 
-rule plot_frequencies:
+use rule _site_picture as plot_recurrence with:
     input:
-        table="results/{experiment}/tables/{site}/frequencies.parquet",
+        table=rules.recurrence.output.table,
+        top_tokens=rules.top_tokens.output.table,
     output:
-        picture=report(
-            "results/{experiment}/plots/{site}/frequencies.png",
-            caption="../report/frequencies.rst",
-            category="Over all traces",
-            subcategory="{site}",
-            labels={"site": "{site}", "picture": "frequencies"},
-        ),
-    log:
-        "results/{experiment}/logs/plots/{site}/frequencies.log",
-    benchmark:
-        "results/{experiment}/benchmarks/plots/{site}/frequencies.jsonl"
-    conda:
-        "../../envs/analysis.yaml"
-    resources:
-        runtime=30,
-        mem_mb=gigabytes(4),
+        picture=picture("recurrence", "Over all traces", "recurrence"),
+    pathvars:
+        picture="recurrence",
     params:
-        **tracked(
-            latents=config["plots"]["frequent_latents"], dpi=config["plots"]["dpi"]
-        ),
-        conditions=CONDITIONS,
-        scope=config["plots"]["scope"],
-    script:
-        "../scripts/plot.py"
+        **settings("plots.sites.recurrence", "conditions", plots="scope latents dpi"),
 
 
-rule plot_histogram:
+use rule _site_picture as plot_frequencies with:
     input:
-        table="results/{experiment}/tables/{site}/histogram.parquet",
+        table=rules.frequencies.output.table,
     output:
-        picture=report(
-            "results/{experiment}/plots/{site}/histogram.png",
-            caption="../report/histogram.rst",
-            category="Over all traces",
-            subcategory="{site}",
-            labels={"site": "{site}", "picture": "activation histogram"},
-        ),
-    log:
-        "results/{experiment}/logs/plots/{site}/histogram.log",
-    benchmark:
-        "results/{experiment}/benchmarks/plots/{site}/histogram.jsonl"
-    conda:
-        "../../envs/analysis.yaml"
-    resources:
-        runtime=30,
-        mem_mb=gigabytes(4),
+        picture=picture("frequencies", "Over all traces", "frequencies"),
+    pathvars:
+        picture="frequencies",
     params:
-        conditions=CONDITIONS,
-        scope=config["plots"]["scope"],
-        dpi=config["plots"]["dpi"],
-    script:
-        "../scripts/plot.py"
+        **settings("plots.sites.frequencies", "conditions", plots="scope frequent_latents dpi"),
 
 
-rule plot_top_activations:
+use rule _site_picture as plot_histogram with:
     input:
-        table="results/{experiment}/tables/{site}/top_activations.parquet",
+        table=rules.histogram.output.table,
     output:
-        picture=report(
-            "results/{experiment}/plots/{site}/top_activations.png",
-            caption="../report/top_activations.rst",
-            category="Over all traces",
-            subcategory="{site}",
-            labels={"site": "{site}", "picture": "largest activations"},
-        ),
-    log:
-        "results/{experiment}/logs/plots/{site}/top_activations.log",
-    benchmark:
-        "results/{experiment}/benchmarks/plots/{site}/top_activations.jsonl"
-    conda:
-        "../../envs/analysis.yaml"
-    resources:
-        runtime=30,
-        mem_mb=gigabytes(4),
+        picture=picture("histogram", "Over all traces", "activation histogram"),
+    pathvars:
+        picture="histogram",
     params:
-        **tracked(
-            latents=config["plots"]["frequent_latents"], dpi=config["plots"]["dpi"]
-        ),
-        conditions=CONDITIONS,
-        scope=config["plots"]["scope"],
-    script:
-        "../scripts/plot.py"
+        **settings("plots.sites.histogram", "conditions", plots="scope dpi"),
 
 
-rule plot_top_tokens:
+use rule _site_picture as plot_top_activations with:
     input:
-        table="results/{experiment}/tables/{site}/top_tokens.parquet",
-        recurrence="results/{experiment}/tables/{site}/recurrence.parquet",
+        table=rules.top_activations.output.table,
     output:
-        picture=report(
-            "results/{experiment}/plots/{site}/top_tokens.png",
-            caption="../report/top_tokens.rst",
-            category="Over all traces",
-            subcategory="{site}",
-            labels={"site": "{site}", "picture": "top tokens"},
-        ),
-    log:
-        "results/{experiment}/logs/plots/{site}/top_tokens.log",
-    benchmark:
-        "results/{experiment}/benchmarks/plots/{site}/top_tokens.jsonl"
-    conda:
-        "../../envs/analysis.yaml"
-    resources:
-        runtime=30,
-        mem_mb=gigabytes(4),
+        picture=picture("top_activations", "Over all traces", "largest activations"),
+    pathvars:
+        picture="top_activations",
     params:
-        **tracked(latents=config["plots"]["latents"], tokens=config["plots"]["tokens"]),
-        scope=config["plots"]["scope"],
-        dpi=config["plots"]["dpi"],
-    script:
-        "../scripts/plot.py"
+        **settings("plots.sites.top_activations", "conditions", plots="scope frequent_latents dpi"),
 
 
-rule plot_waterfall:
+use rule _site_picture as plot_top_tokens with:
     input:
-        table="results/{experiment}/tables/{site}/verdict.parquet",
+        table=rules.top_tokens.output.table,
+        recurrence=rules.recurrence.output.table,
     output:
-        picture=report(
-            "results/{experiment}/plots/{site}/waterfall.png",
-            caption="../report/waterfall.rst",
-            category="Evidence",
-            subcategory="{site}",
-            labels={"site": "{site}", "picture": "what is left"},
-        ),
-    log:
-        "results/{experiment}/logs/plots/{site}/waterfall.log",
-    benchmark:
-        "results/{experiment}/benchmarks/plots/{site}/waterfall.jsonl"
-    conda:
-        "../../envs/analysis.yaml"
-    resources:
-        runtime=30,
-        mem_mb=gigabytes(4),
+        picture=picture("top_tokens", "Over all traces", "top tokens"),
+    pathvars:
+        picture="top_tokens",
     params:
-        dpi=config["plots"]["dpi"],
-    script:
-        "../scripts/plot.py"
+        **settings("plots.sites.top_tokens", plots="scope latents tokens dpi"),
 
 
-rule plot_verdict:
+use rule _site_picture as plot_waterfall with:
     input:
-        table="results/{experiment}/tables/{site}/verdict.parquet",
-        reason_scores="results/{experiment}/tables/{site}/reason_scores.parquet",
-        lexicality="results/{experiment}/tables/{site}/lexicality.parquet",
+        table=rules.verdict.output.table,
     output:
-        picture=report(
-            "results/{experiment}/plots/{site}/verdict.png",
-            caption="../report/verdict.rst",
-            category="Evidence",
-            subcategory="{site}",
-            labels={"site": "{site}", "picture": "verdict"},
-        ),
-    log:
-        "results/{experiment}/logs/plots/{site}/verdict.log",
-    benchmark:
-        "results/{experiment}/benchmarks/plots/{site}/verdict.jsonl"
-    conda:
-        "../../envs/analysis.yaml"
-    resources:
-        runtime=30,
-        mem_mb=gigabytes(4),
+        picture=picture("waterfall", "Evidence", "what is left"),
+    pathvars:
+        picture="waterfall",
     params:
-        **tracked(max_top_3=config["analysis"]["max_top_3"], dpi=config["plots"]["dpi"]),
-    script:
-        "../scripts/plot.py"
+        **settings("plots.evidence.waterfall", plots="dpi"),
 
 
-rule plot_patterns:
+use rule _site_picture as plot_verdict with:
     input:
-        table="results/{experiment}/tables/{site}/pattern_tests.parquet",
-        verdict="results/{experiment}/tables/{site}/verdict.parquet",
+        table=rules.verdict.output.table,
+        reason_scores=rules.reason_scores.output.table,
+        lexicality=rules.lexicality.output.table,
     output:
-        picture=report(
-            "results/{experiment}/plots/{site}/patterns.png",
-            caption="../report/patterns.rst",
-            category="Evidence",
-            subcategory="{site}",
-            labels={"site": "{site}", "picture": "patterns"},
-        ),
-    log:
-        "results/{experiment}/logs/plots/{site}/patterns.log",
-    benchmark:
-        "results/{experiment}/benchmarks/plots/{site}/patterns.jsonl"
-    conda:
-        "../../envs/analysis.yaml"
-    resources:
-        runtime=30,
-        mem_mb=gigabytes(4),
+        picture=picture("verdict", "Evidence", "verdict"),
+    pathvars:
+        picture="verdict",
     params:
-        **tracked(
-            latents=config["plots"]["latents"],
-            alpha=config["analysis"]["alpha"],
-            dpi=config["plots"]["dpi"],
-        ),
-    script:
-        "../scripts/plot.py"
+        **settings("plots.evidence.verdict", analysis="max_top_3", plots="dpi"),
 
 
-rule plot_outcomes:
+use rule _site_picture as plot_patterns with:
     input:
-        table="results/{experiment}/tables/{site}/outcomes.parquet",
-        verdict="results/{experiment}/tables/{site}/verdict.parquet",
+        table=rules.pattern_tests.output.table,
+        verdict=rules.verdict.output.table,
     output:
-        picture=report(
-            "results/{experiment}/plots/{site}/outcomes.png",
-            caption="../report/outcomes.rst",
-            category="Evidence",
-            subcategory="{site}",
-            labels={"site": "{site}", "picture": "outcomes"},
-        ),
-    log:
-        "results/{experiment}/logs/plots/{site}/outcomes.log",
-    benchmark:
-        "results/{experiment}/benchmarks/plots/{site}/outcomes.jsonl"
-    conda:
-        "../../envs/analysis.yaml"
-    resources:
-        runtime=30,
-        mem_mb=gigabytes(4),
+        picture=picture("patterns", "Evidence", "patterns"),
+    pathvars:
+        picture="patterns",
     params:
-        **tracked(latents=config["plots"]["latents"], dpi=config["plots"]["dpi"]),
-    script:
-        "../scripts/plot.py"
+        **settings("plots.evidence.patterns", analysis="alpha", plots="latents dpi"),
+
+
+use rule _site_picture as plot_outcomes with:
+    input:
+        table=rules.outcomes.output.table,
+        verdict=rules.verdict.output.table,
+    output:
+        picture=picture("outcomes", "Evidence", "outcomes"),
+    pathvars:
+        picture="outcomes",
+    params:
+        **settings("plots.evidence.outcomes", plots="latents dpi"),
+
+
+use rule _picture as plot_pattern_counts with:
+    input:
+        table=rules.pattern_counts.output.table,
+    output:
+        picture=picture_across("pattern_counts", "Evidence", "patterns in the text"),
+    pathvars:
+        picture="pattern_counts",
+    params:
+        **settings("plots.evidence.pattern_counts", "conditions", plots="dpi"),
+
+
+use rule _picture as plot_site_gate with:
+    input:
+        table=rules.site_gate.output.table,
+    output:
+        picture=picture_across("site_gate", "Across sites", "site gate"),
+    pathvars:
+        picture="site_gate",
+    params:
+        **settings("plots.evidence.site_gate", analysis="max_fvu", plots="dpi"),
+
+
+use rule _picture as plot_layers with:
+    input:
+        recurrence=per_site(rules.recurrence.output.table),
+    output:
+        picture=picture_across("layers", "Across sites", "recurrence"),
+    pathvars:
+        picture="layers",
+    params:
+        **settings("plots.sites.layers", "conditions", plots="scope dpi"),
 
 
 rule plot_traces:
     input:
-        traces="results/{experiment}/traces/{condition}/{block}.parquet",
-        activations=trace_table("top_activations"),
-        frequent=trace_table("frequencies"),
-        bins=trace_table("histograms"),
-        relevant=trace_table("relevant_latents"),
-        tokens_of=trace_table("top_tokens"),
+        **{table: rules.trace_tables.output[table] for table in TRACE_TABLES},
+        traces=rules.generate.output.traces,
     output:
         pictures=report(
-            directory("results/{experiment}/plots/{site}/traces/{condition}/{block}"),
+            directory(paths.TRACE_PICTURES),
             patterns=["{trace}.png"],
             caption="../report/trace.rst",
             category="Trace by trace",
@@ -283,99 +206,17 @@ rule plot_traces:
             labels={"site": "{site}", "condition": "{condition}", "trace": "{trace}"},
         ),
     log:
-        "results/{experiment}/logs/plots/{site}/traces/{condition}/{block}.log",
+        "<logs>/plots/{reader}/{site}/traces/{condition}/{block}.log",
     benchmark:
-        "results/{experiment}/benchmarks/plots/{site}/traces/{condition}/{block}.jsonl"
+        "<benchmarks>/plots/{reader}/{site}/traces/{condition}/{block}.jsonl"
+    group:
+        on_cluster("block")
     conda:
         "../../envs/analysis.yaml"
     resources:
         runtime=60,
         mem_mb=gigabytes(4),
     params:
-        **tracked(
-            latents=config["plots"]["frequent_latents"],
-            tokens=config["plots"]["tokens"],
-            dpi=config["plots"]["dpi"],
-        ),
-        scope=config["plots"]["scope"],
-    script:
-        "../scripts/plot_traces.py"
-
-
-localrules:
-    plot_layers,
-    plot_site_gate,
-    plot_pattern_counts,
-
-
-rule plot_pattern_counts:
-    input:
-        table="results/{experiment}/tables/pattern_counts.parquet",
-    output:
-        picture=report(
-            "results/{experiment}/plots/pattern_counts.png",
-            caption="../report/pattern_counts.rst",
-            category="Evidence",
-            subcategory="all sites",
-            labels={"site": "all", "picture": "patterns in the text"},
-        ),
-    log:
-        "results/{experiment}/logs/plots/pattern_counts.log",
-    benchmark:
-        "results/{experiment}/benchmarks/plots/pattern_counts.jsonl"
-    conda:
-        "../../envs/analysis.yaml"
-    params:
-        conditions=CONDITIONS,
-        dpi=config["plots"]["dpi"],
+        **settings("plots.traces.pictures", plots="scope frequent_latents tokens dpi"),
     script:
         "../scripts/plot.py"
-
-
-rule plot_site_gate:
-    input:
-        table="results/{experiment}/tables/site_gate.parquet",
-    output:
-        picture=report(
-            "results/{experiment}/plots/site_gate.png",
-            caption="../report/site_gate.rst",
-            category="Across sites",
-            labels={"site": "all", "picture": "site gate"},
-        ),
-    log:
-        "results/{experiment}/logs/plots/site_gate.log",
-    benchmark:
-        "results/{experiment}/benchmarks/plots/site_gate.jsonl"
-    conda:
-        "../../envs/analysis.yaml"
-    params:
-        **tracked(max_fvu=config["analysis"]["max_fvu"], dpi=config["plots"]["dpi"]),
-    script:
-        "../scripts/plot.py"
-
-
-rule plot_layers:
-    input:
-        recurrence=expand(
-            "results/{{experiment}}/tables/{site}/recurrence.parquet", site=SITES
-        ),
-    output:
-        picture=report(
-            "results/{experiment}/plots/layers.png",
-            caption="../report/layers.rst",
-            category="Across sites",
-            labels={"site": "all", "picture": "recurrence"},
-        ),
-    log:
-        "results/{experiment}/logs/plots/layers.log",
-    benchmark:
-        "results/{experiment}/benchmarks/plots/layers.jsonl"
-    conda:
-        "../../envs/analysis.yaml"
-    params:
-        sites=SITES,
-        conditions=CONDITIONS,
-        scope=config["plots"]["scope"],
-        dpi=config["plots"]["dpi"],
-    script:
-        "../scripts/plot_layers.py"

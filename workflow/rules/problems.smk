@@ -4,24 +4,21 @@ Takes a dataset (hub, generator or file); gives results/{experiment}/problems.pa
 """
 
 
-localrules:
-    problems,
-
-
 rule problems:
     input:
         file=source_file(config["problems"]),
     output:
-        problems="results/{experiment}/problems.parquet",
+        problems=paths.PROBLEMS,
     log:
-        "results/{experiment}/logs/problems.log",
+        "<logs>/problems.log",
     benchmark:
-        "results/{experiment}/benchmarks/problems.jsonl"
+        "<benchmarks>/problems.jsonl"
     priority: 10
+    localrule: True
     conda:
         "../../envs/gpu.yaml"
     params:
-        **tracked(**source_settings("problems", config["problems"])),
+        **as_params("problems.py", **source_settings("problems", config["problems"])),
         key="problems",
         fetch_ahead=untracked(fetch_ahead(config)),
     script:

@@ -1,71 +1,67 @@
-"""Room 9, report: what a person reads instead of a folder of parquet.
+"""Room 8, report: what a person reads instead of a folder of parquet.
 
-Takes tables, pictures, activations and SAEs; gives, for a site's leading latents,
-results/{experiment}/tables/{site}/{passages,latent_histograms,strips,coactivation,logit_effects,neighbours}.parquet,
-and results/{experiment}/report.html, one self-contained page.
+Takes tables, pictures, readings and SAEs; gives, for a site's leading latents,
+results/{experiment}/tables/{reader}/{site}/{passages,latent_histograms,strips,coactivation,logit_effects,neighbours}.parquet,
+and results/{experiment}/: summary.md for a terminal, report.html, one self-contained page.
 """
 
 
-localrules:
-    report,
-
-
-rule dashboards:
+use rule _site_table as dashboards with:
     input:
-        activations=per_block(
-            "results/{experiment}/activations/{site}/{condition}/{block}.parquet"
-        ),
-        features=per_block(
-            "results/{experiment}/features/{site}/{condition}/{block}.parquet"
-        ),
-        traces=per_block("results/{experiment}/traces/{condition}/{block}.parquet"),
-        sinks="results/{experiment}/tables/{site}/sinks.parquet",
-        verdict="results/{experiment}/tables/{site}/verdict.parquet",
+        activations=per_block(rules.read.output.activations),
+        features=per_block(rules.read.output.features),
+        traces=per_block(rules.generate.output.traces),
+        sinks=rules.sinks.output.table,
+        verdict=rules.verdict.output.table,
     output:
-        passages="results/{experiment}/tables/{site}/passages.parquet",
-        histograms="results/{experiment}/tables/{site}/latent_histograms.parquet",
-        strips="results/{experiment}/tables/{site}/strips.parquet",
-        coactivation="results/{experiment}/tables/{site}/coactivation.parquet",
+        passages=site_table("passages"),
+        histograms=site_table("latent_histograms"),
+        strips=site_table("strips"),
+        coactivation=site_table("coactivation"),
+    pathvars:
+        table="dashboards",
+    params:
+        **settings("report.dashboards.tables", "conditions", analysis="include_sinks", report="latents"),
+
+
+use rule _site_table as directions with:
+    input:
+        manifest=rules.model.output.manifest,
+        vocabulary=rules.model.output.vocabulary,
+        verdict=rules.verdict.output.table,
+        sae_weights=sae_of_site(paths.SAE_WEIGHTS),
+    output:
+        logit_effects=site_table("logit_effects"),
+        neighbours=site_table("neighbours"),
+    pathvars:
+        table="directions",
+    params:
+        **settings("report.directions.tables", report="latents"),
+
+
+rule summary:
+    input:
+        manifest=rules.model.output.manifest,
+        traces=per_block(rules.generate.output.traces),
+        saes=expand(paths.SAE_INFO, reader=READER, hookpoint=HOOKPOINTS, allow_missing=True),
+        gate=rules.site_gate.output.table,
+        layers=rules.layers.output.table,
+        recurrence=per_site(rules.recurrence.output.table),
+        top_tokens=per_site(rules.top_tokens.output.table),
+        verdicts=per_site(rules.verdict.output.table),
+    output:
+        page=paths.SUMMARY,
     log:
-        "results/{experiment}/logs/tables/{site}/dashboards.log",
+        "<logs>/summary.log",
     benchmark:
-        "results/{experiment}/benchmarks/tables/{site}/dashboards.jsonl"
+        "<benchmarks>/summary.jsonl"
+    localrule: True
     conda:
         "../../envs/analysis.yaml"
-    resources:
-        runtime=60,
-        mem_mb=gigabytes(6),
     params:
-        latents=config["report"]["latents"],
-        conditions=CONDITIONS,
-        include_sinks=config["analysis"]["include_sinks"],
+        **settings("summary.py", "conditions", analysis="top_latents min_traces max_fvu include_sinks"),
     script:
-        "../scripts/dashboards.py"
-
-
-rule directions:
-    input:
-        manifest="results/{experiment}/model.json",
-        vocabulary="results/{experiment}/vocabulary.parquet",
-        verdict="results/{experiment}/tables/{site}/verdict.parquet",
-        sae_config=sae_of_site("cfg.json"),
-        sae_weights=sae_of_site("sae.safetensors"),
-    output:
-        logit_effects="results/{experiment}/tables/{site}/logit_effects.parquet",
-        neighbours="results/{experiment}/tables/{site}/neighbours.parquet",
-    log:
-        "results/{experiment}/logs/tables/{site}/directions.log",
-    benchmark:
-        "results/{experiment}/benchmarks/tables/{site}/directions.jsonl"
-    conda:
-        "../../envs/gpu.yaml"
-    resources:
-        runtime=60,
-        mem_mb=gigabytes(8),
-    params:
-        latents=config["report"]["latents"],
-    script:
-        "../scripts/directions.py"
+        "../scripts/summary.py"
 
 
 rule report:
@@ -73,55 +69,34 @@ rule report:
         template=f"{workflow.basedir}/workflow/report/page.html.j2",
         style=f"{workflow.basedir}/workflow/report/page.css",
         code=f"{workflow.basedir}/workflow/report/page.js",
-        manifest="results/{experiment}/model.json",
-        problems="results/{experiment}/problems.parquet",
-        vocabulary="results/{experiment}/vocabulary.parquet",
-        traces=per_block("results/{experiment}/traces/{condition}/{block}.parquet"),
-        matches="results/{experiment}/tables/matches.parquet",
-        gate="results/{experiment}/tables/site_gate.parquet",
-        layers="results/{experiment}/tables/layers.parquet",
-        saes=expand(
-            "results/{{experiment}}/saes/{hookpoint}/info.json", hookpoint=HOOKPOINTS
-        ),
-        pictures=[
-            *expand(
-                "results/{{experiment}}/plots/{picture}.png",
-                picture=list(REPORT_PICTURES_ACROSS),
-            ),
-            *expand(
-                "results/{{experiment}}/plots/{site}/{picture}.png",
-                site=SITES,
-                picture=list(REPORT_PICTURES),
-            ),
-        ],
-        tables=expand(
-            "results/{{experiment}}/tables/{site}/{table}.parquet",
-            site=SITES,
-            table=REPORT_TABLES,
-        ),
-        activations=expand(
-            "results/{{experiment}}/activations/{site}/{condition}/{block}.parquet",
-            site=SITES,
-            condition=CONDITIONS,
-            block=BLOCKS,
-        ),
+        problems=rules.problems.output.problems,
+        sae_text=rules.sae_text.output.text if config["sae"]["source"] == "train" else [],
+        manifest=rules.model.output.manifest,
+        vocabulary=rules.model.output.vocabulary,
+        traces=per_block(rules.generate.output.traces),
+        matches=rules.matches.output.table,
+        gate=rules.site_gate.output.table,
+        layers=rules.layers.output.table,
+        saes=rules.summary.input.saes,
+        pictures=expand(paths.STUDY_PICTURE, picture=list(REPORT_PICTURES_ACROSS), allow_missing=True),
+        site_pictures=per_site(expand(paths.SITE_PICTURE, picture=list(REPORT_PICTURES), allow_missing=True)),
+        tables=per_site(expand(paths.SITE_TABLE, table=REPORT_TABLES, allow_missing=True)),
+        activations=per_site(per_block(rules.read.output.activations)),
     output:
-        page="results/{experiment}/report.html",
+        page=paths.REPORT,
     log:
-        "results/{experiment}/logs/report.log",
+        "<logs>/report.log",
     benchmark:
-        "results/{experiment}/benchmarks/report.jsonl"
+        "<benchmarks>/report.jsonl"
+    localrule: True
     conda:
         "../../envs/analysis.yaml"
     params:
-        conditions=CONDITIONS,
-        sites=SITES,
-        blocks=BLOCKS,
-        max_megabytes=config["report"]["max_megabytes"]
-        or (60 if config["inferences"] > 100 else 10),
-        neuronpedia=literal(config["report"]["neuronpedia"]),
+        **settings("report.py", "conditions"),
+        max_megabytes=config["report"]["max_megabytes"] or (60 if config["inferences"] > 100 else 10),
+        neuronpedia=_param(config["report"]["neuronpedia"]),
         # As it was run: what only says how the work is done, not what comes out, reruns nothing.
         config=untracked(yaml.safe_dump(given, sort_keys=False, allow_unicode=True)),
-        settings=untracked(as_json(config)),
+        settings=untracked(json.dumps(config, sort_keys=True)),
     script:
         "../scripts/report.py"

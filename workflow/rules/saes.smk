@@ -1,33 +1,28 @@
 """Room 4, SAEs: one k-sparse autoencoder a hookpoint, in sparsify's format.
 
-Takes a hub repository, a folder, or model and text to train on; gives results/{experiment}/saes/{hookpoint}/ with
-cfg.json, sae.safetensors and info.json (origin, or training settings and held-out FVU, L0 and dead share).
+Takes a hub repository, a folder, or model and text to train on; gives results/{experiment}/saes/{reader}/{hookpoint}/
+with cfg.json, sae.safetensors and info.json (origin, or training settings and held-out FVU, L0 and dead share).
 """
 
 if config["sae"]["source"] == "train":
 
-    localrules:
-        sae_text,
-
     # By this an SAE is known again: what it was trained on, with and for.
     REQUESTED = {
-        "model": {
-            **source_settings("model", config["model"]),
-            "dtype": config["model"]["dtype"],
-        },
+        "model": source_settings("model", config["model"]) | {"dtype": config["model"]["dtype"]},
         "sae": source_settings("sae", config["sae"]),
         "text": source_settings("sae.text", config["sae"]["text"]),
     }
+
+    def sae_files_of(hookpoint):
+        """Return the files of an SAE."""
+        return expand([*paths.SAE_FILES], hookpoint=hookpoint, reader=READER, allow_missing=True)
 
     def untrained():
         """Return the hookpoints whose SAE isn't there as this config asks for it."""
 
         def is_there(hookpoint):
-            folder = Path(f"results/{EXPERIMENT}/saes/{hookpoint}")
-            if not all((folder / name).exists() for name in (*SAE_FILES, "info.json")):
-                return False
-            info = json.loads((folder / "info.json").read_text(encoding="utf-8"))
-            return info.get("requested") == REQUESTED
+            *_, info = files = expand(sae_files_of(hookpoint), experiment=EXPERIMENT)
+            return all(map(os.path.exists, files)) and json.loads(Path(info).read_text()).get("requested") == REQUESTED
 
         return [hookpoint for hookpoint in HOOKPOINTS if not is_there(hookpoint)]
 
@@ -35,37 +30,31 @@ if config["sae"]["source"] == "train":
         input:
             file=source_file(config["sae"]["text"]),
         output:
-            text="results/{experiment}/sae_text.parquet",
+            text=paths.SAE_TEXT,
         log:
-            "results/{experiment}/logs/sae_text.log",
+            "<logs>/sae_text.log",
         benchmark:
-            "results/{experiment}/benchmarks/sae_text.jsonl"
+            "<benchmarks>/sae_text.jsonl"
+        localrule: True
         conda:
             "../../envs/gpu.yaml"
         params:
-            **tracked(**source_settings("sae.text", config["sae"]["text"])),
+            **as_params("problems.py", **source_settings("sae.text", config["sae"]["text"])),
             key="sae.text",
             fetch_ahead=untracked(fetch_ahead(config)),
         script:
             "../scripts/problems.py"
 
-    def sae_files_of(hookpoint):
-        """Return the files of an SAE."""
-        return [
-            f"results/{{experiment}}/saes/{hookpoint}/{name}"
-            for name in (*SAE_FILES, "info.json")
-        ]
-
     rule train_sae:
         input:
-            text="results/{experiment}/sae_text.parquet",
-            manifest="results/{experiment}/model.json",
+            text=rules.sae_text.output.text,
+            manifest=rules.model.output.manifest,
         output:
-            sae_files_of("{hookpoint}"),
+            *paths.SAE_FILES,
         log:
-            "results/{experiment}/logs/saes/{hookpoint}.log",
+            "<logs>/saes/{reader}/{hookpoint}.log",
         benchmark:
-            "results/{experiment}/benchmarks/saes/{hookpoint}.jsonl"
+            "<benchmarks>/saes/{reader}/{hookpoint}.jsonl"
         conda:
             "../../envs/gpu.yaml"
         threads: 8
@@ -74,8 +63,7 @@ if config["sae"]["source"] == "train":
             runtime=240,
             mem_mb=gigabytes(16),
         params:
-            **tracked(**source_settings("sae", config["sae"])),
-            dtype=config["model"]["dtype"],
+            **as_params("train_sae.py", dtype=config["model"]["dtype"], **source_settings("sae", config["sae"])),
             requested=untracked(REQUESTED),
         script:
             "../scripts/train_sae.py"
@@ -90,32 +78,28 @@ if config["sae"]["source"] == "train":
             output:
                 [path for hookpoint in untrained() for path in sae_files_of(hookpoint)],
             log:
-                "results/{experiment}/logs/saes.log",
+                "<logs>/saes.log",
             benchmark:
-                "results/{experiment}/benchmarks/saes.jsonl"
+                "<benchmarks>/saes.jsonl"
 
 else:
-
-    localrules:
-        fetch_sae,
 
     rule fetch_sae:
         input:
             files=sae_files,
-            manifest="results/{experiment}/model.json",
+            manifest=rules.model.output.manifest,
         output:
-            config="results/{experiment}/saes/{hookpoint}/cfg.json",
-            weights="results/{experiment}/saes/{hookpoint}/sae.safetensors",
-            info="results/{experiment}/saes/{hookpoint}/info.json",
+            *paths.SAE_FILES,
         log:
-            "results/{experiment}/logs/saes/{hookpoint}.log",
+            "<logs>/saes/{reader}/{hookpoint}.log",
         benchmark:
-            "results/{experiment}/benchmarks/saes/{hookpoint}.jsonl"
+            "<benchmarks>/saes/{reader}/{hookpoint}.jsonl"
         priority: 10
+        localrule: True
         conda:
             "../../envs/gpu.yaml"
         params:
-            **tracked(**source_settings("sae", config["sae"])),
+            **as_params("fetch_sae.py", **source_settings("sae", config["sae"])),
             fetch_ahead=untracked(fetch_ahead(config)),
         script:
             "../scripts/fetch_sae.py"

@@ -6,14 +6,14 @@ Takes problems and model; gives results/{experiment}/traces/{condition}/{block}.
 
 rule generate:
     input:
-        problems="results/{experiment}/problems.parquet",
-        manifest="results/{experiment}/model.json",
+        problems=rules.problems.output.problems,
+        manifest=rules.model.output.manifest,
     output:
-        traces="results/{experiment}/traces/{condition}/{block}.parquet",
+        traces=paths.TRACES,
     log:
-        "results/{experiment}/logs/traces/{condition}/{block}.log",
+        "<logs>/traces/{condition}/{block}.log",
     benchmark:
-        "results/{experiment}/benchmarks/traces/{condition}/{block}.jsonl"
+        "<benchmarks>/traces/{condition}/{block}.jsonl"
     conda:
         "../../envs/gpu.yaml"
     threads: 8
@@ -22,7 +22,8 @@ rule generate:
         runtime=120,
         mem_mb=gigabytes(8),
     params:
-        **tracked(
+        **as_params(
+            "generate.py",
             dtype=config["model"]["dtype"],
             think_open=(config["model"]["think"] or {}).get("open"),
             think_close=(config["model"]["think"] or {}).get("close"),

@@ -1,4 +1,4 @@
-"""Copy one hookpoint's SAE from the hub or a folder (rule fetch_sae)."""
+"""Link one hookpoint's SAE from the hub or a folder (rule fetch_sae)."""
 
 from pathlib import Path
 
@@ -10,9 +10,9 @@ with job(
     network=True,
     fetch_ahead=snakemake.params.fetch_ahead,
 ) as log:
-    from thoughtscope import files
+    from thoughtscope import dispatch, files
     from thoughtscope.saes import formats
 
-    source = {name: value for name, value in snakemake.params.items() if name not in ("names", "fetch_ahead")}
+    source = dispatch.settings(snakemake.params, "fetch_ahead")
     manifest = files.read_json(snakemake.input.manifest)
-    formats.fetch(source, snakemake.wildcards.hookpoint, manifest, Path(snakemake.output.config).parent, log)
+    formats.fetch(source, snakemake.wildcards.hookpoint, manifest, Path(snakemake.output[0]).parent, log)

@@ -3,13 +3,9 @@
 from thoughtscope.job import job
 
 with job(snakemake.log[0], snakemake.rule, network=True, fetch_ahead=snakemake.params.fetch_ahead) as log:
-    from thoughtscope import config, files, models, vocabulary
+    from thoughtscope import config, dispatch, files, models, vocabulary
 
-    source = {
-        name: value
-        for name, value in snakemake.params.items()
-        if name not in ("hookpoint", "layers", "read_from", "names", "fetch_ahead")
-    }
+    source = dispatch.settings(snakemake.params, "hookpoint", "layers", "read_from", "fetch_ahead")
     manifest = models.prepare(source, snakemake.output.folder, log)
     config.check_sites(manifest, snakemake.params.hookpoint, snakemake.params.layers, snakemake.params.read_from)
     table = vocabulary.table(models.load_tokenizer(manifest), manifest["vocab_size"])

@@ -1,13 +1,13 @@
-"""Draw one picture over all traces: the function of thoughtscope.plots named in the rule, on the rule's tables."""
+"""Draw what the library's function named in the rule makes of the rule's tables: a picture, or one a trace."""
 
 from thoughtscope.job import job
 
-site = {name: value for name, value in snakemake.wildcards.items() if name == "site"}
-with job(snakemake.log[0], " ".join([snakemake.rule, *site.values()])):
+place = {name: value for name, value in snakemake.wildcards.items() if name != "experiment"}
+with job(snakemake.log[0], " ".join([snakemake.rule, *place.values()])):
     import polars as pl
-    from thoughtscope.plots import sites as plots
+    from thoughtscope import dispatch
+    from thoughtscope.plots import canvas
 
-    draw = getattr(plots, snakemake.rule.removeprefix("plot_"))
-    tables = {name: pl.read_parquet(path) for name, path in snakemake.input.items()}
-    settings = {name: value for name, value in snakemake.params.items() if name not in ("dpi", "names")}
-    plots.save(draw(**tables, **site, **settings), snakemake.output[0], snakemake.params.dpi)
+    params = {name: value for name, value in snakemake.params.items() if name != "dpi"}
+    drawn = dispatch.call(params, snakemake.input, snakemake.wildcards, read=pl.read_parquet)
+    canvas.save(drawn, snakemake.output[0], snakemake.params.dpi)

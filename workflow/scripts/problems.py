@@ -3,8 +3,8 @@
 from thoughtscope.job import job
 
 with job(snakemake.log[0], snakemake.rule, network=True, fetch_ahead=snakemake.params.fetch_ahead) as log:
-    from thoughtscope import files, problems
+    from thoughtscope import dispatch, files, problems
 
-    source = {name: value for name, value in snakemake.params.items() if name not in ("key", "names", "fetch_ahead")}
+    source = dispatch.settings(snakemake.params, "key", "fetch_ahead")
     table, origin = problems.load(source, snakemake.params.key, log)
     files.write_parquet(table, snakemake.output[0], {"experiment": snakemake.wildcards.experiment, "source": origin})

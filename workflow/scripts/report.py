@@ -8,38 +8,38 @@ with job(snakemake.log[0], snakemake.rule) as log:
     import json
 
     import polars as pl
-    from thoughtscope import config, files
-    from thoughtscope.report import provenance, reader, page as report
-    from thoughtscope.report.study import load
+    from thoughtscope import config, files, paths
+    from thoughtscope.report import page as report, provenance, reader, study as room
 
-    given, params, results = snakemake.input, snakemake.params, Path(snakemake.output[0]).parent
-    named = {name: params.get(name) for name in ("conditions", "sites", "blocks")}
-    study = load(
-        results, **named, settings=json.loads(params.settings), config=params.config, neuronpedia=params.neuronpedia
+    given, params, experiment = snakemake.input, snakemake.params, snakemake.wildcards.experiment
+    study = room.load(
+        dict(given.items()),
+        experiment=experiment,
+        conditions=params.conditions,
+        settings=json.loads(params.settings),
+        config=params.config,
+        neuronpedia=params.neuronpedia,
     )
     tokens = reader.Tokens.of(pl.read_parquet(given.vocabulary))
-    blocks = {
-        (site, condition, config.traces_of(block)): str(results / "activations" / site / condition / f"{block}.parquet")
-        for site in params.sites
-        for condition in params.conditions
-        for block in params.blocks
-    }
+    known = paths.levels(paths.SAE_INFO, given.saes) | paths.levels(paths.ACTIVATIONS, given.activations)
+    rules = Path(paths.RULES.format(experiment=experiment))
     page, held = report.render(
         study,
         folder=Path(given.template).parent,
         parcels=reader.trace_parcels(
-            study.traces, study.matches, params.conditions, params.sites, reader.reading(blocks), tokens
+            study.traces, study.matches, study.conditions, known["site"], reader.reading(given.activations), tokens
         ),
         tokens=tokens,
         provenance=provenance.collect(
-            results,
+            Path(snakemake.output[0]).parent,
             manifest=study.manifest,
             saes={config.parse_site(site.name)[0]: site.info for site in study.sites},
             problems=study.problems,
+            texts=[text for text in (given.problems, given.sae_text) if text],  # no text where no SAE is trained
             traces=given.traces,
             settings=study.settings,
-            names={name for site in params.sites for name in (site, config.parse_site(site)[0])}
-            | {*params.conditions, *params.blocks},
+            times=provenance.benchmarks(Path(paths.BENCHMARKS.format(experiment=experiment)), known),
+            rules=files.read_json(rules) if rules.exists() else None,
         ),
         max_megabytes=params.max_megabytes,
     )

@@ -4,21 +4,25 @@ from thoughtscope.job import job
 
 with job(snakemake.log[0], snakemake.rule):
     import polars as pl
-    from thoughtscope import files
+    from thoughtscope import files, paths
     from thoughtscope.report import summary
 
     params, source = snakemake.params, snakemake.input
 
+    recurrence, top_tokens, verdicts = (
+        {site: pl.read_parquet(path) for site, path in paths.by("site", paths.SITE_TABLE, tables).items()}
+        for tables in (source.recurrence, source.top_tokens, source.verdicts)
+    )
     text = summary.write(
         experiment=snakemake.wildcards.experiment,
         manifest=files.read_json(source.manifest),
-        traces=pl.concat([pl.read_parquet(path) for path in source.traces]),
-        saes={info.split("/")[-2]: files.read_json(info) for info in source.saes},
+        traces=pl.read_parquet(source.traces, columns=["condition", "generated_ids", "finish_reason", "correct"]),
+        saes={name: files.read_json(path) for name, path in paths.by("hookpoint", paths.SAE_INFO, source.saes).items()},
         gate=pl.read_parquet(source.gate),
         layers=pl.read_parquet(source.layers),
-        recurrence=dict(zip(params.sites, map(pl.read_parquet, source.recurrence), strict=True)),
-        top_tokens=dict(zip(params.sites, map(pl.read_parquet, source.top_tokens), strict=True)),
-        verdicts=dict(zip(params.sites, map(pl.read_parquet, source.verdicts), strict=True)),
+        recurrence=recurrence,
+        top_tokens=top_tokens,
+        verdicts=verdicts,
         conditions=params.conditions,
         top_latents=params.top_latents,
         min_traces=params.min_traces,

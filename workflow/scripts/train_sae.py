@@ -9,14 +9,14 @@ folders = {Path(path).parent.name: Path(path).parent for path in snakemake.outpu
 with job(snakemake.log[0], f"{snakemake.rule} {' '.join(folders)}") as log:
     import polars as pl
     import torch
-    from thoughtscope import devices, files, models
+    from thoughtscope import devices, dispatch, files, models
     from thoughtscope.saes import train
 
     torch.set_num_threads(snakemake.threads)
     manifest = files.read_json(snakemake.input.manifest)
     model = models.load_model(manifest, params.dtype)
     devices.report(model, log)
-    settings = {name: value for name, value in params.items() if name not in ("dtype", "source", "names")}
+    settings = dispatch.settings(params, "dtype", "source")
     train.train(
         pl.read_parquet(snakemake.input.text),
         model=model,

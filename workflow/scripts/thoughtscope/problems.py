@@ -11,15 +11,16 @@ import polars as pl
 from . import hub
 from .config import check_columns, columns, is_commit
 from .errors import InputError, first_line
+from .frames import Schema, keys
 
-SCHEMA = {
-    "trace_id": pl.UInt32,
-    "question": pl.String,
-    "answer": pl.String,
-    "solution": pl.String,
-    "text": pl.String,
-}
-"""Columns of problems.parquet: index in the chosen order, question, reference answer, worked solution, plain text."""
+SCHEMA = Schema(
+    "a problem, in the order in which they are put to the model",
+    **keys("trace_id"),
+    question=(pl.String, "the question"),
+    answer=(pl.String, "the reference answer"),
+    solution=(pl.String, "the worked solution, if the source has one"),
+    text=(pl.String, "plain text, of sources that are text to train an SAE on"),
+)
 
 
 def load(source: Mapping[str, Any], key: str, log: logging.Logger) -> tuple[pl.DataFrame, str]:

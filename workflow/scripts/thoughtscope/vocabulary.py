@@ -6,15 +6,25 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from .frames import Schema, keys
+
 if TYPE_CHECKING:  # labels are wanted where loading transformers would take longer than the work
     from transformers import PreTrainedTokenizerBase
+
+SCHEMA = Schema(
+    "an id the model can write",
+    **keys("token_id"),
+    piece=(pl.String, "the token as it is in the vocabulary"),
+    text=(pl.String, "its text; empty for an id without a token"),
+    token=(pl.String, "its label: with marks for white space, bytes for a part of a character"),
+)
 
 _VISIBLE = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍"}
 """Marks for the white space that tokens are full of."""
 
 
 def table(tokenizer: "PreTrainedTokenizerBase", vocab_size: int) -> pl.DataFrame:
-    """Return one row per id the model can write: `token_id`, `piece` (as in the vocabulary), `text`, `token` (a label).
+    """Return one row per id the model can write, in SCHEMA.
 
     A token that is part of a character has no text of its own; its label shows its bytes, e.g. `\\xe2\\x80`.
     """
@@ -29,11 +39,7 @@ def table(tokenizer: "PreTrainedTokenizerBase", vocab_size: int) -> pl.DataFrame
         if piece.startswith("▁") and not text.startswith(" "):  # SentencePiece drops a first token's blank
             text = " " + text
         rows.append((token_id, piece, text, label(text) if "\ufffd" not in text else _bytes_label(piece)))
-    return pl.DataFrame(
-        rows,
-        schema={"token_id": pl.UInt32, "piece": pl.String, "text": pl.String, "token": pl.String},
-        orient="row",
-    )
+    return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
 
 def label(text: str) -> str:

@@ -1,189 +1,187 @@
-"""Room 7, evidence: what recurs. Every table is a reduction over blocks of features or activations.
+"""Room 6, evidence: what recurs. Every table is a reduction over blocks of features or activations.
 
-Each has a `scope` column: `all` counts prompt and generated tokens, `generated` what the model wrote. Sink tokens are
-counted only where `include_sinks` says so; files say it in their metadata. Ties are broken by the smaller position,
-latent or token id, so that a table is a function of its input alone.
+Sink tokens are counted only where `include_sinks` says so; files say it in their metadata.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
 
-from ..config import layer_of, parse_site
-from ..statistics import percentiles, resamples, wilson
+from ..frames import (
+    SCOPES,
+    Column,
+    Schema,
+    by_falling,
+    complete,
+    counted,
+    in_parts,
+    in_scope,
+    keys,
+    top,
+    with_token,
+)
+from ..statistics import wilson
 
-SCOPES = ("all", "generated")
-"""Which tokens a table counts."""
-
-
-def in_scope(frame: pl.LazyFrame, include_sinks: bool) -> pl.LazyFrame:
-    """Repeat a frame with a `segment` column once per scope, as a `scope` column; leave out sinks unless included."""
-    if not include_sinks:
-        frame = frame.filter(~pl.col("sink"))
-    chosen = {"all": frame, "generated": frame.filter(pl.col("segment") != "prompt")}
-    return pl.concat([chosen[scope].with_columns(scope=pl.lit(scope)) for scope in SCOPES])
-
-
-def _top(frame: pl.LazyFrame, most: int, by: str, within: Sequence[str], ties: Sequence[str]) -> pl.LazyFrame:
-    """Return the `most` rows with the largest `by` of each group, ranked from 1, groups in ascending order."""
-    return (
-        frame.sort(*within, by, *ties, descending=[False] * len(within) + [True] + [False] * len(ties))
-        .with_columns(rank=pl.int_range(1, pl.len() + 1, dtype=pl.UInt32).over(*within))
-        .filter(pl.col("rank") <= most)
-    )
-
-
-def _with_token(frame: pl.LazyFrame, vocabulary: pl.LazyFrame) -> pl.LazyFrame:
-    return frame.join(vocabulary.select("token_id", "token"), on="token_id", how="left", maintain_order="left")
+TOP_ACTIVATIONS_SCHEMA = Schema(
+    "one of the `analysis.top_activations` largest activations of a scope and condition (per trace: of a trace), with"
+    " or without sinks, in falling order",
+    **keys("trace_id", "condition", "scope"),
+    rank=(pl.UInt32, "rank among those that count, from 1; null for a sink that doesn't"),
+    rank_with_sinks=(pl.UInt32, "rank among all, from 1; null where it isn't one of the largest of all"),
+    activation=(pl.Float32, "the activation"),
+    **keys("latent", "position", "token_id", "token", "sink"),
+)
 
 
-def latents_of(table: pl.LazyFrame) -> list[int]:
-    """Return the latents in a table, in order."""
-    return table.select(pl.col("latent").unique().sort()).collect()["latent"].to_list()
-
-
-def complete(frame: pl.DataFrame, schema: Mapping[str, Any]) -> pl.DataFrame:
-    """Return the frame with all columns of a schema; those missing are null, and so is what isn't a number."""
-    missing = [pl.lit(None, dtype).alias(name) for name, dtype in schema.items() if name not in frame.columns]
-    frame = frame.with_columns(missing) if frame.width else pl.DataFrame(schema=schema)
-    return frame.select(*schema).cast(dict(schema)).with_columns(pl.col(pl.Float64).fill_nan(None))  # type: ignore[arg-type]
-
-
-def trace_top_activations(
-    activations: pl.LazyFrame, vocabulary: pl.LazyFrame, *, most: int, include_sinks: bool
+def top_activations(
+    activations: pl.LazyFrame, vocabulary: pl.LazyFrame, *, top_activations: int, include_sinks: bool
 ) -> pl.DataFrame:
-    """Return the `most` largest activations of each trace and scope, whatever their latents, with and without sinks.
-
-    Columns: trace_id, condition, scope, rank (among those that count; null for a sink that doesn't), rank_with_sinks
-    (among all; null beyond `most`), activation, latent, position, token_id, token, sink.
-    """
-    within = ("condition", "trace_id", "scope")
-    every = in_scope(activations, include_sinks=True)
-    top = _two_rankings(every, every if include_sinks else every.filter(~pl.col("sink")), most, within)
-    columns = [
-        "trace_id",
-        "condition",
-        "scope",
-        *RANKS,
-        "activation",
-        "latent",
-        "position",
-        "token_id",
-        "token",
-        "sink",
+    """Return the `top_activations` largest activations over all traces of each condition and scope."""
+    conditions = activations.select(pl.col("condition").unique()).collect(engine="streaming")["condition"]
+    order = ["activation", "trace_id", "position", "latent"]
+    # One at a time: together they would hold what they all read.
+    largest = [
+        in_scope(activations.filter(pl.col("condition") == condition), counted_too, [scope])
+        .top_k(top_activations, by=order, reverse=[False, True, True, True])
+        .collect(engine="streaming")
+        for condition in conditions
+        for scope in SCOPES
+        for counted_too in {include_sinks, True}
     ]
-    return _with_token(top, vocabulary).select(columns).collect()
+    every = pl.concat(largest).unique().lazy()
+    ranked = two_rankings(every, include_sinks, top_activations, ("condition", "scope"), ("trace_id",))
+    return complete(with_token(ranked, vocabulary), TOP_ACTIVATIONS_SCHEMA)
 
 
-def top_activations(per_trace: pl.LazyFrame, *, most: int) -> pl.DataFrame:
-    """Return the `most` largest activations over all traces of each condition and scope, from those of each trace.
-
-    The columns are those of `trace_top_activations`.
-    """
-    every, counted = (per_trace.filter(pl.col(rank).is_not_null()).drop(RANKS) for rank in reversed(RANKS))
-    columns = per_trace.collect_schema().names()
-    return _two_rankings(every, counted, most, ("condition", "scope"), ("trace_id",)).select(columns).collect()
-
-
-RANKS = ("rank", "rank_with_sinks")
-
-
-def _two_rankings(
-    every: pl.LazyFrame, counted: pl.LazyFrame, most: int, within: Sequence[str], ties: Sequence[str] = ()
+def two_rankings(
+    every: pl.LazyFrame, include_sinks: bool, most: int, within: Sequence[str], ties: Sequence[str] = ()
 ) -> pl.LazyFrame:
-    """Return the rows among the `most` largest activations of `every` or of `counted`, with their RANKS in both."""
+    """Return the rows among the `most` largest activations of those that count, or of all, with their ranks in both."""
     ties = (*ties, "position", "latent")
-    keys = [*dict.fromkeys((*within, "trace_id")), "position", "latent"]
-    without, along = (_top(frame, most, "activation", within=within, ties=ties) for frame in (counted, every))
-    others = [name for name in every.collect_schema().names() if name not in keys]
-    return (
-        without.join(along.rename({"rank": "rank_with_sinks"}), on=keys, how="full", coalesce=True, suffix="_along")
-        .with_columns(pl.coalesce(name, f"{name}_along").alias(name) for name in others)
-        .sort(*within, "activation", *ties, descending=[False] * len(within) + [True] + [False] * len(ties))
+    identity = [*dict.fromkeys((*within, "trace_id")), "position", "latent"]
+    without, along = (
+        top(frame, most, "activation", within=within, ties=ties) for frame in (counted(every, include_sinks), every)
     )
+    others = [name for name in every.collect_schema().names() if name not in identity]
+    ranked = without.join(
+        along.rename({"rank": "rank_with_sinks"}), on=identity, how="full", coalesce=True, suffix="_along"
+    )
+    return by_falling(
+        ranked.with_columns(pl.coalesce(name, f"{name}_along").alias(name) for name in others),
+        "activation", within=within, ties=ties,
+    )  # fmt: skip
+
+
+SINKS_SCHEMA = Schema(
+    "a sink token on which any latent is active, by condition, trace and position",
+    **keys("trace_id", "condition", "segment", "position", "token_id", "token"),
+    active=(pl.UInt32, "latents active on it"),
+    largest=(pl.Float32, "the largest of their activations"),
+)
 
 
 def sinks(activations: pl.LazyFrame, vocabulary: pl.LazyFrame) -> pl.DataFrame:
-    """Return the sink tokens of every trace, but for those on which no latent is active.
-
-    Columns: trace_id, condition, segment, position, token_id, token, active (latents), largest (activation).
-    """
-    keys = ["trace_id", "condition", "segment", "position", "token_id"]
+    """Return the sink tokens of every trace, but for those on which no latent is active."""
     tokens = (
         activations.filter(pl.col("sink"))
-        .group_by(keys)
+        .group_by("trace_id", "condition", "segment", "position", "token_id")
         .agg(active=pl.len(), largest=pl.col("activation").max())
         .sort("condition", "trace_id", "position")
     )
-    return _with_token(tokens, vocabulary).select(*keys, "token", "active", "largest").collect()
+    return complete(with_token(tokens, vocabulary), SINKS_SCHEMA)
 
 
-def trace_frequencies(features: pl.LazyFrame, *, include_sinks: bool) -> pl.DataFrame:
-    """Return on how many tokens each latent is active, per trace and scope; most frequent first.
-
-    Columns: trace_id, condition, scope, latent, tokens, sum and max of its activation.
-    """
-    return (
-        in_scope(features, include_sinks)
-        .group_by("trace_id", "condition", "scope", "latent")
-        .agg(pl.col("tokens").sum(), pl.col("sum").sum(), pl.col("max").max())
-        .sort("trace_id", "scope", "tokens", "latent", descending=[False, False, True, False])
-        .collect()
-    )
+FREQUENCIES_SCHEMA = Schema(
+    "a latent active under a condition and in a scope, the most frequent first",
+    **keys("condition", "scope", "latent"),
+    tokens=(pl.UInt32, "tokens it is active on, over all traces"),
+    traces=(pl.UInt32, "traces it is active in"),
+    mean=(pl.Float64, "mean of its activation where it is active"),
+    max=(pl.Float32, "its largest activation"),
+)
 
 
 def frequencies(features: pl.LazyFrame, *, include_sinks: bool) -> pl.DataFrame:
-    """Return on how many tokens each latent is active over all traces, per condition and scope; most frequent first.
+    """Return on how many tokens each latent is active over all traces, per condition and scope."""
 
-    Columns: condition, scope, latent, tokens, traces (with the latent active at all), mean (of its activation where
-    active), max.
-    """
-    return (
-        in_scope(features, include_sinks)
-        .group_by("condition", "scope", "latent")
-        .agg(
-            pl.col("tokens").sum(),
-            traces=pl.col("trace_id").n_unique(),
-            mean=pl.col("sum").sum() / pl.col("tokens").sum(),
-            max=pl.col("max").max(),
+    def count(part: pl.LazyFrame) -> pl.LazyFrame:
+        return (
+            in_scope(part, include_sinks)
+            .group_by("condition", "scope", "latent")
+            .agg(
+                pl.col("tokens").sum(),
+                traces=pl.col("trace_id").n_unique(),
+                mean=pl.col("sum").sum() / pl.col("tokens").sum(),
+                max=pl.col("max").max(),
+            )
         )
-        .sort("condition", "scope", "tokens", "latent", descending=[False, False, True, False])
-        .collect()
-    )
+
+    table = in_parts(features, count, by="latent")
+    return complete(by_falling(table, "tokens", within=("condition", "scope")), FREQUENCIES_SCHEMA)
+
+
+RELEVANT_LATENTS_SCHEMA = Schema(
+    "one of the `analysis.top_latents` distinct latents with the largest maximum activation of a trace and scope",
+    **keys("trace_id", "condition", "scope"),
+    rank=(pl.UInt32, "its rank among them, from 1"),
+    **keys("latent"),
+    max=(pl.Float32, "its largest activation; the first position, token_id and token it has that on follow"),
+    **keys("position", "token_id", "token"),
+)
 
 
 def relevant_latents(
-    features: pl.LazyFrame, vocabulary: pl.LazyFrame, *, most: int, include_sinks: bool
+    features: pl.LazyFrame, vocabulary: pl.LazyFrame, *, top_latents: int, include_sinks: bool
 ) -> pl.DataFrame:
-    """Return each trace's relevant latents: the `most` distinct ones with the largest maximum activation, by scope.
-
-    Columns: trace_id, condition, scope, rank, latent, max, and the position, token_id and token of that maximum.
-    """
-    largest = (
+    """Return each trace's relevant latents: the `top_latents` distinct ones with the largest maximum, by scope."""
+    relevant = ranked_latents(features, top_latents, include_sinks).lazy()
+    places = (
         in_scope(features, include_sinks)
-        .sort("max", "max_position", descending=[True, False])
-        .group_by("condition", "trace_id", "scope", "latent")
-        .agg(pl.col("max", "max_position", "max_token_id").first())
+        .join(relevant, on=["condition", "trace_id", "scope", "latent"], suffix="_of_all")
+        .filter(pl.col("max") == pl.col("max_of_all"))
+        .rename({"max_position": "position", "max_token_id": "token_id"})
+        .collect(engine="streaming")
+        .sort("condition", "trace_id", "scope", "rank", "position")
+        .unique(["condition", "trace_id", "scope", "rank"], keep="first", maintain_order=True)
     )
-    top = _top(largest, most, "max", within=("condition", "trace_id", "scope"), ties=("latent",))
-    top = top.rename({"max_position": "position", "max_token_id": "token_id"})
-    columns = ["trace_id", "condition", "scope", "rank", "latent", "max", "position", "token_id", "token"]
-    return _with_token(top, vocabulary).select(columns).collect()
+    return complete(with_token(places.lazy(), vocabulary), RELEVANT_LATENTS_SCHEMA)
+
+
+def ranked_latents(
+    features: pl.LazyFrame, most: int, include_sinks: bool, scopes: Sequence[str] = SCOPES
+) -> pl.DataFrame:
+    """Return each trace's `most` latents with the largest maximum: condition, trace_id, scope, latent, max, rank."""
+    within = ("condition", "trace_id", "scope")
+
+    def rank(part: pl.LazyFrame) -> pl.LazyFrame:
+        largest = in_scope(part, include_sinks, scopes).group_by(*within, "latent").agg(pl.col("max").max())
+        return top(largest, most, "max", within=within, ties=("latent",))
+
+    return in_parts(features, rank, by="trace_id").collect()
+
+
+RECURRENCE_SCHEMA = Schema(
+    "a latent that is relevant in any trace of a condition, by scope; the most recurrent first",
+    **keys("condition", "scope", "latent"),
+    traces=(pl.UInt32, "traces it is one of the relevant latents of"),
+    of=(pl.UInt32, "traces there are"),
+    share=(pl.Float64, "traces / of"),
+    best_rank=(pl.UInt32, "its best rank in those traces"),
+    mean_rank=(pl.Float64, "its mean rank in those traces"),
+    max=(pl.Float32, "its largest activation in those traces"),
+    low=(pl.Float64, "95 % Wilson interval of the share: lower end"),
+    high=(pl.Float64, "95 % Wilson interval of the share: upper end"),
+)
 
 
 def recurrence(relevant: pl.LazyFrame, *, inferences: int) -> pl.DataFrame:
-    """Return in how many traces each latent is a relevant one, per condition and scope; most recurrent first.
-
-    Columns: condition, scope, latent, traces (the count), of (traces there are), share, low and high (its 95 % Wilson
-    interval), best_rank, mean_rank, max (the latent's largest activation in those traces).
-    """
+    """Return in how many of `inferences` traces each latent is a relevant one, per condition and scope."""
     table = (
         relevant.group_by("condition", "scope", "latent")
         .agg(
             traces=pl.len(),
-            of=pl.lit(inferences, dtype=pl.UInt32),
+            of=inferences,
             share=pl.len() / inferences,
             best_rank=pl.col("rank").min(),
             mean_rank=pl.col("rank").mean(),
@@ -193,7 +191,7 @@ def recurrence(relevant: pl.LazyFrame, *, inferences: int) -> pl.DataFrame:
         .collect()
     )
     low, high = wilson(table["traces"].to_numpy(), inferences)
-    return table.with_columns(low=low, high=high)
+    return complete(table.with_columns(low=low, high=high), RECURRENCE_SCHEMA)
 
 
 def leading_latents(recurrence: pl.DataFrame, scope: str, most: int) -> list[int]:
@@ -208,6 +206,48 @@ def leading_latents(recurrence: pl.DataFrame, scope: str, most: int) -> list[int
     )
 
 
+TOP_TOKENS_SCHEMA = Schema(
+    "one of the `analysis.top_tokens` token types with the largest maximum activation of a latent that is relevant in"
+    " any trace",
+    **keys("condition", "scope", "latent"),
+    rank=(pl.UInt32, "its rank among them, from 1"),
+    **keys("token_id", "token"),
+    max=(pl.Float32, "the latent's largest activation on it"),
+    tokens=(pl.UInt32, "tokens of this type that the latent is active on"),
+    traces=(pl.UInt32, "traces they are in"),
+)
+
+
+def top_tokens(
+    activations: pl.LazyFrame,
+    recurrence: pl.LazyFrame,
+    vocabulary: pl.LazyFrame,
+    *,
+    top_tokens: int,
+    include_sinks: bool,
+) -> pl.DataFrame:
+    """Return, for each latent that is relevant in any trace, its `top_tokens` top token types over all traces."""
+    types = top_types(activations, recurrence, ("condition", "scope", "latent"), top_tokens, include_sinks)
+    return complete(with_token(types, vocabulary), TOP_TOKENS_SCHEMA)
+
+
+def top_types(
+    activations: pl.LazyFrame, chosen: pl.LazyFrame, within: Sequence[str], most: int, include_sinks: bool
+) -> pl.LazyFrame:
+    """Return the `most` token types with the largest maximum of each group of activations that is in `chosen`."""
+
+    def rank(part: pl.LazyFrame) -> pl.LazyFrame:
+        types = (
+            in_scope(part, include_sinks)
+            .join(chosen, on=within, how="semi")
+            .group_by(*within, "token_id")
+            .agg(max=pl.col("activation").max(), tokens=pl.len(), traces=pl.col("trace_id").n_unique())
+        )
+        return top(types, most, "max", within=within, ties=("token_id",))
+
+    return in_parts(activations, rank, by="latent").sort(*within, "rank")
+
+
 def leading_tokens(top_tokens: pl.DataFrame, scope: str) -> pl.DataFrame:
     """Return each latent's token types by maximum activation over all conditions: latent, token_id, token, max."""
     return (
@@ -218,101 +258,71 @@ def leading_tokens(top_tokens: pl.DataFrame, scope: str) -> pl.DataFrame:
     )
 
 
-def trace_top_tokens(
-    activations: pl.LazyFrame,
-    relevant: pl.LazyFrame,
-    vocabulary: pl.LazyFrame,
-    *,
-    most: int,
-    include_sinks: bool,
-) -> pl.DataFrame:
-    """Return, for each relevant latent of each trace, its `most` token types with the largest maximum activation.
+BINS: dict[str, Column] = {
+    "bin": (pl.UInt16, "number of the bin, from 0"),
+    "lower": (pl.Float64, "the activation it begins at"),
+    "upper": (pl.Float64, "the activation it ends at, which belongs to the next one, if there is one"),
+    "count": (pl.UInt64, "activations in it"),
+}
 
-    Columns: trace_id, condition, scope, latent, rank, token_id, token, max, tokens (of that type with it active).
-    """
-    types = (
-        in_scope(activations, include_sinks)
-        .join(relevant, on=["condition", "trace_id", "scope", "latent"], how="semi")
-        .group_by("condition", "trace_id", "scope", "latent", "token_id")
-        .agg(max=pl.col("activation").max(), tokens=pl.len())
-    )
-    top = _top(types, most, "max", within=("condition", "trace_id", "scope", "latent"), ties=("token_id",))
-    columns = ["trace_id", "condition", "scope", "latent", "rank", "token_id", "token", "max", "tokens"]
-    return _with_token(top, vocabulary).select(columns).collect()
+HISTOGRAM_SCHEMA = Schema(
+    "one of `analysis.histogram_bins` equal bins from 0 to a scope's largest activation under any condition",
+    **keys("condition", "scope"),
+    **BINS,
+)
 
 
-def top_tokens(
-    activations: pl.LazyFrame, recurrence: pl.LazyFrame, vocabulary: pl.LazyFrame, *, most: int, include_sinks: bool
-) -> pl.DataFrame:
-    """Return, for each latent that is relevant in any trace, its `most` top token types over all traces.
-
-    Per condition and scope. Columns: condition, scope, latent, rank, token_id, token, max, tokens, traces.
-    """
-    types = (
-        in_scope(activations, include_sinks)
-        .join(recurrence, on=["condition", "scope", "latent"], how="semi")
-        .group_by("condition", "scope", "latent", "token_id")
-        .agg(max=pl.col("activation").max(), tokens=pl.len(), traces=pl.col("trace_id").n_unique())
-    )
-    top = _top(types, most, "max", within=("condition", "scope", "latent"), ties=("token_id",))
-    columns = ["condition", "scope", "latent", "rank", "token_id", "token", "max", "tokens", "traces"]
-    return _with_token(top, vocabulary).select(columns).collect()
-
-
-HISTOGRAM_SCHEMA = {"bin": pl.UInt16, "lower": pl.Float64, "upper": pl.Float64, "count": pl.UInt64}
-"""Columns of a histogram, beside the keys it is made by."""
-
-
-def trace_histograms(activations: pl.LazyFrame, *, bins: int, include_sinks: bool) -> pl.DataFrame:
-    """Return the histogram of all activations of each trace and scope: `bins` equal bins from smallest to largest.
-
-    Columns: trace_id, condition, scope, bin, lower, upper, count. The upper edge belongs to the last bin only.
-    """
-    values = in_scope(activations, include_sinks).select("trace_id", "condition", "scope", "activation").collect()
-    frames = []
-    for (trace_id, condition, scope), group in values.group_by("trace_id", "condition", "scope", maintain_order=True):
-        counts, edges = np.histogram(group["activation"].to_numpy(), bins=bins)
-        keys = {"trace_id": pl.lit(trace_id, pl.UInt32), "condition": pl.lit(condition), "scope": pl.lit(scope)}
-        frames.append(
-            pl.DataFrame(
-                {"bin": np.arange(bins), "lower": edges[:-1], "upper": edges[1:], "count": counts},
-                schema_overrides=HISTOGRAM_SCHEMA,
-            ).select(**keys, **{name: pl.col(name) for name in HISTOGRAM_SCHEMA})
-        )
-    return pl.concat(frames).sort("trace_id", "scope", "bin")
-
-
-def histogram(activations: pl.LazyFrame, *, bins: int, include_sinks: bool) -> pl.DataFrame:
+def histogram(activations: pl.LazyFrame, *, histogram_bins: int, include_sinks: bool) -> pl.DataFrame:
     """Return the histogram of all activations over all traces, per condition and scope.
 
-    All conditions of a scope share `bins` equal bins from 0 to its largest activation, which belongs to the last.
-    Columns: condition, scope, bin, lower, upper, count.
+    All conditions of a scope share `histogram_bins` equal bins from 0 to its largest activation.
     """
+    bins, within = histogram_bins, ("condition", "scope", "bin")
     values = in_scope(activations, include_sinks).select("condition", "scope", pl.col("activation").cast(pl.Float64))
-    largest = values.group_by("scope").agg(largest=pl.col("activation").max())
+    # Collected by itself, so that the values are read twice, and not held.
+    largest = values.group_by("scope").agg(largest=pl.col("activation").max()).collect(engine="streaming").lazy()
     counts = (
         values.join(largest, on="scope")
-        .with_columns(bin=(pl.col("activation") / pl.col("largest") * bins).floor().clip(0, bins - 1))
-        .group_by("condition", "scope", "largest", "bin")
+        .group_by("condition", "scope", bin=(pl.col("activation") / pl.col("largest") * bins).floor().clip(0, bins - 1))
         .agg(count=pl.len())
         .collect(engine="streaming")
-        .cast({"bin": pl.UInt16, "count": pl.UInt64})
+        .cast({"bin": pl.UInt16})
+        .lazy()
     )
     # A bin that nothing falls into has a row too.
     every = (
-        counts.select("condition", "scope", "largest")
+        counts.select("condition", "scope")
         .unique()
-        .join(pl.DataFrame({"bin": range(bins)}, schema={"bin": pl.UInt16}), how="cross")
+        .join(pl.LazyFrame({"bin": np.arange(bins, dtype=np.uint16)}), how="cross")
     )
     width = pl.col("largest") / bins
-    return (
-        every.join(counts, on=["condition", "scope", "largest", "bin"], how="left")
+    table = (
+        every.join(largest, on="scope")
+        .join(counts, on=within, how="left")
         .with_columns(
             lower=pl.col("bin") * width, upper=(pl.col("bin") + 1) * width, count=pl.col("count").fill_null(0)
         )
-        .select("condition", "scope", *HISTOGRAM_SCHEMA)
-        .sort("condition", "scope", "bin")
+        .sort(within)
     )
+    return complete(table, HISTOGRAM_SCHEMA)
+
+
+LAYERS_SCHEMA = Schema(
+    "a site, condition and scope",
+    **keys("site", "condition", "scope"),
+    active=(pl.UInt32, "latents active at all"),
+    relevant=(pl.UInt32, "latents relevant in any trace"),
+    recurring=(pl.UInt32, "latents relevant in `analysis.min_traces` traces or more"),
+    top_latent=(pl.UInt32, "the most recurrent latent"),
+    top_traces=(pl.UInt32, "traces that one is relevant in"),
+    of=(pl.UInt32, "traces there are"),
+    peaks=(pl.Float64, "different positions at which a trace's relevant latents have their maxima, mean over traces"),
+    sinks=(pl.UInt32, "sink tokens"),
+    sinks_on_top=(pl.UInt32, "how many of the `listed` largest activations are on sinks, where those count"),
+    listed=(pl.UInt32, "largest activations that are listed, sinks counted"),
+    largest_on_sinks=(pl.Float32, "the largest activation on a sink"),
+    largest_elsewhere=(pl.Float32, "the largest activation on another token"),
+)
 
 
 def layers(
@@ -324,19 +334,11 @@ def layers(
     *,
     min_traces: int,
 ) -> pl.DataFrame:
-    """Compare sites. The frames have a `site` column beside their own, one row a site, condition and scope comes out.
-
-    Columns: site, condition, scope, active (latents active at all), relevant (latents relevant in any trace),
-    recurring (in `min_traces` or more), top_latent and top_traces (the most recurrent and its count), of (traces there
-    are), peaks (different positions at which a trace's relevant latents have their maxima, mean over traces), sinks
-    (tokens), sinks_on_top (how many of the `listed` largest activations are on sinks, where those count),
-    largest_on_sinks and largest_elsewhere (activation).
-    """
-    keys = ["site", "condition", "scope"]
-    active = frequencies.group_by(keys).agg(active=pl.len())
+    """Compare sites. The frames are the tables of all of them, with a `site` column beside their own."""
+    within = ["site", "condition", "scope"]
     recurring = (
         recurrence.sort("traces", "mean_rank", "latent", descending=[True, False, False])
-        .group_by(keys, maintain_order=True)
+        .group_by(within, maintain_order=True)
         .agg(
             relevant=pl.len(),
             recurring=(pl.col("traces") >= min_traces).sum(),
@@ -346,176 +348,19 @@ def layers(
         )
     )
     peaks = (
-        relevant.group_by(*keys, "trace_id")
+        relevant.group_by(*within, "trace_id")
         .agg(pl.col("position").n_unique())
-        .group_by(keys)
+        .group_by(within)
         .agg(peaks=pl.col("position").mean())
     )
-    flagged = in_scope(sinks.with_columns(sink=True), include_sinks=True).group_by(keys).agg(sinks=pl.len())
-    top = top_activations.group_by(keys).agg(
+    flagged = in_scope(sinks.with_columns(sink=True), include_sinks=True).group_by(within).agg(sinks=pl.len())
+    largest = top_activations.group_by(within).agg(
         sinks_on_top=(pl.col("sink") & pl.col("rank_with_sinks").is_not_null()).sum(),
         listed=pl.col("rank_with_sinks").count(),
         largest_on_sinks=pl.col("activation").filter("sink").max(),
         largest_elsewhere=pl.col("activation").filter(~pl.col("sink")).max(),
     )
-    table = active
-    for frame in (recurring, peaks, flagged, top):
-        table = table.join(frame, on=keys, how="left")
-    return table.with_columns(pl.col("sinks").fill_null(0)).sort(keys).collect()
-
-
-def fit(reconstruction: pl.LazyFrame, *, hookpoint: str, num_latents: int, used: str) -> pl.DataFrame:
-    """Return how well an SAE reconstructs what it is given, at its own site and at those around it.
-
-    `reconstruction` has the columns of a reconstruction file, `hookpoint` is that of the SAE, `used` the site read.
-    Counted are generated tokens without sinks. A row a site and condition, where a null condition is all of them
-    together. Columns:
-
-    - hookpoint, site; place: `site`, `residual_in`, `residual_out`, `below`, `above` (the module one block down or up);
-      used
-    - traces, tokens, sinks (left out)
-    - fvu: Σ‖x - x̂‖² / Σ‖x - x̄‖², x̄ the mean over all tokens counted (null without variance); fvu_low and fvu_high: 95 %
-      bootstrap interval (percentiles, Efron 1979), problems resampled, whose traces under other conditions go along; of
-      few problems it is too narrow (of 16, it holds the truth in about nine cases of ten)
-    - cosine: mean of cos(x, x̂); mean_norm, median_norm: of ‖x‖; l0: mean number of active latents
-    - fired: share of the SAE's latents that are active on any token
-    """
-    rows = []
-    for site in reconstruction.select(pl.col("site").unique(maintain_order=True)).collect()["site"]:
-        about = {"hookpoint": hookpoint, "site": site, "place": place(hookpoint, site), "used": site == used}
-        # A site at a time: a row holds a vector as wide as the model.
-        of_site = reconstruction.filter(site=site).collect()
-        rows.append(about | {"condition": None} | _pool(of_site, num_latents))
-        for (condition,), group in of_site.group_by("condition", maintain_order=True):
-            rows.append(about | {"condition": condition} | _pool(group, num_latents))
-    return pl.DataFrame(rows, schema=FIT_SCHEMA).sort(pl.col("place").cast(pl.Enum(PLACES)), "condition")
-
-
-PLACES = ("site", "residual_in", "residual_out", "below", "above")
-"""Where a SAE is tried, from its own site outwards."""
-
-FIT_SCHEMA = {
-    "hookpoint": pl.String,
-    "condition": pl.String,
-    "place": pl.String,
-    "site": pl.String,
-    "used": pl.Boolean,
-    "traces": pl.UInt32,
-    "tokens": pl.UInt64,
-    "sinks": pl.UInt64,
-    "fvu": pl.Float64,
-    "fvu_low": pl.Float64,
-    "fvu_high": pl.Float64,
-    "cosine": pl.Float64,
-    "mean_norm": pl.Float64,
-    "median_norm": pl.Float64,
-    "l0": pl.Float64,
-    "fired": pl.Float64,
-}
-
-
-def place(hookpoint: str, site: str) -> str:
-    """Return which of PLACES a site is, seen from the hookpoint of an SAE."""
-    module, read_from = parse_site(site)
-    if read_from != "hookpoint":
-        return read_from
-    step = layer_of(module) - layer_of(hookpoint)
-    return "site" if step == 0 else "above" if step > 0 else "below"
-
-
-def _pool(group: pl.DataFrame, num_latents: int) -> dict[str, Any]:
-    """Pool rows of reconstruction files: the columns of `fit` that are numbers."""
-    of_problem = group.group_by("trace_id", maintain_order=True).agg(
-        pl.col("tokens", "squares", "residual_squares").sum(), pl.col("sum")
-    )
-    tokens, squares, residual = (
-        of_problem[name].to_numpy().astype(float) for name in ("tokens", "squares", "residual_squares")
-    )
-    sums = np.stack([np.sum(rows.to_list(), axis=0) for rows in of_problem["sum"]])
-    fvu = _fvu(np.ones((1, len(tokens))), tokens, sums, squares, residual)[0]
-    low, high = None, None
-    if len(tokens) > 1 and np.isfinite(fvu):
-        # The same resamples of problems at every site.
-        low, high = map(float, percentiles(_fvu(resamples(len(tokens)), tokens, sums, squares, residual)))
-    count = int(tokens.sum())
-    norms = group["norms"].explode(empty_as_null=False)
-    return {
-        "traces": len(group),
-        "tokens": count,
-        "sinks": group["sinks"].sum(),
-        "fvu": float(fvu) if np.isfinite(fvu) else None,
-        "fvu_low": low,
-        "fvu_high": high,
-        "cosine": group["cosines"].sum() / count if count else None,
-        "mean_norm": norms.mean(),
-        "median_norm": norms.median(),
-        "l0": group["active"].sum() / count if count else None,
-        "fired": group["latents"].explode(empty_as_null=False).n_unique() / num_latents,
-    }
-
-
-def _fvu(
-    weights: np.ndarray, tokens: np.ndarray, sums: np.ndarray, squares: np.ndarray, residual: np.ndarray
-) -> np.ndarray:
-    """Return the FVU of each row of weights over problems, (resamples, problems); not a number without variance.
-
-    Σ‖x - x̄‖² = Σ‖x‖² - ‖Σx‖² / n.
-    """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        variance = weights @ squares - np.square(weights @ sums).sum(1) / (weights @ tokens)
-        # Rounding leaves a trace of variance where there is none.
-        return np.where(variance > 1e-12 * (weights @ squares), weights @ residual / variance, np.nan)
-
-
-def written(traces: pl.DataFrame, conditions: Sequence[str]) -> list[dict[str, Any]]:
-    """Count what the model wrote under each condition, a row each.
-
-    Keys: condition, traces, tokens, median (tokens of a trace), and how many traces are truncated, graded and correct.
-    """
-    rows = []
-    for condition in conditions:
-        mine = traces.filter(condition=condition)
-        lengths, graded = mine["generated_ids"].list.len(), mine["correct"].drop_nulls()
-        rows.append(
-            {
-                "condition": condition,
-                "traces": len(mine),
-                "tokens": int(lengths.sum()),
-                "median": lengths.quantile(0.5, interpolation="linear"),
-                "truncated": int((mine["finish_reason"].cast(pl.String) == "length").sum()),
-                "graded": len(graded),
-                "correct": int(graded.sum()),
-            }
-        )
-    return rows
-
-
-def gate_warnings(gate: pl.DataFrame, max_fvu: float) -> list[str]:
-    """Return what a site gate's table speaks against, one line each; none where all is well.
-
-    For each SAE: another place than the one used fits better, or the FVU there is over `max_fvu`.
-    """
-    lines = []
-    pooled = gate.filter(pl.col("condition").is_null(), pl.col("fvu").is_not_null())
-    for (hookpoint,), group in pooled.group_by("hookpoint", maintain_order=True):
-        best = group.sort("fvu").row(0, named=True)
-        for row in group.filter("used").iter_rows(named=True):
-            if row["fvu"] > max_fvu:
-                lines.append(
-                    f"{row['site']}: the SAE leaves {row['fvu']:.0%} of the variance unexplained (FVU {row['fvu']:.3g},"
-                    f" over analysis.max_fvu = {max_fvu:g}); its latents say little about what it reads there."
-                )
-            if best["fvu"] < row["fvu"]:
-                remedy = (
-                    "set sae.read_from: hookpoint, unless you mean to."
-                    if best["place"] == "site"
-                    else f"sae.read_from: {best['place']} reads it there; check what the SAE was trained on."
-                    if best["place"].startswith("residual")
-                    else "check sae.hookpoint and what the SAE was trained on."
-                )
-                overlap = row["fvu_low"] is not None and best["fvu_high"] >= row["fvu_low"]
-                lines.append(
-                    f"{row['site']}: the SAE of {hookpoint} fits {best['site']} better, FVU {best['fvu']:.3g}"
-                    f" against {row['fvu']:.3g}{', though their intervals overlap' if overlap else ''}; {remedy}"
-                )
-    return lines
+    table = frequencies.group_by(within).agg(active=pl.len())
+    for frame in (recurring, peaks, flagged, largest):
+        table = table.join(frame, on=within, how="left")
+    return complete(table.with_columns(pl.col("sinks").fill_null(0)).sort(within), LAYERS_SCHEMA)

@@ -4,52 +4,34 @@ The activation at position t is what the model computed having read token t. The
 never read, so it has none; the original study's hidden states end there too.
 """
 
-import logging
+from __future__ import annotations
+
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
-import torch
-from torch import Tensor
-from transformers import PreTrainedModel
 
-from .. import sites
 from ..config import SEGMENTS
-from ..saes.coder import Encoder
-from .states import read_states
+from ..frames import Schema, keys
 
-SCHEMA = {
-    "trace_id": pl.UInt32,
-    "condition": pl.String,
-    "position": pl.UInt32,
-    "token_id": pl.UInt32,
-    "segment": pl.Enum(SEGMENTS),
-    "sink": pl.Boolean,
-    "latent": pl.UInt32,
-    "activation": pl.Float32,
-}
-"""Columns of an activations file: one row per token and active latent, by trace, position, falling activation."""
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..saes.coder import Codes
+
+SCHEMA = Schema(
+    "a token and latent active on it, by trace, position, falling activation",
+    **keys("trace_id", "condition", "position", "token_id", "segment", "sink", "latent"),
+    activation=(pl.Float32, "its activation, what the model computed having read that token; not 0"),
+)
 
 
-@torch.inference_mode()
-def encode(
-    traces: pl.DataFrame, *, model: PreTrainedModel, encoder: Encoder, site: str, log: logging.Logger
-) -> pl.DataFrame:
-    """Return the active latents of every token of each trace that the model read, in SCHEMA.
+def tabulate(trace: Mapping[str, Any], sinks: Tensor, codes: Codes) -> pl.DataFrame:
+    """Return the active latents of every token of a trace that the model read, in SCHEMA.
 
-    Latents with activation 0 are not active and have no row.
+    `trace` is as `read_states` gives it, `sinks` (tokens,) flags its sinks. Latents with activation 0 have no row.
     """
-    frames = {
-        trace["trace_id"]: _encode_trace(trace, states[site], encoder)
-        for trace, states in read_states(traces, model=model, names=[site], log=log)
-    }
-    return pl.concat([frames[trace_id] for trace_id in traces["trace_id"]])
-
-
-def _encode_trace(trace: Mapping[str, Any], x: Tensor, encoder: Encoder) -> pl.DataFrame:
-    """Encode the states x (tokens, width) of one trace."""
-    activations, latents = encoder.encode(x)
-    tokens, k = activations.shape
+    tokens, k = codes.activations.shape
     segment = [part["segment"] for part in trace["segments"] for _ in range(part["start"], part["end"])]
     token = pl.DataFrame(
         {
@@ -58,14 +40,14 @@ def _encode_trace(trace: Mapping[str, Any], x: Tensor, encoder: Encoder) -> pl.D
             "position": pl.arange(tokens, dtype=pl.UInt32, eager=True),
             "token_id": pl.Series(trace["ids"], dtype=pl.UInt32),
             "segment": pl.Series(segment[:tokens], dtype=pl.Enum(SEGMENTS)),
-            "sink": sites.sinks(x.norm(dim=-1)).cpu().numpy(),
+            "sink": sinks.cpu().numpy(),
         }
     )
     return (
         token.select(pl.all().repeat_by(k).explode())
         .with_columns(
-            latent=pl.Series(latents.flatten().cpu().numpy()).cast(pl.UInt32),
-            activation=pl.Series(activations.flatten().cpu().numpy()),
+            latent=pl.Series(codes.latents.flatten().cpu().numpy()).cast(pl.UInt32),
+            activation=pl.Series(codes.activations.flatten().cpu().numpy()),
         )
         .filter(pl.col("activation") > 0)
         .select(*SCHEMA)

@@ -2,21 +2,17 @@
 
 import polars as pl
 
-from ..config import SEGMENTS
+from ..frames import Schema, keys
 
-SCHEMA = {
-    "trace_id": pl.UInt32,
-    "condition": pl.String,
-    "segment": pl.Enum(SEGMENTS),
-    "sink": pl.Boolean,
-    "latent": pl.UInt32,
-    "tokens": pl.UInt32,
-    "sum": pl.Float64,
-    "max": pl.Float32,
-    "max_position": pl.UInt32,
-    "max_token_id": pl.UInt32,
-}
-"""Columns of a features file: tokens the latent is active on, sum and maximum of its activation, and where that is."""
+SCHEMA = Schema(
+    "a latent active in a segment of a trace, on sinks or elsewhere",
+    **keys("trace_id", "condition", "segment", "sink", "latent"),
+    tokens=(pl.UInt32, "tokens it is active on"),
+    sum=(pl.Float64, "sum of its activation"),
+    max=(pl.Float32, "its largest activation"),
+    max_position=(pl.UInt32, "first position it has that at"),
+    max_token_id=(pl.UInt32, "id of the token there"),
+)
 
 
 def summarize(activations: pl.DataFrame) -> pl.DataFrame:

@@ -4,38 +4,30 @@ An SAE read off its site still gives k active latents a token; only what it fail
 nothing. All sums are in float64, a row a trace, so that blocks merge exactly and traces can be resampled.
 """
 
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
-import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import PreTrainedModel
 
-from .. import sites
-from .states import read_states
 from ..config import is_block, layer_of
-from ..saes.coder import Decoder, Encoder
+from ..frames import Schema, keys
+from ..saes.coder import Codes, SparseCoder
 
-SCHEMA: dict[str, Any] = {
-    "trace_id": pl.UInt32,
-    "condition": pl.String,
-    "site": pl.String,
-    "tokens": pl.UInt32,
-    "sinks": pl.UInt32,
-    "sum": pl.List(pl.Float64),
-    "squares": pl.Float64,
-    "residual_squares": pl.Float64,
-    "cosines": pl.Float64,
-    "norms": pl.List(pl.Float32),
-    "active": pl.UInt64,
-    "latents": pl.List(pl.UInt32),
-}
-"""Columns of a reconstruction file, over a trace's generated tokens x without the `sinks`, at one site.
-
-Number of tokens; Σx; Σ‖x‖²; Σ‖x - x̂‖²; Σcos(x, x̂); ‖x‖ of each; active latents, and which they are."""
+SCHEMA = Schema(
+    "a trace and a site the SAE is tried at; counted are generated tokens x without sinks",
+    **keys("trace_id", "condition", "site"),
+    tokens=(pl.UInt32, "tokens counted"),
+    sinks=(pl.UInt32, "sink tokens left out"),
+    sum=(pl.List(pl.Float64), "Σx"),
+    squares=(pl.Float64, "Σ‖x‖²"),
+    residual_squares=(pl.Float64, "Σ‖x - x̂‖²"),
+    cosines=(pl.Float64, "Σcos(x, x̂)"),
+    norms=(pl.List(pl.Float32), "‖x‖ of each"),
+    active=(pl.UInt64, "active latents, over all tokens"),
+    latents=(pl.List(pl.UInt32), "which they are"),
+)
 
 
 def compared_sites(hookpoint: str, manifest: Mapping[str, Any]) -> list[str]:
@@ -56,34 +48,14 @@ def compared_sites(hookpoint: str, manifest: Mapping[str, Any]) -> list[str]:
     return names + [name for name in neighbours if widths.get(name) == widths[hookpoint]]
 
 
-@torch.inference_mode()
-def measure(
-    traces: pl.DataFrame,
-    *,
-    model: PreTrainedModel,
-    encoder: Encoder,
-    decoder: Decoder,
-    names: Sequence[str],
-    log: logging.Logger,
-) -> pl.DataFrame:
-    """Return what FVU, cosine, L0 and norms at the sites `names` are made from, one row a trace and site, in SCHEMA."""
-    rows = [
-        {"trace_id": trace["trace_id"], "condition": trace["condition"], "site": name}
-        | _measure_trace(x, len(trace["prompt_ids"]), encoder, decoder)
-        for trace, states in read_states(traces, model=model, names=names, log=log)
-        for name, x in states.items()
-    ]
-    return pl.DataFrame(rows, schema=SCHEMA).sort("trace_id", maintain_order=True)
+def measure(x: Tensor, sinks: Tensor, codes: Codes, sae: SparseCoder) -> dict[str, Any]:
+    """Return what FVU, cosine, L0 and norms are made from, the columns of SCHEMA from `tokens` on.
 
-
-def _measure_trace(x: Tensor, start: int, encoder: Encoder, decoder: Decoder) -> dict[str, Any]:
-    """Measure the states x (tokens, width) of one trace, whose generated tokens begin at `start`."""
-    norms = x.norm(dim=-1)
-    sinks = sites.sinks(norms)[start:]
-    x, norms = x[start:][~sinks], norms[start:][~sinks]
-    activations, latents = encoder.encode(x)
-    x_hat = decoder.decode(activations, latents)
-    active = activations > 0
+    x (tokens, width) are the states of a trace's generated tokens at one site, `sinks` (tokens,) and `codes` theirs.
+    """
+    x, codes = x[~sinks], Codes(*(part[~sinks] for part in codes))
+    x_hat = sae.decode(codes)
+    active = codes.activations > 0
     return {
         "tokens": len(x),
         "sinks": int(sinks.sum()),
@@ -91,7 +63,7 @@ def _measure_trace(x: Tensor, start: int, encoder: Encoder, decoder: Decoder) ->
         "squares": x.double().square().sum().item(),
         "residual_squares": (x_hat - x).double().square().sum().item(),
         "cosines": F.cosine_similarity(x, x_hat, dim=-1).double().sum().item(),
-        "norms": norms.tolist(),
+        "norms": x.norm(dim=-1).tolist(),
         "active": int(active.sum()),
-        "latents": latents[active].unique().tolist(),
+        "latents": codes.latents[active].unique().tolist(),
     }

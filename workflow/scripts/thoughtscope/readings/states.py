@@ -1,15 +1,15 @@
 """Room 5, readings: what the model computes at a site, having read each token of a trace (teacher forcing)."""
 
+from __future__ import annotations
+
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from .. import sites
 from ..config import layer_of, parse_site
@@ -17,24 +17,25 @@ from ..devices import in_batches
 from ..errors import InputError
 from ..job import every_few_seconds
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 BATCH_TOKENS = 4096
 """Tokens per forward pass, padding included."""
 
 
 def read_states(
     traces: pl.DataFrame, *, model: PreTrainedModel, names: Sequence[str], log: logging.Logger
-) -> Iterator[tuple[dict[str, Any], dict[str, Tensor]]]:
-    """Yield each trace, longest first, with the states at the sites `names`, float32, shape (tokens, width) each.
+) -> Iterator[list[tuple[dict[str, Any], dict[str, Tensor]]]]:
+    """Yield batches of traces, longest first, each with its states at the sites `names`, float32, (tokens, width) each.
 
     A trace is its row of the traces file, with `ids`: the tokens the model read, which are all but the last it wrote.
-    The model reads them in one pass (teacher forcing) up to the last site's block; it is cut there, in place. Raises
-    InputError for a state that isn't finite.
+    The model reads them in one pass (teacher forcing) up to the last site's block. Raises InputError for a state that
+    isn't finite.
     """
-    sites.cut_after(model, max(layer_of(parse_site(name)[0]) for name in names))
-    seen: dict[str, Tensor] = {}
-    handles = [sites.read(model, name, partial(seen.__setitem__, name)) for name in names]
     rows = [row | {"ids": row["prompt_ids"] + row["generated_ids"][:-1]} for row in traces.iter_rows(named=True)]
     rows.sort(key=lambda row: -len(row["ids"]))  # alike in length, so that little is padding
+    last = max(layer_of(parse_site(name)[0]) for name in names)
     started, read, total = time.monotonic(), 0, sum(len(row["ids"]) for row in rows)
     tick = every_few_seconds(log.info)
 
@@ -43,23 +44,22 @@ def read_states(
 
     @torch.inference_mode()
     def work(batch: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-        seen.clear()  # also of what a batch that didn't fit left behind
         # Padded on the right: under causal attention no token sees what follows it, so no mask is needed.
         longest = len(batch[0]["ids"])
         padded = [row["ids"] + [0] * (longest - len(row["ids"])) for row in batch]
-        model.base_model(input_ids=torch.tensor(padded, device=model.device), use_cache=False)
-        return dict(seen)
+        with sites.stopping_after(model, last), sites.reading(model, names) as states:
+            model.base_model(input_ids=torch.tensor(padded, device=model.device), use_cache=False)
+        return states
 
     for batch, states in in_batches(rows, BATCH_TOKENS, take, work, log):
+        found = []
         for index, row in enumerate(batch):
-            mine = {name: state[index, : len(row["ids"])].float() for name, state in states.items()}
-            for name, state in mine.items():
+            found.append((row, {name: state[index, : len(row["ids"])].float() for name, state in states.items()}))
+            for name, state in found[-1][1].items():
                 _check_finite(state, row["trace_id"], name)
-            yield row, mine
             read += len(row["ids"])
+        yield found
         tick(f"{read} of {total} tokens, {read / (time.monotonic() - started):.0f} tokens/s")
-    for handle in handles:
-        handle.remove()
     log.info("%d traces, %d tokens, %.0f tokens/s", len(rows), total, total / (time.monotonic() - started))
 
 

@@ -6,6 +6,7 @@ tokens that were read; sink tokens count only where `include_sinks` says so. Row
 the order given; ties are broken by the smaller trace, position or latent.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ..evidence.controls import token_counts
-from ..evidence.recurrence import complete
+from ..evidence.verdict import leading
+from ..frames import ROWS_AT_ONCE, Schema, complete, keys
 from ..statistics import MIN_TOKENS, Floats
 
 BEFORE = 16
@@ -32,18 +34,50 @@ PER_BAND = 4
 BANDS = ("top", "q4", "q3", "q2", "q1")
 """Where passages are from: the largest activations, then the quarters of all activations, the highest first."""
 
-PASSAGES_SCHEMA: dict[str, Any] = {
-    "latent": pl.UInt32,
-    "band": pl.Enum(BANDS),
-    "rank": pl.UInt32,
-    "condition": pl.String,
-    "trace_id": pl.UInt32,
-    "peak": pl.UInt32,
-    "start": pl.UInt32,
-    "activation": pl.Float32,
-    "token_ids": pl.List(pl.UInt32),
-    "values": pl.List(pl.Float32),
-}
+
+def tables(
+    activations: pl.LazyFrame,
+    features: pl.LazyFrame,
+    traces: pl.LazyFrame,
+    sinks: pl.LazyFrame,
+    verdict: pl.LazyFrame,
+    *,
+    conditions: Sequence[str],
+    latents: int,
+    include_sinks: bool,
+) -> dict[str, pl.DataFrame]:
+    """Return the dashboards' tables of the `latents` leading latents; the first condition is the one under study."""
+    leaders = leading(verdict.collect(), latents)["latent"].to_list()
+    chosen: dict[str, Any] = {"latents": leaders, "include_sinks": include_sinks}
+    studied = conditions[0]
+    return {
+        "passages": passages(activations, traces, condition=studied, **chosen),
+        "histograms": latent_histograms(activations, traces, sinks, conditions=conditions, **chosen),
+        "strips": strips(features, conditions=conditions, **chosen),
+        "coactivation": coactivation(activations, traces, sinks, condition=studied, **chosen),
+    }
+
+
+PASSAGES_SCHEMA = Schema(
+    f"a passage of a leading latent: the tokens from {BEFORE} before its peak to {AFTER} behind it, cut at the trace's"
+    " ends; by latent, band and rank",
+    **keys("latent"),
+    band=(
+        pl.Enum(BANDS),
+        f"`top`: the {TOP} traces with the largest maximum, each with the passage of that; else the quarter of its"
+        f" activations, from the highest (q4) to the lowest, of which up to {PER_BAND} passages are drawn",
+    ),
+    rank=(pl.UInt32, "from 1 within the band, by falling activation"),
+    **keys("condition", "trace_id"),
+    peak=(pl.UInt32, "position of the peak"),
+    start=(pl.UInt32, "position of the first token shown"),
+    activation=(pl.Float32, "at the peak"),
+    token_ids=(pl.List(pl.UInt32), "the tokens shown, also those of the prompt"),
+    values=(
+        pl.List(pl.Float32),
+        "its activation on each, sinks too: 0 where it isn't active, null on the trace's last token, which wasn't read",
+    ),
+)
 
 
 def _counted(include_sinks: bool) -> pl.Expr:
@@ -63,14 +97,7 @@ def passages(
 ) -> pl.DataFrame:
     """Return where each latent is most active under a condition, and where it is less so, in PASSAGES_SCHEMA.
 
-    A passage is the tokens from BEFORE before its peak to AFTER behind it, cut at the trace's ends; the context may
-    reach into the prompt, only the peak must count. Columns:
-
-    - band, rank: `top`, the TOP traces with the largest maximum, each with the passage of that maximum; then up to
-      PER_BAND passages of each quarter of the latent's activations, drawn at random. Ranks are by falling activation
-    - condition, trace_id, peak and start (positions of the peak and of the first token shown), activation (at the peak)
-    - token_ids; values: the latent's activation on each of these, sinks too, 0 where it isn't active, null on the
-      trace's last token, which was never read
+    The context of a peak may reach into the prompt, only the peak must count.
 
     The quarters are cut at the quartiles of its activations, interpolated linearly; a value on a cut belongs to the
     quarter above. So equal values are all in `q4`, and with few or equal values quarters may be empty. Tokens are drawn
@@ -88,14 +115,14 @@ def passages(
         .collect()
     )
     rows = []
-    for (latent,), mine in active.group_by("latent", maintain_order=True):
-        peaks = mine.filter("counted")
+    for (latent,), of_latent in active.group_by("latent", maintain_order=True):
+        peaks = of_latent.filter("counted")
         for band, chosen in _peaks(peaks, ids_of, int(latent), seed).items():
             for rank, (trace_id, peak, value) in enumerate(peaks[chosen].select(PEAK).iter_rows(), 1):
                 ids = ids_of[trace_id]
                 start, end = max(0, peak - BEFORE), min(len(ids), peak + AFTER + 1)
                 values: list[float | None] = [0.0] * (end - start)
-                shown = mine.filter(pl.col("trace_id") == trace_id, pl.col("position").is_between(start, end - 1))
+                shown = of_latent.filter(pl.col("trace_id") == trace_id, pl.col("position").is_between(start, end - 1))
                 for position, activation in shown.select("position", "activation").iter_rows():
                     values[position - start] = activation
                 if end == len(ids):
@@ -139,15 +166,19 @@ def _peaks(peaks: pl.DataFrame, ids_of: dict[int, list[int]], latent: int, seed:
     return chosen
 
 
-HISTOGRAMS_SCHEMA: dict[str, Any] = {
-    "latent": pl.UInt32,
-    "condition": pl.String,
-    "tokens_active": pl.UInt32,
-    "tokens": pl.UInt32,
-    "largest": pl.Float32,
-    "counts": pl.List(pl.UInt32),
-    "quartiles": pl.List(pl.Float32),
-}
+LATENT_HISTOGRAMS_SCHEMA = Schema(
+    "a leading latent and condition, active or not",
+    **keys("latent", "condition"),
+    tokens_active=(pl.UInt32, "tokens it is active on"),
+    tokens=(pl.UInt32, "tokens that count"),
+    largest=(pl.Float32, "its largest activation under any of the conditions; 0 if it is never active"),
+    counts=(pl.List(pl.UInt32), "tokens in each of equal bins from 0 to the largest, which belongs to the last"),
+    quartiles=(
+        pl.List(pl.Float32),
+        "of its activations under the condition: least, three quartiles, interpolated linearly, and largest; none if it"
+        " isn't active",
+    ),
+)
 
 
 def latent_histograms(
@@ -160,13 +191,7 @@ def latent_histograms(
     include_sinks: bool,
     bins: int = 30,
 ) -> pl.DataFrame:
-    """Return the histogram of each latent's activations under each condition, in HISTOGRAMS_SCHEMA.
-
-    A row for every latent and condition, active or not. Columns: tokens_active; tokens (that count, active or not);
-    largest (activation under any of the conditions; 0 if it is never active); counts, of `bins` equal bins from 0 to
-    the largest, which belongs to the last; quartiles of its activations under the condition, interpolated linearly,
-    after the least and before the largest: five numbers, none if it is never active there.
-    """
+    """Return the histogram of each latent's activations under each condition, in LATENT_HISTOGRAMS_SCHEMA."""
     chosen = pl.col("condition").is_in(list(conditions)), pl.col("latent").is_in(list(latents))
     values = (
         activations.filter(_counted(include_sinks), *chosen)
@@ -174,7 +199,7 @@ def latent_histograms(
         .collect(engine="streaming")
         .with_columns(largest=pl.col("activation").max().over("latent"))
     )
-    found = (
+    bin_counts = (
         values.with_columns(bin=(pl.col("activation") / pl.col("largest") * bins).floor().clip(0, bins - 1))
         .group_by("latent", "condition", pl.col("bin").cast(pl.UInt32), "largest")
         .agg(tokens=pl.len())
@@ -182,16 +207,16 @@ def latent_histograms(
     cuts = [pl.col("activation").quantile(share, "linear") for share in (0.0, 0.25, 0.5, 0.75, 1.0)]
     per_condition = values.group_by("latent", "condition").agg(cuts=pl.concat_list(cuts))
     quartiles = {(latent, condition): row for latent, condition, row in per_condition.iter_rows()}
-    largest = dict(found.select("latent", "largest").iter_rows())
+    largest = dict(bin_counts.select("latent", "largest").iter_rows())
     counts = {(latent, condition): [0] * bins for latent in sorted(latents) for condition in conditions}
-    for latent, condition, index, tokens in found.select("latent", "condition", "bin", "tokens").iter_rows():
+    for latent, condition, index, tokens in bin_counts.select("latent", "condition", "bin", "tokens").iter_rows():
         counts[latent, condition][index] = tokens
     read = _tokens(traces, sinks, include_sinks)
     rows = [
         (*key, sum(count), read.get(key[1], 0), largest.get(key[0], 0.0), count, quartiles.get(key, []))
         for key, count in counts.items()
     ]
-    return pl.DataFrame(rows, schema=HISTOGRAMS_SCHEMA, orient="row")
+    return pl.DataFrame(rows, schema=LATENT_HISTOGRAMS_SCHEMA, orient="row")
 
 
 def _tokens(traces: pl.LazyFrame, sinks: pl.LazyFrame, include_sinks: bool) -> dict[str, int]:
@@ -200,14 +225,13 @@ def _tokens(traces: pl.LazyFrame, sinks: pl.LazyFrame, include_sinks: bool) -> d
     return dict(counts.group_by("condition").agg(pl.col("tokens").sum()).iter_rows())
 
 
-STRIPS_SCHEMA: dict[str, Any] = {
-    "latent": pl.UInt32,
-    "condition": pl.String,
-    "trace_id": pl.UInt32,
-    "rank": pl.UInt32,
-    "max": pl.Float32,
-    "tokens": pl.UInt32,
-}
+STRIPS_SCHEMA = Schema(
+    "a leading latent and a trace in which it is active",
+    **keys("latent", "condition", "trace_id"),
+    rank=(pl.UInt32, "among all latents of the trace, from 1, by falling maximum; of equal ones the smaller first"),
+    max=(pl.Float32, "its maximum there"),
+    tokens=(pl.UInt32, "tokens it is active on"),
+)
 
 
 def strips(
@@ -215,8 +239,7 @@ def strips(
 ) -> pl.DataFrame:
     """Return each latent's place in every trace in which it is active, in STRIPS_SCHEMA.
 
-    Columns: rank (among all latents of the trace, by maximum activation, ties by the smaller latent: as in
-    `evidence.relevant_latents`, without its limit), max (its maximum), tokens (it is active on).
+    Ranks are those of `recurrence.relevant_latents`, without its limit.
     """
     trace = ["condition", "trace_id"]
     return (
@@ -233,14 +256,15 @@ def strips(
     )
 
 
-COACTIVATION_SCHEMA: dict[str, Any] = {
-    "latent": pl.UInt32,
-    "rank": pl.UInt32,
-    "neighbour": pl.UInt32,
-    "phi": pl.Float32,
-    "both": pl.UInt32,
-    "tokens": pl.UInt32,
-}
+COACTIVATION_SCHEMA = Schema(
+    "a leading latent and rank",
+    **keys("latent"),
+    rank=(pl.UInt32, "from 1, by falling phi; of equal ones the smaller latent first"),
+    neighbour=(pl.UInt32, "the other latent, of all the SAE's"),
+    phi=(pl.Float32, "correlation, over the tokens that count, of the one's and the other's being active"),
+    both=(pl.UInt32, "tokens both are active on"),
+    tokens=(pl.UInt32, "tokens the neighbour is active on"),
+)
 
 
 def coactivation(
@@ -255,40 +279,45 @@ def coactivation(
 ) -> pl.DataFrame:
     """Return the `most` latents nearest to each latent by co-activation under a condition, in COACTIVATION_SCHEMA.
 
-    Columns: rank (by falling phi), neighbour; both (tokens both are active on), tokens (the neighbour is active on);
-    phi (Yule 1912), the Pearson correlation, over the tokens that count, of whether the one and the other is active: of
-    n tokens, the latent is active on a, the neighbour on b and both on c, and
+    phi (Yule 1912) is the Pearson correlation of being active: of n tokens, the latent is active on a, the neighbour on
+    b and both on c, and
 
         phi = (n c - a b) / sqrt(a (n - a) b (n - b))
 
     Left out are the latent itself, neighbours active on fewer than MIN_TOKENS tokens, and what is active on all tokens:
     where the root is 0, there is no correlation.
     """
-    rows = (
-        activations.filter(pl.col("condition") == condition, _counted(include_sinks))
-        .select("trace_id", "position", "latent")
-        .collect()
+    studied = activations.filter(pl.col("condition") == condition, _counted(include_sinks))
+    size, largest = studied.select(pl.len(), pl.col("latent").max()).collect().row(0)
+    width, leaders, parts = (
+        0 if largest is None else largest + 1,
+        sorted(latents),
+        max(1, math.ceil(size / ROWS_AT_ONCE)),
     )
+    tokens, both = np.zeros(width, dtype=np.int64), np.zeros((len(leaders), width), dtype=np.int64)
+    for part in range(parts):  # by traces: the counts of all add up
+        rows = studied.filter(pl.col("trace_id") % parts == part).select("trace_id", "position", "latent").collect()
+        active, token = rows["latent"].to_numpy(), _token(rows)
+        tokens += np.bincount(active, minlength=width)
+        with_it = np.zeros(token.max(initial=-1) + 1, dtype=bool)
+        for place, latent in enumerate(leaders):
+            with_it[token[active == latent]] = True
+            both[place] += np.bincount(active[with_it[token]], minlength=width)
+            with_it[:] = False
     total = _tokens(traces, sinks, include_sinks).get(condition, 0)
-    active, token = rows["latent"].to_numpy(), _token(rows)
-    tokens = np.bincount(active)
     known = np.flatnonzero((tokens >= MIN_TOKENS) & (tokens < total))
-    with_it = np.zeros(token.max(initial=-1) + 1, dtype=bool)
-    found = []
-    for latent in sorted(latents):
-        mine = token[active == latent]
-        if not 0 < len(mine) < total:
+    tables = [pl.DataFrame(schema=COACTIVATION_SCHEMA)]
+    for latent, together in zip(leaders, both, strict=True):
+        if latent >= width or not 0 < tokens[latent] < total:
             continue
-        with_it[mine] = True
-        both = np.bincount(active[with_it[token]], minlength=len(tokens))
-        with_it[mine] = False
         others = known[known != latent]
-        phi = _phi(total, len(mine), tokens[others], both[others])
+        phi = _phi(total, int(tokens[latent]), tokens[others], together[others])
         nearest = np.argsort(-phi, kind="stable")[:most]
         names = others[nearest]
-        columns = {"neighbour": names, "phi": phi[nearest], "both": both[names], "tokens": tokens[names]}
-        found.append(pl.DataFrame({"rank": np.arange(1, len(names) + 1)} | columns).with_columns(latent=latent))
-    return pl.concat(complete(part, COACTIVATION_SCHEMA) for part in [pl.DataFrame(), *found])
+        columns = {"neighbour": names, "phi": phi[nearest], "both": together[names], "tokens": tokens[names]}
+        table = pl.DataFrame({"rank": np.arange(1, len(names) + 1)} | columns).with_columns(latent=latent)
+        tables.append(complete(table, COACTIVATION_SCHEMA))
+    return pl.concat(tables)
 
 
 def _token(rows: pl.DataFrame) -> NDArray[np.int64]:

@@ -1,25 +1,32 @@
-"""Room 9, report: what a latent's decoder direction does, and which latents' directions are near it."""
+"""Room 9, report: what a latent's decoder direction does, and which latents' directions are near it.
+
+Matrices are read from safetensors by rows, without torch: its import takes longer than all that is done here.
+"""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
-import torch
-from safetensors import safe_open
-from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.nn import functional as F
-from transformers import AutoConfig, AutoModelForCausalLM
+from numpy.typing import NDArray
 
 from ..config import is_block, parse_site
+from ..evidence.verdict import leading
+from ..frames import Schema, keys
 
 MOST = 10
 """Tokens at each end of a logit effect, and neighbours of a latent."""
 
-AT_ONCE = 64
-"""Latents whose logit effects or cosines are held at a time: 64 of 152,000 tokens in float32 are 39 MB."""
+AT_ONCE = 256
+"""Latents whose logit effects or cosines are held at a time: 256 of 152,000 tokens in float32 are 156 MB."""
+
+ROWS = 8192
+"""Rows of a matrix that are read at a time: 50 MB of width 1,536 in float32."""
+
+Floats = NDArray[np.float32]
 
 SUBLAYERS = ("mlp", "self_attn", "attn", "attention", "feed_forward", "block_sparse_moe")
 """What architectures of transformers call the two modules of a block whose outputs are added to the residual stream."""
@@ -34,21 +41,40 @@ OUTPUT_NORMS = (
 """What Gemma 2 and 3 and OLMo 2, and GLM-4, call the norms between the two sublayers and the residual stream. Where
 there is no second one of a pair, `post_attention_layernorm` is the norm before the MLP."""
 
-EFFECTS_SCHEMA: dict[str, Any] = {
-    "latent": pl.UInt32,
-    "side": pl.Enum(["top", "bottom"]),
-    "rank": pl.UInt32,
-    "token_id": pl.UInt32,
-    "token": pl.String,
-    "effect": pl.Float32,
-}
+LOGIT_EFFECTS_SCHEMA = Schema(
+    "a leading latent, side and rank; none where what is read at the site isn't added to the residual stream as it is",
+    **keys("latent"),
+    side=(pl.Enum(["top", "bottom"]), "the largest or the smallest entries"),
+    rank=(pl.UInt32, "from 1, the largest (top) or the smallest (bottom) first; of equal ones the smaller token id"),
+    **keys("token_id", "token"),
+    effect=(pl.Float32, "its entry of W_U · W_dec: what a unit of the latent adds to its logit directly"),
+)
 
-NEIGHBOURS_SCHEMA: dict[str, Any] = {
-    "latent": pl.UInt32,
-    "rank": pl.UInt32,
-    "neighbour": pl.UInt32,
-    "cosine": pl.Float32,
-}
+NEIGHBOURS_SCHEMA = Schema(
+    "a leading latent and rank; none for a latent whose decoder direction is 0",
+    **keys("latent"),
+    rank=(pl.UInt32, "from 1, by falling cosine; of equal ones the smaller latent first"),
+    neighbour=(pl.UInt32, "the other latent, of all the SAE's"),
+    cosine=(pl.Float32, "of the two decoder directions"),
+)
+
+
+def tables(
+    manifest: Mapping[str, Any],
+    vocabulary: pl.LazyFrame,
+    verdict: pl.LazyFrame,
+    sae_weights: Path,
+    *,
+    site: str,
+    latents: int,
+) -> dict[str, pl.DataFrame]:
+    """Return logit effects and decoder neighbours of the `latents` leading latents, from the SAE's file."""
+    leaders = leading(verdict.collect(), latents)["latent"].to_list()
+    decoder = matrices(sae_weights)["W_dec"]
+    effects = pl.DataFrame(schema=LOGIT_EFFECTS_SCHEMA)
+    if writes_to_residual(site, manifest):
+        effects = logit_effects(decoder, leaders, unembedding(manifest), vocabulary.collect())
+    return {"logit_effects": effects, "neighbours": decoder_neighbours(decoder, leaders)}
 
 
 def writes_to_residual(site: str, manifest: Mapping[str, Any]) -> bool:
@@ -71,83 +97,117 @@ def writes_to_residual(site: str, manifest: Mapping[str, Any]) -> bool:
     return module in SUBLAYERS
 
 
-def unembedding(manifest: Mapping[str, Any]) -> Tensor:
-    """Return W_U (tokens, width), the weight of the model's output embeddings, in float32, from its files alone.
+@dataclass(frozen=True)
+class Matrix:
+    """A matrix in a safetensors file; `matrix[rows]` reads these rows, as float32."""
 
-    Where the model ties it to its input embeddings, it is those. Raises KeyError if the files have neither.
+    stored: NDArray[Any]
+    bfloat16: bool
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+    def __getitem__(self, rows: slice | Sequence[int]) -> Floats:
+        part = self.stored[rows]
+        # A bfloat16 is the upper half of a float32.
+        return (part.astype(np.uint32) << 16).view(np.float32) if self.bfloat16 else part.astype(np.float32, copy=False)
+
+
+def matrices(path: str | Path) -> dict[str, Matrix]:
+    """Return the matrices of a safetensors file by name; nothing of them is read yet."""
+    with open(path, "rb") as file:
+        start = 8 + int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(start - 8))
+    types = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+    found = {}
+    for name, about in header.items():
+        kind, shape = about.get("dtype"), about.get("shape", ())
+        if kind in types and len(shape) == 2:
+            offset = start + about["data_offsets"][0]
+            found[name] = Matrix(np.memmap(path, types[kind], "r", offset, tuple(shape)), kind == "BF16")
+    return found
+
+
+def unembedding(manifest: Mapping[str, Any]) -> Matrix:
+    """Return W_U (tokens, width), the weight of the model's output embeddings, from its files.
+
+    It has one of the names that the manifest's `unembedding` lists. Raises KeyError if the files have none of these.
     """
-    folder = Path(manifest["folder"])
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    with FakeTensorMode():  # the names of the parameters, without their values
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    wanted = [model.get_input_embeddings()] if config.tie_word_embeddings else []
-    names = [
-        f"{name}.weight"
-        for module in [model.get_output_embeddings(), *wanted]
-        for name, other in model.named_modules()
-        if other is module
-    ]
-    files: dict[str, Path] = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as weights:
-            files |= dict.fromkeys(weights.keys(), path)
-    # Some checkpoints are saved from the base model, whose names are without its prefix.
-    names += [name.removeprefix(f"{model.base_model_prefix}.") for name in names]
-    for name in names:
-        if name in files:
-            with safe_open(files[name], framework="pt") as weights:
-                return weights.get_tensor(name).float()
-    raise KeyError(f"{folder} has no weight named {' or '.join(names)}: {json.dumps(sorted(files)[:5])} …")
+    weights: dict[str, Matrix] = {}
+    for path in sorted(Path(manifest["folder"]).glob("*.safetensors")):
+        weights |= matrices(path)
+    for name in manifest["unembedding"]:
+        if name in weights:
+            return weights[name]
+    wanted = " or ".join(manifest["unembedding"])
+    raise KeyError(f"{manifest['folder']} has no weight named {wanted}: {json.dumps(sorted(weights)[:5])} …")
 
 
 def logit_effects(
-    decoder: Tensor, latents: Sequence[int], unembedding: Tensor, vocabulary: pl.DataFrame, *, most: int = MOST
+    decoder: Matrix | Floats,
+    latents: Sequence[int],
+    unembedding: Matrix | Floats,
+    vocabulary: pl.DataFrame,
+    *,
+    most: int = MOST,
 ) -> pl.DataFrame:
-    """Return the `most` largest and smallest entries of W_U · W_dec[latent] for each latent, in EFFECTS_SCHEMA.
+    """Return the `most` largest and smallest entries of W_U · W_dec[latent] for each latent, in LOGIT_EFFECTS_SCHEMA.
 
     decoder: (num_latents, width); unembedding: (tokens, width). That is the direct effect (Elhage et al. 2021), without
-    the gain and the scale of the final norm. `rank` is from 1, the largest (top) or the smallest (bottom) first; of
-    equal entries the smaller token id is first. Rows of W_U beyond the vocabulary are padding, and left out.
+    the gain and the scale of the final norm. Rows of W_U beyond the vocabulary are padding, and left out.
     """
-    unembedding = unembedding[: len(vocabulary)]
     names = vocabulary.sort("token_id")["token"].to_list()
     rows = []
-    for first in range(0, len(latents), AT_ONCE):
-        chosen = list(latents[first : first + AT_ONCE])
-        effects = decoder[chosen].float() @ unembedding.T
+    for chosen in _parts(latents):
+        effects = _products(decoder[chosen], unembedding, min(len(unembedding), len(names)))
         for latent, effect in zip(chosen, effects, strict=True):
-            for side, descending in (("top", True), ("bottom", False)):
-                order = _first(effect, most, descending)
+            for side, order in (("top", _least(-effect, most)), ("bottom", _least(effect, most))):
                 rows += [
-                    (latent, side, rank, token, names[token], float(effect[token]))
-                    for rank, token in enumerate(order, 1)
+                    (latent, side, rank, token, names[token], effect[token]) for rank, token in enumerate(order, 1)
                 ]
-    return pl.DataFrame(rows, schema=EFFECTS_SCHEMA, orient="row")
+    return pl.DataFrame(rows, schema=LOGIT_EFFECTS_SCHEMA, orient="row")
 
 
-def decoder_neighbours(decoder: Tensor, latents: Sequence[int], *, most: int = MOST) -> pl.DataFrame:
+def decoder_neighbours(decoder: Matrix | Floats, latents: Sequence[int], *, most: int = MOST) -> pl.DataFrame:
     """Return the `most` other latents whose decoder directions have the largest cosine with each latent's.
 
-    decoder: (num_latents, width). In NEIGHBOURS_SCHEMA; of equal cosines the smaller latent is first. Directions of
-    norm 0 are nobody's neighbours and have none.
+    decoder: (num_latents, width). In NEIGHBOURS_SCHEMA. Directions of norm 0 are nobody's neighbours and have none.
     """
-    norms = decoder.norm(dim=1)
-    unit = F.normalize(decoder.float(), dim=1)
+    norms = np.concatenate([np.linalg.norm(rows, axis=1) for _, rows in _blocks(decoder, len(decoder))])
     rows = []
-    for first in range(0, len(latents), AT_ONCE):
-        chosen = [latent for latent in latents[first : first + AT_ONCE] if norms[latent] > 0]
-        cosines = unit[chosen] @ unit.T
-        cosines[:, norms == 0] = -torch.inf
+    for part in _parts(latents):
+        chosen = [latent for latent in part if norms[latent] > 0]
+        cosines = _products(decoder[chosen] / norms[chosen, None], decoder, len(decoder))
+        np.divide(cosines, norms, out=cosines, where=norms > 0)
+        cosines[:, norms == 0] = -np.inf
         for latent, cosine in zip(chosen, cosines, strict=True):
-            cosine[latent] = -torch.inf
-            near = [other for other in _first(cosine, most, True) if cosine[other] > -torch.inf]
-            rows += [(latent, rank, other, float(cosine[other])) for rank, other in enumerate(near, 1)]
+            cosine[latent] = -np.inf
+            near = [other for other in _least(-cosine, most) if cosine[other] > -np.inf]
+            rows += [(latent, rank, other, cosine[other]) for rank, other in enumerate(near, 1)]
     return pl.DataFrame(rows, schema=NEIGHBOURS_SCHEMA, orient="row")
 
 
-def _first(values: Tensor, most: int, descending: bool) -> list[int]:
-    """Return the places of the `most` largest (or smallest) values, of equal ones the smaller place first."""
-    edge = values.topk(min(most, len(values)), largest=descending).values[-1]
-    near = (values >= edge if descending else values <= edge).nonzero().flatten()
-    order = values[near].sort(descending=descending, stable=True).indices[:most]
-    return [int(place) for place in near[order]]
+def _parts(latents: Sequence[int]) -> Iterator[list[int]]:
+    return (list(latents[first : first + AT_ONCE]) for first in range(0, len(latents), AT_ONCE))
+
+
+def _blocks(matrix: Matrix | Floats, count: int) -> Iterator[tuple[slice, Floats]]:
+    """Yield a matrix's first `count` rows, ROWS at a time, and which they are."""
+    for first in range(0, count, ROWS):
+        where = slice(first, min(first + ROWS, count))
+        yield where, matrix[where]
+
+
+def _products(vectors: Floats, matrix: Matrix | Floats, count: int) -> Floats:
+    """Return the products of vectors (n, width) with a matrix's first `count` rows, shape (n, count)."""
+    products = np.empty((len(vectors), count), dtype=np.float32)
+    for where, rows in _blocks(matrix, count):
+        products[:, where] = vectors @ rows.T
+    return products
+
+
+def _least(values: Floats, most: int) -> list[int]:
+    """Return the places of the `most` smallest values, of equal ones the smaller place first."""
+    last = min(most, len(values)) - 1
+    near = np.flatnonzero(values <= np.partition(values, last)[last])
+    return near[np.argsort(values[near], kind="stable")][:most].tolist()

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,13 @@ import polars as pl
 from markupsafe import Markup, escape
 
 from ..config import REPORT_PICTURES, REPORT_PICTURES_ACROSS, layer_of, parse_site
-from .findings import CHECK_NAMES, answer, by_heading, share_interval, warnings
+from .findings import answer, by_heading, share_interval, warnings
 from .provenance import rule_graph
-from .reader import LEVELS, Tokens, brief, pack
+from .reader import LEVELS, Token, Tokens, brief, pack
 from ..statistics import MIN_CLASS, MIN_TOKENS
 from .study import Site, Study
-from ..evidence.verdict import CHECKS, FAILED, MIN_PATTERN_TRACES, VERDICTS, counted, headline
+from .words import counted, headline, why
+from ..evidence.checks import CHECKS, MIN_PATTERN_TRACES, RESULTS, VERDICTS
 
 
 def saes(study: Study) -> list[str]:
@@ -64,7 +65,7 @@ def layer_rows(study: Study) -> list[dict[str, Any]]:
 
 
 def site_rows(study: Study, site: Site) -> list[dict[str, Any]]:
-    """Return a row a leading latent, as the page's table of a site has it."""
+    """Return a row a leading latent, as the page's table of a site has it: its row in the verdict, and more."""
     tables, rows = site.tables, []
     scores, words = _by_latent(tables["reason_scores"]), _by_latent(tables["lexicality"])
     controls, tests, ends = (_by_latent(tables[name]) for name in ("controls", "pattern_tests", "outcomes"))
@@ -76,33 +77,19 @@ def site_rows(study: Study, site: Site) -> list[dict[str, Any]]:
         best = min(linked, key=lambda test: (test["q"], test["p"], -test["difference"]), default=None)
         outcome = [end for end in ends.get(latent, []) if end["outcome"] == "correct" and end["auroc"] is not None]
         compared = {control["control"]: control for control in controls.get(latent, [])}
-        rows.append(
-            {
-                "latent": latent,
-                "verdict": row["verdict"],
-                "why": _why(row),
-                "traces": row["traces"],
-                "of": row["of"],
-                "low": low,
-                "high": high,
-                "controls": [compared[control] for control in study.conditions[1:]],
-                "reason": next((score for score in scores.get(latent, []) if score["score"] is not None), None),
-                "pattern": best,
-                "pattern_counts": best is not None and best["q"] < alpha,
-                "words": next((share for share in words.get(latent, []) if share["top_3"] is not None), None),
-                "outcome": min(outcome, key=lambda end: end["p"], default=None),
-                "checks": [
-                    {"name": CHECK_NAMES[check], "result": row[check], "note": row[f"{check}_note"]} for check in CHECKS
-                ],
-            }
-        )
+        more: dict[str, Any] = {
+            "why": why(row),
+            "low": low,
+            "high": high,
+            "controls": [compared[control] for control in study.conditions[1:]],
+            "reason": next((score for score in scores.get(latent, []) if score["score"] is not None), None),
+            "pattern": best,
+            "pattern_counts": best is not None and best["q"] < alpha,
+            "words": next((share for share in words.get(latent, []) if share["top_3"] is not None), None),
+            "outcome": min(outcome, key=lambda end: end["p"], default=None),
+        }
+        rows.append(row | more)
     return rows
-
-
-def _why(row: Mapping[str, Any]) -> str:
-    """Return what a latent is by the checks it fails, or else which leave it undecided; nothing if it passes all."""
-    failed = ", ".join(FAILED[check] for check in CHECKS if row[check] == "fail")
-    return failed or ", ".join(CHECK_NAMES[check] for check in CHECKS if row[check] == "undecided")
 
 
 def absent(site: Site) -> dict[str, str]:
@@ -110,10 +97,10 @@ def absent(site: Site) -> dict[str, str]:
     scores, outcomes = (
         site.tables[name].filter(pl.col("latent").is_in(site.latents)) for name in ("reason_scores", "outcomes")
     )
-    columns = {"ReasonScore": (scores, "score"), "tells correct": (outcomes.filter(outcome="correct"), "auroc")}
+    tables = {"ReasonScore": (scores, "score"), "tells correct": (outcomes.filter(outcome="correct"), "auroc")}
     return {
         column: "; ".join(sorted(set(table["note"].drop_nulls())))
-        for column, (table, value) in columns.items()
+        for column, (table, value) in tables.items()
         if table[value].null_count() == len(table)
     }
 
@@ -121,8 +108,8 @@ def absent(site: Site) -> dict[str, str]:
 def without_columns(absent: Mapping[str, Mapping[str, str]]) -> list[str]:
     """Say which columns are left out, and why, in a sentence for each reason; `absent` by site, see there."""
     sites: dict[tuple[str, str], list[str]] = {}
-    for site, columns in absent.items():
-        for reason in columns.items():
+    for site, reasons in absent.items():
+        for reason in reasons.items():
             sites.setdefault(reason, []).append(site)
     return [
         f"No latent{'' if len(names) == len(absent) else ' at ' + ', '.join(names)} has a number for “{column}”"
@@ -131,78 +118,74 @@ def without_columns(absent: Mapping[str, Mapping[str, str]]) -> list[str]:
     ]
 
 
-def check_numbers(analysis: Mapping[str, Any]) -> dict[str, str]:
-    """Return what number each check is about, and what it asks of it, by the check's name."""
-    alpha = f"q, below {analysis['alpha']:g}"
-    numbers = {
-        "not_a_sink": f"share on sinks, at most {analysis['max_sink_share']:g}",
-        "fits_its_site": f"FVU, at most {analysis['max_fvu']:g}",
-        "recurs_beyond_control": alpha,
-        "pattern_linked": alpha,
-        "not_merely_lexical": f"share on three types, below {analysis['max_top_3']:g}",
-        "not_merely_length": f"AUROC; of length alone, at most {analysis['max_length_auroc']:g} from either end",
-    }
-    return {CHECK_NAMES[check]: text for check, text in numbers.items()}
-
-
 def _by_latent(table: pl.DataFrame) -> dict[int, list[dict[str, Any]]]:
     return {key[0]: rows.to_dicts() for key, rows in table.partition_by("latent", as_dict=True).items()}
 
 
 def dashboards(study: Study, site: Site, tokens: Tokens) -> dict[str, Any]:
-    """Return the dashboards of a site's leading latents, for the page's script, by latent."""
+    """Return the dashboards of a site's leading latents, for the page's script, by latent; tables are `columns`."""
+
+    def with_tokens(rows: Sequence[Mapping[str, Any]], *names: str) -> dict[str, list[Any]]:
+        return {"token": [tokens.number(row["token_id"]) for row in rows]} | columns(rows, *names)
+
     tables = {name: _by_latent(table) for name, table in site.tables.items()}
     most = site.tables["top_tokens"].filter(scope="generated", condition=study.studied)
     types = _by_latent(most.filter(pl.col("rank") <= TOKEN_TYPES))
-    found = {}
+    boards = {}
     for row in site.leaders.iter_rows(named=True):
         latent = row["latent"]
         of = {name: table.get(latent, []) for name, table in tables.items()}
-        found[str(latent)] = brief(
+        boards[str(latent)] = brief(
             {
                 "verdict": row["verdict"],
-                "why": _why(row),
+                "why": why(row),
                 "traces": row["traces"],
                 "of": row["of"],
                 "interval": " to ".join(percent(edge) for edge in share_interval(row)),
-                "checks": [
-                    [CHECK_NAMES[check], row[check], row[f"{check}_number"], row[f"{check}_note"].replace(" -", " −")]
-                    for check in CHECKS
-                ],
-                "controls": [_keep(each, "control", "traces", "traces_control", "of", "excess", "excess_low",
-                                   "excess_high", "p", "q", "traces_with_sinks", "traces_control_with_sinks")
-                             for each in of["controls"] if each["control"] is not None],
+                "checks": {
+                    "check": [check.label for check in CHECKS],
+                    "result": [row[check.name] for check in CHECKS],
+                    "number": [row[f"{check.name}_number"] for check in CHECKS],
+                    "note": [row[f"{check.name}_note"].replace(" -", " −") for check in CHECKS],
+                },
+                "controls": columns([each for each in of["controls"] if each["control"] is not None], "control",
+                                    "traces", "traces_control", "of", "excess", "excess_low", "excess_high", "p", "q",
+                                    "traces_with_sinks", "traces_control_with_sinks"),
                 "reason": next((_keep(each, "score", "low", "high", "least_without_a_word", "that_word", "q",
                                       "note") for each in of["reason_scores"]), None),
-                "patterns": [_keep(each, "pattern", "traces", "mean_inside", "mean_outside", "difference", "low",
-                                   "high", "p", "q", "note") for each in of["pattern_tests"]],
+                "patterns": columns(of["pattern_tests"], "pattern", "traces", "mean_inside", "mean_outside",
+                                    "difference", "low", "high", "p", "q", "note"),
                 "words": next((_keep(each, "tokens", "types", "types_90") | {
                                    share: percent(each[share]) for share in
                                    ("top_1", "top_3", "top_10", "eta_squared", "eta_squared_by_chance")
                                } for each in of["lexicality"]), None),
-                "outcomes": [_keep(each, "outcome", "value", "auroc", "low", "high", "q", "length_auroc",
-                                   "within_length", "note") for each in of["outcomes"]],
-                "contrasts": [_keep(each, "contrast", "pairs", "effect", "p", "q", "note") for each in of["contrasts"]],
-                "histograms": [_keep(each, "condition", "tokens_active", "tokens", "largest", "counts", "quartiles")
-                               for each in of["latent_histograms"]],
-                "types": [[tokens.number(each["token_id"]), each["max"], each["tokens"], each["traces"]]
-                          for each in types.get(latent, [])],
-                "strip": {condition: [[each["trace_id"], each["rank"], brief(each["max"], 4)] for each in of["strips"]
-                                      if each["condition"] == condition] for condition in study.conditions},
-                "passages": [[each["band"], each["condition"], each["trace_id"], each["start"], each["peak"],
-                              tokens.numbers(each["token_ids"]), brief(each["values"], 4)] for each in of["passages"]],
-                "effects": {side: [[tokens.number(each["token_id"]), each["effect"]] for each in of["logit_effects"]
-                                   if each["side"] == side] for side in ("top", "bottom")},
-                "neighbours": [[each["neighbour"], each["cosine"]] for each in of["neighbours"]],
-                "coactive": [[each["neighbour"], each["phi"], each["both"]] for each in of["coactivation"]],
+                "outcomes": columns(of["outcomes"], "outcome", "value", "auroc", "low", "high", "q", "length_auroc",
+                                    "within_length", "note"),
+                "contrasts": columns(of["contrasts"], "contrast", "pairs", "effect", "p", "q", "note"),
+                "histograms": columns(of["latent_histograms"], "condition", "tokens_active", "tokens", "largest",
+                                      "counts", "quartiles"),
+                "types": with_tokens(types.get(latent, []), "max", "tokens", "traces"),
+                "strips": brief(columns(of["strips"], "condition", "trace_id", "rank", "max"), 4),
+                "passages": columns(of["passages"], "band", "condition", "trace_id", "start", "peak") | {
+                    "tokens": [tokens.numbers(each["token_ids"]) for each in of["passages"]],
+                    "values": [brief(each["values"], 4) for each in of["passages"]],
+                },
+                "effects": with_tokens(of["logit_effects"], "side", "effect"),
+                "neighbours": columns(of["neighbours"], "neighbour", "cosine"),
+                "coactive": columns(of["coactivation"], "neighbour", "phi", "both"),
                 "neuronpedia": neuronpedia(study.neuronpedia, site.name, latent),
             }
         )  # fmt: skip
-    return found
+    return boards
 
 
 TOKEN_TYPES = 20
 """Token types of a latent that its dashboard lists."""
+
+
+def columns(rows: Sequence[Mapping[str, Any]], *names: str) -> dict[str, list[Any]]:
+    """Return a table as the page's script takes it: columns by name, which so stand there once."""
+    return {name: [row[name] for row in rows] for name in names}
 
 
 def _keep(row: Mapping[str, Any], *names: str) -> dict[str, Any]:
@@ -217,12 +200,11 @@ def neuronpedia(name: str | None, site: str, latent: int) -> str | None:
     return f"https://www.neuronpedia.org/{name.replace('{layer}', str(layer_of(hookpoint)))}/{latent}"
 
 
-def trace_index(study: Study) -> list[list[Any]]:
-    """Return every trace for the page's script: condition, id, correct, finish reason, predicted, reference."""
-    columns = ["condition", "trace_id", "correct", "finish_reason", "predicted", "reference"]
-    number = {condition: index for index, condition in enumerate(study.conditions)}
-    rows = study.traces.select(columns).sort("trace_id").rows()
-    return [[number[condition], *rest] for condition, *rest in sorted(rows, key=lambda row: number[row[0]])]
+def trace_index(study: Study) -> dict[str, list[Any]]:
+    """Return every trace, as `columns`; its condition is the place of that in the study's."""
+    condition = pl.col("condition").replace_strict(list(study.conditions), range(len(study.conditions)))
+    names = ["trace_id", "correct", "finish_reason", "predicted", "reference"]
+    return study.traces.select(condition, *names).sort("condition", "trace_id").to_dict(as_series=False)
 
 
 def picture(path: str | Path) -> dict[str, Any]:
@@ -277,7 +259,7 @@ def render(
             name: picture(path) | {"caption": REPORT_PICTURES_ACROSS[name], "alt": name.replace("_", " ")}
             for name, path in study.pictures.items()
         },
-        "absent": without_columns(without), "checks": CHECK_NAMES, "verdicts": VERDICTS,
+        "absent": without_columns(without), "checks": CHECKS, "results": RESULTS, "verdicts": VERDICTS,
         "analysis": study.settings["analysis"],
         "min_tokens": MIN_TOKENS, "min_class": MIN_CLASS, "min_pattern_traces": MIN_PATTERN_TRACES,
         "saes": saes(study), "provenance": provenance,
@@ -287,18 +269,18 @@ def render(
     }  # fmt: skip
     core = {
         "conditions": list(study.conditions),
-        "sites": [site.name for site in study.sites],
-        "latents": [site.latents for site in study.sites],
-        "sizes": [site.info["num_latents"] for site in study.sites],
+        "sites": [{"name": site.name, "latents": site.latents, "size": site.info["num_latents"]}
+                  for site in study.sites],
         "traces": trace_index(study),
         "top": study.settings["analysis"]["top_latents"],
         "levels": LEVELS,
-        "numbers": check_numbers(study.settings["analysis"]),
-    }
+        "numbers": {check.label: check.number.format(**study.settings["analysis"]) for check in CHECKS},
+    }  # fmt: skip
     template = environment.get_template("page.html.j2")
 
     def page(held: Mapping[tuple[str, int], str]) -> str:
-        named = {"tokens": pack(tokens.rows)} | {f"site-{index}": board for index, board in enumerate(boards)}
+        named = {"tokens": pack(columns([token._asdict() for token in tokens.rows], *Token._fields))}
+        named |= {f"site-{index}": board for index, board in enumerate(boards)}
         named |= {f"trace-{study.conditions.index(condition)}-{number}": parcel
                   for (condition, number), parcel in held.items()}  # fmt: skip
         data = json.dumps(core, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")

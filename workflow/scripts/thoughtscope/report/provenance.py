@@ -2,7 +2,6 @@
 
 import json
 import platform
-import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import polars as pl
 import pyarrow.parquet as pq
 
-from .. import __version__, files
+from .. import __version__, files, paths
 
 
 def problem_set(path: str | Path, used: int) -> dict[str, Any]:
@@ -33,15 +32,17 @@ def collect(
     manifest: Mapping[str, Any],
     saes: Mapping[str, Mapping[str, Any]],
     problems: Mapping[str, Any],
+    texts: Sequence[str],
     traces: Sequence[str],
     settings: Mapping[str, Any],
-    names: Collection[str],
+    times: Iterable[tuple[str, Mapping[str, Any]]],
+    rules: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """Return what is needed to repeat the run: `run`, `versions`, `hashes`, `stages`, `rules`, `settings`.
 
-    `saes` are the info.json by hookpoint, `problems` what `problem_set` says, `traces` the files, `names` the sites,
-    hookpoints, conditions and blocks of this config: jobs of others may have left their times. Times are those of each
-    job's last run, as Snakemake measured them.
+    `saes` are the info.json by hookpoint, `problems` what `problem_set` says, `texts` and `traces` the files in
+    the folder `results` that are hashed, `times` what `benchmarks` gives, `rules` the rule graph that the workflow
+    saves, if it has.
     """
     about = metadata(traces[0])
     versions = {"thoughtscope": __version__, "python": platform.python_version()}
@@ -53,39 +54,29 @@ def collect(
     for hookpoint, info in saes.items():
         versions |= {f"{hookpoint} SAE revision": info["revision"]} if info.get("revision") else {}
         hashes |= {f"saes/{hookpoint}/sae.safetensors": info["sha256"]} if "sha256" in info else {}
-    texts = ["problems.parquet", *(["sae_text.parquet"] if settings["sae"]["source"] == "train" else [])]
-    hashes |= {
-        str(Path(path).relative_to(results)): files.sha256(path)
-        for path in [*(str(results / name) for name in texts), *traces]
-    }
-    rules = results / "rules.json"
+    hashes |= {str(Path(path).relative_to(results)): files.sha256(path) for path in [*texts, *traces]}
     return {
         "run": f"Generated on {about.get('thoughtscope.device', 'an unknown device')} in"
         f" {about.get('thoughtscope.dtype', 'an unknown type').removeprefix('torch.')}.",
         "versions": versions,
         "hashes": hashes,
-        "stages": stages(benchmarks(results / "benchmarks", names)),
-        "rules": files.read_json(rules) if rules.exists() else None,
+        "stages": stages(times),
+        "rules": rules,
         "settings": json.dumps(settings, indent=2, ensure_ascii=False),
     }
 
 
-def benchmarks(folder: Path, names: Collection[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield path below `folder` and content of the benchmark files of this config's sites, conditions and blocks."""
+def benchmarks(folder: Path, known: Mapping[str, Collection[str]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield path below `folder` and content of the benchmark files of this config: jobs of others may have left theirs.
+
+    `known` is what this config has at each level. Times are those of each job's last run, as Snakemake measured them.
+    """
     for path in sorted(folder.rglob("*.jsonl")):
-        inner = path.relative_to(folder).with_suffix("")
-        stage, *parts = inner.parts
-        # What is below a stage is named by site, condition and block, or the table's or picture's name comes last.
-        named = parts if stage in ("traces", "saes", "activations", "reconstruction", "features") else parts[:-1]
-        if {*named, *filter(BLOCK.fullmatch, parts)} - {"traces"} <= set(names):
+        levels = paths.benchmark_levels(str(path))
+        if levels and all(value in known.get(level, [value]) for level, value in levels.items()):
+            inner = path.relative_to(folder).with_suffix("")
             yield str(inner), json.loads(path.read_text(encoding="utf-8").splitlines()[0])
 
-
-BLOCK = re.compile(r"\d+-\d+")
-
-
-ROOMS = ("problems", "models", "traces", "saes", "activations", "features", "evidence", "verdict", "plots", "report")
-"""The rule files, in the order in which data walks through them."""
 
 COLUMN, LINE, BOX = 136, 24, (122, 18)
 """Width of a column and height of a line of the rule graph, and the size of a box, in pixels."""
@@ -94,15 +85,14 @@ COLUMN, LINE, BOX = 136, 24, (122, 18)
 def rule_graph(rules: Mapping[str, Any]) -> dict[str, Any]:
     """Lay out the rule graph: a column a room, rules below each other. Returns boxes, lines and size, in pixels.
 
-    `rules` has `rooms` (rule: rule file) and `needs` (rule: rules it takes from).
+    `rules` has `rooms` (rule: rule file, as data walks through them) and `needs` (rule: rules it takes from).
     """
-    columns: dict[str, list[str]] = {room: [] for room in ROOMS}
+    columns: dict[str, list[str]] = {}
     for rule, room in rules["rooms"].items():
-        columns[room].append(rule)
-    shown = [room for room in ROOMS if columns[room]]
+        columns.setdefault(room, []).append(rule)
     place = {
         rule: (column * COLUMN, 24 + row * LINE)
-        for column, room in enumerate(shown)
+        for column, room in enumerate(columns)
         for row, rule in enumerate(columns[room])
     }
     lines = []
@@ -117,11 +107,11 @@ def rule_graph(rules: Mapping[str, Any]) -> dict[str, Any]:
                 f" {end[0] + (bend if same else -bend):.0f} {end[1]:.0f} {end[0]:.0f} {end[1]:.0f}"
             )
     return {
-        "rooms": [{"name": room, "x": column * COLUMN} for column, room in enumerate(shown)],
+        "rooms": [{"name": room, "x": column * COLUMN} for column, room in enumerate(columns)],
         "boxes": [{"rule": rule, "x": x, "y": y} for rule, (x, y) in place.items()],
         "lines": lines,
-        "width": len(shown) * COLUMN,
-        "height": 32 + max((len(columns[room]) for room in shown), default=0) * LINE,
+        "width": len(columns) * COLUMN,
+        "height": 32 + max(map(len, columns.values()), default=0) * LINE,
     }
 
 

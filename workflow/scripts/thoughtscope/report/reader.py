@@ -10,11 +10,13 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 
+from .. import paths
+from ..config import traces_of
 from ..vocabulary import label
 
 LEVELS = 255
@@ -42,12 +44,19 @@ def brief(value: Any, digits: int = DIGITS) -> Any:
     return value
 
 
+class Token(NamedTuple):
+    """A token's label, and how it is read in running text."""
+
+    label: str
+    text: str
+
+
 @dataclass
 class Tokens:
     """The tokens that the page names, each once: `number` gives a token id's place in `rows`."""
 
     vocabulary: Mapping[int, tuple[str, str]]
-    rows: list[tuple[str, str]] = field(default_factory=list)
+    rows: list[Token] = field(default_factory=list)
     _place: dict[int, int] = field(default_factory=dict)
 
     @classmethod
@@ -57,11 +66,11 @@ class Tokens:
         return cls({token_id: (text, token) for token_id, text, token in rows})
 
     def number(self, token_id: int) -> int:
-        """Return where a token's row is: its label, and how it is read in running text."""
+        """Return where a token's row is."""
         if token_id not in self._place:
             text, token = self.vocabulary.get(token_id, ("", f"[{token_id}]"))
             self._place[token_id] = len(self.rows)
-            self.rows.append((token, running(text, token)))
+            self.rows.append(Token(token, running(text, token)))
         return self._place[token_id]
 
     def numbers(self, token_ids: Sequence[int]) -> list[int]:
@@ -108,8 +117,8 @@ def trace_parcel(
     return {
         "tokens": tokens.numbers([*trace["prompt_ids"], *trace["generated_ids"]]),
         "prompt": len(trace["prompt_ids"]),
-        "segments": [[part["segment"], part["start"], part["end"]] for part in trace["segments"]],
-        "patterns": [list(row) for row in matches.select("name", "start", "end", "text").iter_rows()],
+        "segments": trace["segments"],
+        "patterns": matches.select("name", "start", "end", "text").to_dicts(),
         "sites": [active_latents(rows) for rows in active.values()],
     }
 
@@ -164,15 +173,19 @@ def trace_parcels(
         yield *key, pack(trace_parcel(trace, found.get(key, matches.clear()), active, tokens))
 
 
-def reading(files: Mapping[tuple[str, str, range], str]) -> Callable[[str, str, int], pl.DataFrame]:
-    """Return a function that reads a trace's activations from the files of blocks, (site, condition, traces): path."""
+def reading(files: Sequence[str]) -> Callable[[str, str, int], pl.DataFrame]:
+    """Return a function that reads a trace's activations, (site, condition, trace_id), from the files of all blocks."""
+    of: dict[tuple[str, str], list[tuple[range, str]]] = {}
+    for path in files:
+        level = paths.parse(paths.ACTIVATIONS, path)
+        of.setdefault((level["site"], level["condition"]), []).append((traces_of(level["block"]), path))
 
-    @lru_cache(maxsize=8 * len({site for site, _, _ in files}))
+    @lru_cache(maxsize=8 * len({site for site, _ in of}))
     def block(path: str) -> pl.DataFrame:
         return pl.read_parquet(path, columns=["trace_id", "position", "sink", "latent", "activation"])
 
     def read(site: str, condition: str, trace_id: int) -> pl.DataFrame:
-        path = next(path for key, path in files.items() if key[:2] == (site, condition) and trace_id in key[2])
+        path = next(path for traces, path in of[site, condition] if trace_id in traces)
         return block(path).filter(trace_id=trace_id)
 
     return read

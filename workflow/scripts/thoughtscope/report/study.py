@@ -3,16 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from .. import files
-from ..config import REPORT_PICTURES, REPORT_PICTURES_ACROSS, REPORT_TABLES, parse_site, traces_of
-from ..evidence.recurrence import written
-from .provenance import problem_set
+from .. import files, paths
+from ..config import parse_site
+from ..evidence.matches import written
 from ..evidence.verdict import leading
+from .provenance import problem_set
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,7 @@ class Site:
     name: str
     info: Mapping[str, Any]
     tables: Mapping[str, pl.DataFrame]
-    pictures: Mapping[str, Path]
+    pictures: Mapping[str, str]
 
     @cached_property
     def latents(self) -> list[int]:
@@ -51,7 +50,7 @@ class Study:
     gate: pl.DataFrame
     layers: pl.DataFrame
     sites: Sequence[Site]
-    pictures: Mapping[str, Path]
+    pictures: Mapping[str, str]
     neuronpedia: str | None
 
     @property
@@ -71,43 +70,54 @@ class Study:
 
     def pooled_gate(self, site: str) -> pl.DataFrame:
         """Return the site gate's rows of a site's SAE over all conditions, the best fit first."""
-        mine = self.gate.filter(pl.col("hookpoint") == parse_site(site)[0], pl.col("condition").is_null())
-        return mine.sort("fvu", nulls_last=True)
+        of_sae = self.gate.filter(pl.col("hookpoint") == parse_site(site)[0], pl.col("condition").is_null())
+        return of_sae.sort("fvu", nulls_last=True)
 
 
 def load(
-    results: Path,
+    given: Mapping[str, Any],
     *,
+    experiment: str,
     conditions: Sequence[str],
-    sites: Sequence[str],
-    blocks: Sequence[str],
     settings: Mapping[str, Any],
     config: str,
     neuronpedia: str | None,
 ) -> Study:
-    """Read what the page is made from, from the folder results/{experiment}."""
-    tables, plots = results / "tables", results / "plots"
-    traces = [results / "traces" / condition / f"{block}.parquet" for condition in conditions for block in blocks]
+    """Read what the page is made from, from the files that rule report names; what each is of, its path says.
+
+    given: `manifest`, `problems`, `traces` (by condition and block), `matches`, `gate`, `layers`, `saes` (the info.json
+    of each), `pictures` (across sites), and `tables` and `site_pictures`, site after site in the order of the page.
+    """
+    traces = pl.concat([pl.read_parquet(path) for path in given["traces"]])
+    infos = paths.by("hookpoint", paths.SAE_INFO, given["saes"])
+    pictures = _by_site(paths.SITE_PICTURE, "picture", given["site_pictures"])
     return Study(
-        experiment=results.name,
+        experiment=experiment,
         conditions=conditions,
         settings=settings,
         config=config,
-        manifest=files.read_json(results / "model.json"),
-        problems=problem_set(results / "problems.parquet", sum(len(traces_of(block)) for block in blocks)),
-        traces=pl.concat([pl.read_parquet(path) for path in traces]),
-        matches=pl.read_parquet(tables / "matches.parquet"),
-        gate=pl.read_parquet(tables / "site_gate.parquet"),
-        layers=pl.read_parquet(tables / "layers.parquet"),
+        manifest=files.read_json(given["manifest"]),
+        problems=problem_set(given["problems"], traces["trace_id"].n_unique()),
+        traces=traces,
         sites=[
             Site(
                 name=site,
-                info=files.read_json(results / "saes" / parse_site(site)[0] / "info.json"),
-                tables={name: pl.read_parquet(tables / site / f"{name}.parquet") for name in REPORT_TABLES},
-                pictures={name: plots / site / f"{name}.png" for name in REPORT_PICTURES},
+                info=files.read_json(infos[parse_site(site)[0]]),
+                tables={name: pl.read_parquet(path) for name, path in tables.items()},
+                pictures=pictures[site],
             )
-            for site in sites
+            for site, tables in _by_site(paths.SITE_TABLE, "table", given["tables"]).items()
         ],
-        pictures={name: plots / f"{name}.png" for name in REPORT_PICTURES_ACROSS},
+        pictures=paths.by("picture", paths.STUDY_PICTURE, given["pictures"]),
         neuronpedia=neuronpedia,
+        **{name: pl.read_parquet(given[name]) for name in ("matches", "gate", "layers")},
     )
+
+
+def _by_site(pattern: str, name: str, listed: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return files by site, and by what they are called at the level `name`."""
+    found: dict[str, dict[str, str]] = {}
+    for path in listed:
+        level = paths.parse(pattern, path)
+        found.setdefault(level["site"], {})[level[name]] = path
+    return found

@@ -6,8 +6,11 @@ from typing import Any
 import polars as pl
 
 from ..config import parse_site
-from ..evidence.recurrence import gate_warnings, leading_latents, leading_tokens, written
-from ..evidence.verdict import CHECKS, FAILED, headline
+from ..evidence.fit import gate_warnings
+from ..evidence.matches import written
+from ..evidence.recurrence import leading_latents, leading_tokens
+from .words import PLACES, headline
+from ..evidence.checks import BY_NAME, CHECKS
 
 LISTED = 5
 """Latents listed for each site."""
@@ -59,8 +62,8 @@ def write(
         lines += _leaders(table, top_tokens[site], conditions, verdicts[site])
     lines += [
         "",
-        f"Checks, in this order: {', '.join(check.replace('_', ' ') for check in CHECKS)};",
-        "thresholds are under `analysis` in the config, each check's number and note in tables/{site}/verdict.parquet.",
+        f"Checks, in this order: {', '.join(check.label for check in CHECKS)};",
+        "thresholds are under `analysis` in the config, each check's number and note in a site's verdict.parquet.",
         "",
         f"Look at: results/{experiment}/plots/ (pictures), results/{experiment}/tables/ (parquet),",
         f"results/{experiment}/traces/ (what the model wrote).",
@@ -88,15 +91,6 @@ def _gate(gate: pl.DataFrame, hookpoint: str) -> list[str]:
     return [f"On these traces, FVU {', '.join(fits)}"] if fits else []
 
 
-PLACES = {
-    "site": "at its site",
-    "residual_in": "entering the block",
-    "residual_out": "leaving it",
-    "below": "one block below",
-    "above": "one above",
-}
-
-
 def _leaders(table: pl.DataFrame, tokens: pl.DataFrame, conditions: Sequence[str], verdict: pl.DataFrame) -> list[str]:
     """Return lines of a Markdown table of the latents that recur most in any condition, and the verdict on each."""
     found = {row["latent"]: row for row in verdict.iter_rows(named=True)}
@@ -108,7 +102,7 @@ def _leaders(table: pl.DataFrame, tokens: pl.DataFrame, conditions: Sequence[str
         total = table["of"][0]
         words = " ".join(tokens.filter(latent=latent)["token"].head(5)).replace("|", "\\|").replace("`", "'")
         row = found.get(latent)
-        why = f"no: {FAILED[row['removed_by']]}" if row and row["removed_by"] else row["verdict"] if row else "-"
+        why = f"no: {BY_NAME[row['removed_by']].fails}" if row and row["removed_by"] else row["verdict"] if row else "-"
         counted = [counts.get(condition, f"0/{total!s}") for condition in conditions]
         rows.append([str(latent), *counted, f"`{words}`", why])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]

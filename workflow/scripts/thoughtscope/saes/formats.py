@@ -1,7 +1,6 @@
 """Room 4, SAEs: where they come from, and sparsify's format on disk (cfg.json and sae.safetensors a hookpoint)."""
 
 import logging
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from .. import files, hub
 from ..config import SAE_FILES, is_commit
 from ..devices import loading
 from ..errors import InputError
-from .coder import Decoder, Encoder
+from .bounded import BoundedTopK
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
@@ -28,25 +27,22 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     return config
 
 
-def load_encoder(folder: str | Path, device: torch.device) -> Encoder:
-    """Load the encoder of the SAE in `folder`; the decoder matrix stays on disk."""
+def load(folder: str | Path, device: torch.device) -> BoundedTopK:
+    """Load the SAE in `folder`, in float32. On the processor a file in float32 stays on disk until it is read."""
+    _need_files(folder)
     config = read_config(folder)
     # "exact" rests on it, whatever the environment says of TF32
     torch.set_float32_matmul_precision("highest")
     file = str(Path(folder) / "sae.safetensors")
-    with loading("the SAE's encoder"), safe_open(file, framework="pt", device=str(device)) as weights:
-        names = ("encoder.weight", "encoder.bias", "b_dec")
-        weight, bias, b_dec = (weights.get_tensor(name).float() for name in names)
-    return Encoder(weight, bias, b_dec, config["k"])
+    with loading("the SAE"), safe_open(file, framework="pt", device=str(device)) as weights:
+        names = ("encoder.weight", "encoder.bias", "W_dec", "b_dec")
+        encoder, bias, decoder, b_dec = (weights.get_tensor(name).float() for name in names)
+    return BoundedTopK(encoder, bias, decoder, b_dec, config["k"])
 
 
-def load_decoder(folder: str | Path, device: torch.device) -> Decoder:
-    """Load the decoder of the SAE in `folder`."""
-    read_config(folder)
-    file = str(Path(folder) / "sae.safetensors")
-    with loading("the SAE's decoder"), safe_open(file, framework="pt", device=str(device)) as weights:
-        weight, b_dec = (weights.get_tensor(name).float() for name in ("W_dec", "b_dec"))
-    return Decoder(weight, b_dec)
+def _need_files(folder: str | Path) -> None:
+    paths = [Path(folder, name) for name in SAE_FILES]
+    files.need(paths, "SAE files", "Delete info.json beside them and run again; they will be fetched anew.")
 
 
 def check_width(folder: str | Path, hookpoint: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,7 +60,7 @@ def check_width(folder: str | Path, hookpoint: str, manifest: Mapping[str, Any])
 def fetch(
     source: Mapping[str, Any], hookpoint: str, manifest: Mapping[str, Any], folder: str | Path, log: logging.Logger
 ) -> None:
-    """Copy one hookpoint's SAE from the hub or a local folder into `folder`, with `info.json` about its origin.
+    """Link one hookpoint's SAE, in the hub's cache or a local folder, into `folder`; write `info.json` on its origin.
 
     The small `cfg.json` is fetched and checked before the weights.
     """
@@ -77,8 +73,7 @@ def fetch(
             info["revision"] = path.parent.parent.name
         else:
             path = Path(source["path"]) / hookpoint / name
-        with files.replacing(folder / name) as temporary:
-            shutil.copyfile(path, temporary)
+        files.link(folder / name, path)
         if name == "cfg.json":
             config = check_width(folder, hookpoint, manifest)
     if source["source"] == "hub" and not is_commit(source["revision"]):

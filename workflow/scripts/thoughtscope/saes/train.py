@@ -139,19 +139,20 @@ def train(
             return Trainer(part, _Sequences(ids[:train_rows], log), model)
 
         bytes_wide = 4 * FLOATS_A_WEIGHT[optimizer] * 2 * num_latents
-        deepest_first = sorted(folders, key=layer_of, reverse=True)  # each pass can cut the model further
+        deepest_first = sorted(folders, key=layer_of, reverse=True)  # a pass goes no further than its first
         for hookpoints in _passes({hookpoint: bytes_wide * widths[hookpoint] for hookpoint in deepest_first}):
-            sites.cut_after(model, layer_of(hookpoints[0]))
             started = time.monotonic()
-            _fit(trainer, hookpoints, batch_size * context, log)
-            seconds = time.monotonic() - started
+            with sites.stopping_after(model, layer_of(hookpoints[0])):
+                _fit(trainer, hookpoints, batch_size * context, log)
+                seconds = time.monotonic() - started
+                outputs = _outputs(model, hookpoints, ids[train_rows:])
             log.info(
                 "trained on %d tokens in %.0f s (%.0f tokens/s), SAEs together: %d",
                 settings["tokens"], seconds, settings["tokens"] / seconds, len(hookpoints),
             )  # fmt: skip
             # fit() allows TF32 for the whole process; what is measured is float32.
             torch.set_float32_matmul_precision("highest")
-            for hookpoint, states in _outputs(model, hookpoints, ids[train_rows:]).items():
+            for hookpoint, states in outputs.items():
                 trained = Path(scratch) / "sae" / hookpoint
                 sae = SparseCoder.load_from_disk(trained, device=str(model.device))
                 heldout = evaluate(sae, states, context)
@@ -217,13 +218,13 @@ def _fit(
 @torch.inference_mode()
 def _outputs(model: PreTrainedModel, hookpoints: Iterable[str], ids: Tensor) -> dict[str, Tensor]:
     """Return the outputs of modules for rows of token ids, float32, shape (rows · context, width), by hookpoint."""
-    states: dict[str, list[Tensor]] = {hookpoint: [] for hookpoint in hookpoints}
-    handles = [sites.read(model, hookpoint, kept.append) for hookpoint, kept in states.items()]
-    for rows in ids.split(16):
-        model.base_model(input_ids=rows.to(model.device), use_cache=False)
-    for handle in handles:
-        handle.remove()
-    return {hookpoint: torch.cat(kept).flatten(0, 1).float() for hookpoint, kept in states.items()}
+    kept: dict[str, list[Tensor]] = {hookpoint: [] for hookpoint in hookpoints}
+    with sites.reading(model, kept) as states:
+        for rows in ids.split(16):
+            model.base_model(input_ids=rows.to(model.device), use_cache=False)
+            for hookpoint, of_all_rows in kept.items():
+                of_all_rows.append(states[hookpoint].float())
+    return {hookpoint: torch.cat(of_all_rows).flatten(0, 1) for hookpoint, of_all_rows in kept.items()}
 
 
 @torch.inference_mode()

@@ -1,36 +1,35 @@
 """Room 3, traces: what the model writes on each problem, cut into segments and graded."""
 
 import logging
-import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import polars as pl
-import torch
-from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from . import grading
 from ..config import SEGMENTS
-from ..devices import in_batches
 from ..errors import InputError
-from ..job import every_few_seconds
-from .sampling import TraceSampler, uniforms
+from ..frames import Schema, keys
+from .decoding import Draws, write
+from .sampling import uniforms
 
-SCHEMA: dict[str, Any] = {
-    "trace_id": pl.UInt32,
-    "condition": pl.String,
-    "seed": pl.UInt64,
-    "prompt_ids": pl.List(pl.UInt32),
-    "generated_ids": pl.List(pl.UInt32),
-    "prompt": pl.String,
-    "text": pl.String,
-    "finish_reason": pl.Enum(["stop", "length"]),
-    "segments": pl.List(pl.Struct({"segment": pl.Enum(SEGMENTS), "start": pl.UInt32, "end": pl.UInt32})),
-    "predicted": pl.String,
-    "reference": pl.String,
-    "correct": pl.Boolean,
-}
-"""Columns of a traces file, one row a trace. Segments are half-open ranges of positions in prompt and generated ids."""
+SCHEMA = Schema(
+    "a trace",
+    **keys("trace_id", "condition"),
+    seed=(pl.UInt64, "seed of its sampling noise"),
+    prompt_ids=(pl.List(pl.UInt32), "token ids of the prompt"),
+    generated_ids=(pl.List(pl.UInt32), "token ids the model wrote; the last was never read"),
+    prompt=(pl.String, "the prompt"),
+    text=(pl.String, "what the model wrote"),
+    finish_reason=(pl.Enum(["stop", "length"]), "whether it ended by itself or was cut"),
+    segments=(
+        pl.List(pl.Struct({"segment": pl.Enum(SEGMENTS), "start": pl.UInt32, "end": pl.UInt32})),
+        "its parts: half-open ranges of positions in prompt and generated ids",
+    ),
+    predicted=(pl.String, "the answer in the text; null without one"),
+    reference=(pl.String, "the reference answer"),
+    correct=(pl.Boolean, "whether they are the same number; null where there is no answer"),
+)
 
 
 def render(
@@ -139,37 +138,15 @@ def generate(
         render(prompt, question, tokenizer, trace_id)
         for trace_id, question in problems.select("trace_id", "question").iter_rows()
     ]
-    generated: list[list[int]] = []
-    started, done = time.monotonic(), 0
-    tick = every_few_seconds(log.info)
-    ids_of_stops = torch.tensor(stop_ids, device=model.device)
-
-    def on_step(ids: torch.Tensor) -> None:
-        ended = torch.isin(ids, ids_of_stops)  # and padded with the same ids
-        so_far = done + int((~ended).sum()) + int(ended.any(1).sum())
-        tick(
-            f"traces {len(generated) + 1}-{len(generated) + len(ids)} of {len(rendered)}: token {ids.shape[1]} of at"
-            f" most {max_new_tokens}, {so_far / (time.monotonic() - started):.0f} tokens/s"
-        )
-
-    def write(batch: Sequence[tuple[int, list[int]]]) -> list[list[int]]:
-        return _generate_batch(
-            [ids for _, ids in batch],
-            model=model,
-            noise=uniforms(seed, condition, [trace_id for trace_id, _ in batch], max_new_tokens),
-            temperature=temperature,
-            top_p=top_p,
-            max_new_tokens=max_new_tokens,
-            stop_ids=stop_ids,
-            on_step=on_step,
-        )
-
-    prompts = [(trace_id, ids) for trace_id, (_, ids) in zip(problems["trace_id"], rendered, strict=True)]
-    for _, written_ids in in_batches(prompts, batch_size, lambda rows, size: min(len(rows), max(1, size)), write, log):
-        generated += written_ids
-        done = sum(map(len, generated))
-    log.info("%d traces, %d tokens, %.0f tokens/s", len(generated), done, done / (time.monotonic() - started))
-
+    generated = write(
+        model,
+        [ids for _, ids in rendered],
+        Draws(uniforms(seed, condition, problems["trace_id"].to_list(), max_new_tokens), temperature, top_p),
+        max_new_tokens=max_new_tokens,
+        stop_ids=stop_ids,
+        batch_size=batch_size,
+        log=log,
+    )
     table = []
     for (trace_id, reference), (text, ids), generated_ids in zip(
         problems.select("trace_id", "answer").iter_rows(), rendered, generated, strict=True
@@ -200,34 +177,3 @@ def generate(
             }
         )
     return pl.DataFrame(table, schema=SCHEMA)
-
-
-def _generate_batch(
-    prompts: list[list[int]],
-    *,
-    model: PreTrainedModel,
-    noise: torch.Tensor,
-    temperature: float,
-    top_p: float,
-    max_new_tokens: int,
-    stop_ids: list[int],
-    on_step: Callable[[torch.Tensor], None],
-) -> list[list[int]]:
-    """Return the ids written after each prompt, up to and including the one that ended the turn."""
-    longest = max(map(len, prompts))
-    padding = stop_ids[0] if stop_ids else 0  # any token serves: the mask hides it
-    ids = torch.tensor([[padding] * (longest - len(prompt)) + prompt for prompt in prompts], device=model.device)
-    mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=model.device)
-    sampler = TraceSampler(noise.to(model.device), temperature, top_p, longest, on_step)
-    # Greedy generation in form; the sampler has made the draw. The model card's own sampling settings must not act a
-    # second time, so its generation config is replaced, not amended.
-    model.generation_config = GenerationConfig(
-        do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=stop_ids or None, pad_token_id=padding
-    )
-    with torch.inference_mode():
-        output = model.generate(input_ids=ids, attention_mask=mask, logits_processor=LogitsProcessorList([sampler]))
-    generated = []
-    for row in output[:, longest:].tolist():
-        end = next((index + 1 for index, token in enumerate(row) if token in stop_ids), len(row))
-        generated.append(row[:end])
-    return generated

@@ -5,11 +5,18 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import LogitsProcessor
 
-NUCLEUS_GUESS = 256
-"""Largest probabilities sorted at first; only a row whose nucleus is wider has its whole vocabulary sorted."""
+NUCLEUS_GUESS = 64
+"""Largest probabilities sorted at first; only a row whose nucleus is wider has 16 times as many sorted, and so on."""
+
+STRETCH = 128
+"""Tokens whose masses are summed in float32, of which the sums and the masses are then summed in float64."""
+
+BELOW_ONE = 1 - 2**-53
+"""The largest number that `uniforms` gives."""
 
 
 def uniforms(seed: int, condition: str, trace_ids: Sequence[int], steps: int) -> Tensor:
@@ -27,26 +34,32 @@ def uniforms(seed: int, condition: str, trace_ids: Sequence[int], steps: int) ->
     return torch.from_numpy(np.stack(rows))
 
 
-def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
-    """Return `probabilities` with all but the nucleus set to 0, not renormalised; shape (rows, vocabulary).
+def nucleus(probabilities: Tensor, top_p: float, guess: int = NUCLEUS_GUESS) -> tuple[Tensor, Tensor]:
+    """Return the nucleus of each row: token ids, ascending, and their probabilities, not renormalised; (rows, width).
 
     The nucleus (Holtzman et al. 2020, eq. 2) is the smallest set of likeliest tokens whose mass reaches `top_p`.
-    Tokens as likely as its last member belong to it too, so that it doesn't depend on how ties are sorted.
+    Tokens as likely as its last member belong to it too, so that it doesn't depend on how ties are sorted. Other
+    tokens among the ids have probability 0. `guess` is how many tokens are looked at first.
     """
+    vocabulary = probabilities.shape[-1]
     if top_p >= 1:
-        return probabilities
-    guess = min(NUCLEUS_GUESS, probabilities.shape[-1])
-    cutoff, reached = _cutoff(probabilities.topk(guess).values, top_p)
-    for row in (~reached).nonzero().flatten().tolist():
-        cutoff[row] = _cutoff(probabilities[row].sort(descending=True).values[None], top_p)[0][0]
-    return torch.where(probabilities >= cutoff[:, None], probabilities, 0.0)
-
-
-def _cutoff(descending: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
-    """Return per row the probability of the nucleus's last member, and whether the row reached `top_p` at all."""
-    mass = descending.double().cumsum(-1)
-    last = (mass < top_p).sum(-1).clamp(max=descending.shape[-1] - 1)
-    return descending.gather(-1, last[:, None])[:, 0], mass[:, -1] >= top_p
+        return torch.arange(vocabulary, device=probabilities.device).expand(probabilities.shape), probabilities
+    guess = min(guess, vocabulary)
+    likeliest, ids = probabilities.topk(guess)
+    mass = likeliest.double().cumsum(-1)
+    last = (mass < top_p).sum(-1, keepdim=True).clamp(max=guess - 1)
+    cutoff = likeliest.gather(-1, last)
+    members = likeliest.where(likeliest >= cutoff, 0.0)
+    ids, order = ids.sort(-1)
+    members = members.gather(-1, order)
+    # Where the last one looked at is a member, more may be: equal ones, or all that is missing to top_p.
+    wide = (likeliest[:, -1:] >= cutoff)[:, 0].nonzero()[:, 0] if guess < vocabulary else ()
+    if len(wide):
+        wide_ids, wide_members = nucleus(probabilities[wide], top_p, 16 * guess)
+        more = (0, wide_ids.shape[-1] - guess)
+        ids, members = F.pad(ids, more), F.pad(members, more)
+        ids[wide], members[wide] = wide_ids, wide_members
+    return ids, members
 
 
 def draw(logits: Tensor, noise: Tensor, temperature: float, top_p: float) -> Tensor:
@@ -56,10 +69,22 @@ def draw(logits: Tensor, noise: Tensor, temperature: float, top_p: float) -> Ten
     """
     if temperature == 0:
         return logits.argmax(-1)
-    probabilities = nucleus(torch.softmax(logits.float() / temperature, dim=-1), top_p)
-    cumulative = probabilities.double().cumsum(-1)
-    target = noise.to(cumulative)[:, None] * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, target, right=True)[:, 0]
+    ids, masses = nucleus(torch.softmax(logits.float() / temperature, dim=-1), top_p)
+    # In two stages, a stretch of tokens and a token of it, float64 sums over the whole vocabulary aren't needed.
+    stretches = F.pad(masses, (0, -masses.shape[-1] % STRETCH)).unflatten(-1, (-1, STRETCH))
+    stretch, share = _invert(stretches.sum(-1), noise.to(masses.device))
+    token, _ = _invert(stretches[torch.arange(len(ids), device=ids.device), stretch], share)
+    return ids.gather(-1, (stretch * STRETCH + token)[:, None])[:, 0]
+
+
+def _invert(masses: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Return per row the place at which a share `noise` of its masses is reached, and the share of that place's own."""
+    cumulative = masses.double().cumsum(-1)
+    target = noise[:, None] * cumulative[:, -1:]
+    place = torch.searchsorted(cumulative, target, right=True)
+    own = masses.gather(-1, place).double()
+    share = 1 - (cumulative.gather(-1, place) - target) / own
+    return place[:, 0], share[:, 0].clamp(0, BELOW_ONE)
 
 
 class TraceSampler(LogitsProcessor):

@@ -1,0 +1,496 @@
+"""Pictures of the evidence: what is left after each check, the verdict and what it rests on."""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import polars as pl
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
+
+from ..evidence.checks import BY_NAME, CHECKS, VERDICTS
+from ..evidence.verdict import leading
+from ..evidence.verdict import waterfall as steps_left
+from ..statistics import Floats
+from .canvas import (
+    CONDITION_COLORS,
+    CONDITION_MARKERS,
+    INK,
+    WARNING,
+    Panel,
+    letters,
+    log_axis,
+    name_rows,
+    new_figure,
+    note_empty,
+    nothing,
+    place_axes,
+    shown,
+    write,
+)
+
+GREY, PALE = "#777777", "#999999"
+"""Of remarks, and of lines of reference."""
+
+VERDICT_COLORS = dict(zip(VERDICTS, ("#0072b2", "#7a7a7a", "#d55e00"), strict=True))
+"""Blue, grey and vermilion, which stay apart for colour-blind readers (Okabe and Ito 2008)."""
+
+VERDICT_MARKERS = dict(zip(VERDICTS, ("o", "x", "D"), strict=True))
+
+PLACES = {
+    "site": ("its own site", "#3f90da"),
+    "residual_in": ("residual stream, entering", "#e76300"),
+    "residual_out": ("residual stream, leaving", "#a96b59"),
+    "below": ("one block below", "#717581"),
+    "above": ("one block above", "#94a4a2"),
+}
+"""Name and colour of a place where an SAE was tried."""
+
+FIT_COLUMNS = {
+    "FVU": ("fvu", "{:.2f}"),
+    "cosine": ("cosine", "{:.2f}"),
+    "L0": ("l0", "{:.1f}"),
+    "fired": ("fired", "{:.1%}"),
+    "‖x‖": ("median_norm", "{:.3g}"),
+    "sinks": ("sinks", "{}"),
+}
+"""What is written beside a fit: the table's column, and how."""
+
+
+def site_gate(table: pl.DataFrame, *, max_fvu: float) -> Figure:
+    """Draw each SAE's FVU at its own site and at those around it, with the other measures as columns of numbers."""
+    title = "Does each SAE fit what it reads?"
+    subtitle = (
+        "fraction of variance unexplained (FVU) on this study's generated tokens without sinks, all conditions, with"
+        " 95 % intervals over problems; filled: the site this study reads"
+    )
+    pooled = table.filter(pl.col("condition").is_null())
+    if pooled.is_empty():
+        return nothing(title, subtitle, "no site was read")
+    # A row a place, with room before each SAE for its name.
+    pooled = pooled.with_columns(row=pl.int_range(pl.len()) + 1.2 * pl.col("hookpoint").rle_id())
+    known, end = pooled.drop_nulls("fvu"), pooled["row"][-1] + 2.2
+    height = 1.75 + 0.235 * (end + 0.3)
+    figure = new_figure(11, height, title, subtitle)
+    ends = [value for name in ("fvu", "fvu_low", "fvu_high") for value in known[name].drop_nulls()]
+    low, high = 0.9 * min([0.5, *ends]), 1.2 * max([2.0, *ends])
+    panel = Panel(2.09, 0.75, 4.95, height - 1.75, (low, high), (end - 1.4, -1.4), log="x")
+    axes = place_axes(figure, panel, ylim=panel.y_range, xlabel="FVU (logarithmic; less is better)", yticks=[])
+    log_axis(axes, "x", low, high)
+    axes.axvline(1, color=PALE, linewidth=1)
+    axes.axvline(max_fvu, color=WARNING, linewidth=1, linestyle="--")
+    axes.text(1, -2.05, " 1: no better than\n the mean", size=7.5, color=GREY, va="bottom")
+    axes.text(max_fvu, -2.05, f"warns above \n{max_fvu:g} ", size=7.5, color=WARNING, va="bottom", ha="right")
+    colors = [PLACES[place][1] for place in known["place"]]
+    faces = [color if used else "white" for color, used in zip(colors, known["used"], strict=True)]
+    sure = known.drop_nulls(["fvu_low", "fvu_high"])
+    axes.hlines(sure["row"], sure["fvu_low"], sure["fvu_high"], colors=[PLACES[place][1] for place in sure["place"]],
+                linewidth=2, alpha=0.6)  # fmt: skip
+    axes.scatter(known["fvu"], known["row"], s=49, linewidth=1.6, facecolors=faces, edgecolors=colors, zorder=3)
+    for (used,), rows in pooled.group_by("used", maintain_order=True):
+        y = panel.y(rows["row"])
+        letters(figure, [PLACES[place][0] for place in rows["place"]], panel.left - 0.08, y, size=9, align="right")
+        for index, (name, form) in enumerate(FIT_COLUMNS.values()):
+            texts = [
+                "–" if fvu is None else form.format(value) for fvu, value in rows.select("fvu", value=name).iter_rows()
+            ]
+            letters(figure, texts, 7.68 + 0.604 * index, y, size=8.5, color=INK, align="right", bold=bool(used))
+    for index, name in enumerate(FIT_COLUMNS):
+        write(figure, 7.68 + 0.604 * index, panel.y(-1.2), name, ha="right", size=8, color=GREY)
+    for (hookpoint,), rows in pooled.group_by("hookpoint", maintain_order=True):
+        write(figure, 0.11, panel.y(rows["row"][0] - 0.9), f"SAE of {hookpoint}", weight="bold")
+    remark = "cosine: between x and its reconstruction; fired: share of latents active on any token; ‖x‖: median"
+    write(figure, 10.83, 0.15, remark, ha="right", size=7.5, color=GREY)
+    return figure
+
+
+LABELLED = 12
+"""Latents named in the picture of the verdict."""
+
+
+def verdict(
+    table: pl.DataFrame, reason_scores: pl.DataFrame, lexicality: pl.DataFrame, *, site: str, max_top_3: float
+) -> Figure:
+    """Draw each recurring latent's ReasonScore against its lexicality, with its verdict, and name the leading ones."""
+    title = f"Verdict on the recurring latents at {site}"
+    subtitle = (
+        "how much more a latent is active at reasoning words (ReasonScore, up) against how much of it is a matter of a"
+        " few tokens (right)"
+    )
+    if table.is_empty():
+        return nothing(title, subtitle, "no latent recurs")
+    table = table.with_columns(pl.col("verdict").cast(pl.String))
+    known = (
+        table.select("latent", "verdict")
+        .join(reason_scores.select("latent", "score", "low", "high"), on="latent", how="left")
+        .join(lexicality.select("latent", "top_3"), on="latent", how="left")
+        .drop_nulls("top_3")
+    )
+    scored = reason_scores["score"].is_not_null().any()
+    points = known.drop_nulls("score") if scored else known
+    if not scored:
+        notes = reason_scores["note"].drop_nulls()
+        why = f": {notes[0]}" if len(notes) else ""
+        subtitle = f"no latent has a ReasonScore{why}; how much of a latent is a matter of a few tokens (right)"
+    leaders = leading(table, LABELLED)
+    figure = new_figure(12.2, 6, title, subtitle)
+    axes = place_axes(figure, Panel(1, 0.8, 5.75, 4.3))
+    _verdict_list(figure, leaders, lexicality, len(table))
+    if points.is_empty():
+        note_empty(axes, "no recurring latent is active on a token that counts")
+        return figure
+    axes.set(xlim=(-0.02, 1.03), xlabel="share of activation on its three top token types")
+    if scored:
+        y = points["score"].to_numpy()
+        axes.axhline(0, color=PALE, linewidth=1)
+        axes.set_ylabel("ReasonScore")
+        ends = leaders.select("latent").join(points, on="latent").drop_nulls(["low", "high"])
+        drawn = [0.0, *y, *ends["low"], *ends["high"]]
+        spread = max(drawn) - min(drawn) or 1.0
+        axes.set_ylim(min(drawn) - 0.08 * spread, max(drawn) + 0.08 * spread)
+        axes.vlines(ends["top_3"], ends["low"], ends["high"], linewidth=1, alpha=0.45,
+                    colors=[VERDICT_COLORS[name] for name in ends["verdict"]], zorder=2)  # fmt: skip
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", "−"))
+    else:
+        # Without a score a row a verdict, spread out within it.
+        rows = points["verdict"].replace_strict({name: row for row, name in enumerate(VERDICTS)}).to_numpy()
+        y = rows + 0.5 * (np.arange(len(points)) * 0.618034 % 1 - 0.5)
+        axes.set_ylim(2.6, -0.6)
+        axes.set_yticks(range(3), [name.replace(" ", "\n") for name in VERDICTS])
+    points = points.with_columns(y=y)
+    named = leaders.select("latent").join(points, on="latent", maintain_order="left")
+    few = len(points) <= 100
+    for name in VERDICTS:
+        style: dict[str, Any] = {
+            "marker": VERDICT_MARKERS[name],
+            "color": VERDICT_COLORS[name],
+            "linewidth": 1.5 if name == "no" else 0,
+        }
+        all_of_it, named_of_it = points.filter(verdict=name), named.filter(verdict=name)
+        axes.scatter(all_of_it["top_3"], all_of_it["y"], s=34 if few else 14, zorder=2.5, alpha=0.85 if few else 0.4,
+                     **style)  # fmt: skip
+        axes.scatter(named_of_it["top_3"], named_of_it["y"], s=34, zorder=3,
+                     label=f"{name} ({(table['verdict'] == name).sum()})", **style)  # fmt: skip
+    axes.axvline(max_top_3, color=WARNING, linewidth=1, linestyle="--")
+    axes.text(max_top_3, 1.01, f" token detector\n from {max_top_3:g}", size=7.5, color=WARNING, va="bottom",
+              transform=axes.get_xaxis_transform())  # fmt: skip
+    _place_labels(axes, points.select("top_3", "y").to_numpy(), named.select("top_3", "y").to_numpy(),
+                  [str(latent) for latent in named["latent"]])  # fmt: skip
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, handletextpad=0.2, columnspacing=1.2,
+                borderpad=0)  # fmt: skip
+    remarks = []
+    if scored and not (reason_scores["entropy"] > 0).any():
+        remarks.append("no latent is active at more than one reasoning word: with entropy 0 no score is above 0")
+    if len(points) < len(table):
+        remarks.append(f"{len(table) - len(points)} of {len(table)} not drawn, as they have no number")
+    write(figure, 0.2, 0.18, "; ".join(remarks), size=8, color=GREY)
+    return figure
+
+
+def _verdict_list(figure: Figure, leaders: pl.DataFrame, lexicality: pl.DataFrame, total: int) -> None:
+    """Write a line for each of a verdict's leading latents, to the right of its picture."""
+    rows = leaders.join(lexicality.select("latent", "top_tokens"), on="latent", how="left", maintain_order="left")
+    top = 4.88
+    y = top - 0.3 * np.arange(1, len(rows) + 1)
+    colors = [VERDICT_COLORS[name] for name in rows["verdict"]]
+    counts = [f"{traces}/{of}" for traces, of in rows.select("traces", "of").iter_rows()]
+    tokens = [shown(text or "–", 19) for text in rows["top_tokens"]]
+    reasons = [_reason(row) for row in rows.iter_rows(named=True)]
+    letters(
+        figure, [str(latent) for latent in rows["latent"]], 7.75, y, size=8.5, color=colors, align="right", bold=True
+    )
+    letters(figure, counts, 8.4, y, size=8.5, color=INK, align="right")
+    letters(figure, tokens, 8.6, y, size=8.5, color=INK)
+    letters(figure, reasons, 10.15, y, size=8.5, color=colors)
+    for x, text, align in ((7.75, "latent", "right"), (8.4, "traces", "right"), (8.6, "top tokens", "left"),
+                           (10.15, "verdict", "left")):  # fmt: skip
+        write(figure, x, top, text, ha=align, size=8, color=GREY)
+    order = "thinking patterns first, then those of the most traces"
+    write(figure, 7.2, top - 0.3 * (len(rows) + 1) - 0.1, f"{len(rows)} of {total}: {order}", size=7.5, color=GREY)
+
+
+def _reason(row: Mapping[str, Any]) -> str:
+    """Say a verdict in a few words: why not, or what is open."""
+    if row["removed_by"] is not None:
+        return f"no: {BY_NAME[row['removed_by']].fails}"
+    open_checks = [check.topic for check in CHECKS if row[check.name] == "undecided"]
+    return f"{row['verdict']}: {', '.join(open_checks)}" if open_checks else str(row["verdict"])
+
+
+def _place_labels(axes: Axes, points: Floats, at: Floats, labels: Sequence[str]) -> None:
+    """Write each label beside its point, (labels, 2) among (points, 2), where it hides least, with a line to it."""
+    size, marker = 7.5, 4.0  # points, as all lengths here; half the side of a marker
+    scale = 72 / axes.figure.dpi
+    marks, anchors = (axes.transData.transform(xy) * scale for xy in (points, at))
+    corners = axes.transAxes.transform([(0, 0), (1, 1)]) * scale
+    reaches, angles = np.repeat([0.0, 8.0, 15.0, 23.0, 32.0, 42.0], 8), np.tile(np.arange(8) * np.pi / 4, 6)
+    ways = np.column_stack([np.cos(angles), np.sin(angles)])
+    # Boxes, each left, bottom, right, top, and what it costs to hide one.
+    taken, costs = np.hstack([marks - marker, marks + marker]), np.ones(len(marks))
+    for text, xy, anchor in zip(labels, at, anchors, strict=True):
+        half = size * np.array([0.32 * len(text) + 0.2, 0.65])
+        middles = anchor + ways * (half + marker + reaches[:, None])
+        boxes = np.hstack([middles - half, middles + half])
+        overlap = ((boxes[:, None, :2] < taken[:, 2:]) & (boxes[:, None, 2:] > taken[:, :2])).all(axis=2)
+        outside = ((boxes[:, :2] < corners[0]) | (boxes[:, 2:] > corners[1])).any(axis=1)
+        best = np.argmin(overlap @ costs + 100 * outside + reaches / 50)
+        taken, costs = np.vstack([taken, boxes[best]]), np.append(costs, 10)
+        line = {"arrowstyle": "-", "color": PALE, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3}
+        axes.annotate(text, xy, xytext=middles[best] - anchor, textcoords="offset points", ha="center", va="center",
+                      size=size, arrowprops=line if reaches[best] else None, zorder=4,
+                      path_effects=[withStroke(linewidth=2, foreground="white")])  # fmt: skip
+
+
+def patterns(table: pl.DataFrame, verdict: pl.DataFrame, *, site: str, latents: int, alpha: float) -> Figure:
+    """Draw how much more active each leading latent is inside each pattern's windows than outside, as a heat map."""
+    title = f"What the recurring latents at {site} respond to"
+    subtitle = "mean activation inside a pattern's windows minus outside, relative to the latent's largest difference"
+    order = {name: index for index, name in enumerate((VERDICTS[0], VERDICTS[2], VERDICTS[1]))}
+    leaders = leading(verdict, latents).sort(
+        pl.col("verdict").replace_strict(order, return_dtype=pl.UInt8),
+        "traces",
+        "latent",
+        descending=[False, True, False],
+    )
+    if leaders.is_empty():
+        return nothing(title, subtitle, "no latent recurs")
+    about = table.group_by("pattern").agg(pl.col("traces").max(), pl.col("note").first())
+    # Patterns that have no number last.
+    names = about.sort(pl.col("traces") == 0, "pattern")
+    if names.is_empty():
+        return nothing(title, subtitle, "no pattern is looked for")
+    columns = {latent: column for column, latent in enumerate(leaders["latent"])}
+    rows = {name: row for row, name in enumerate(names["pattern"])}
+    differences = np.full((len(rows), len(columns)), np.nan)
+    q = np.full_like(differences, np.nan)
+    tested = table.filter(pl.col("latent").is_in(list(columns))).drop_nulls("difference")
+    for latent, name, difference, value in tested.select("latent", "pattern", "difference", "q").iter_rows():
+        differences[rows[name], columns[latent]] = difference
+        q[rows[name], columns[latent]] = np.nan if value is None else value
+    largest = np.abs(np.nan_to_num(differences)).max(axis=0)
+    scaled = differences / np.where(largest > 0, largest, 1)
+    cell = 0.38
+    across, tall = cell * len(columns), cell * len(rows)
+    width, height = max(9.0, 3.8 + across), 2.15 + tall
+    figure = new_figure(width, height, title, subtitle)
+    panel = Panel(1.75, 1.0, across, tall, (-0.5, len(columns) - 0.5), (len(rows) - 0.5, -0.5))
+    axes = place_axes(figure, panel, xticks=[], yticks=[])
+    colors = mpl.colormaps["RdBu_r"].with_extremes(bad="#f4f4f4")
+    image = axes.imshow(np.ma.masked_invalid(scaled), cmap=colors, vmin=-1, vmax=1, aspect="auto")
+    axes.hlines(np.arange(1, len(rows)) - 0.5, *panel.x_range, colors="white", linewidth=1.5)
+    axes.vlines(np.arange(1, len(columns)) - 0.5, *panel.y_range, colors="white", linewidth=1.5)
+    axes.spines[:].set_visible(False)
+    row_of, column_of = np.nonzero(np.nan_to_num(q, nan=1.0) < alpha)
+    axes.plot(column_of, row_of, "o", color=INK, markeredgecolor="white", markeredgewidth=0.8, markersize=5.5)
+    axes.set(xlim=panel.x_range, ylim=panel.y_range)
+    x, y = panel.x(np.arange(len(columns))), panel.y(np.arange(len(rows)))
+    letters(figure, [str(latent) for latent in columns], x, panel.bottom - 0.06, size=8, align="right", turned=True)
+    letters(figure, [shown(name) for name in rows], panel.left - 0.08, y, size=9, align="right")
+    counts = [
+        (str(traces or note), INK if traces else GREY) for traces, note in names.select("traces", "note").iter_rows()
+    ]
+    letters(figure, [text for text, _ in counts], panel.right + 0.1, y, size=8.5, color=[color for _, color in counts])
+    above = panel.top + 0.12
+    for name in VERDICTS:
+        judged = np.flatnonzero(leaders["verdict"] == name)
+        axes.plot(judged, np.full(len(judged), -0.82), VERDICT_MARKERS[name], color=VERDICT_COLORS[name], markersize=5,
+                  clip_on=False)  # fmt: skip
+    peaks = [f"{peak:.2g}" if peak else "–" for peak in largest]
+    letters(figure, peaks, x, above + 0.16, size=7, color=GREY, align="center")
+    write(figure, panel.left - 0.1, above + 0.16, "largest difference", ha="right", size=8, color=GREY)
+    write(figure, panel.left - 0.1, above, "verdict", ha="right", size=8, color=GREY)
+    write(figure, panel.right + 0.1, above, "traces with it", size=8, color=GREY)
+    write(figure, panel.left + across / 2, 0.42, "latent", ha="center")
+    bar = figure.colorbar(image, cax=place_axes(figure, Panel(3.1 + across, 1.0, 0.13, tall)))
+    bar.set_ticks([-1, 0, 1], labels=["outside", "0", "inside"], size=7.5)
+    bar.ax.tick_params(length=0)
+    bar.outline.set_visible(False)
+    handles = [Line2D([], [], marker=VERDICT_MARKERS[name], linestyle="", color=VERDICT_COLORS[name], markersize=5,
+                      label=name) for name in order]  # fmt: skip
+    handles.append(Line2D([], [], marker="o", linestyle="", color=INK, markersize=5,
+                          label=f"more active inside, q < {alpha:g}"))  # fmt: skip
+    figure.legend(handles=handles, loc="lower left", ncols=4, bbox_to_anchor=(0.1 / width, 0.0), handletextpad=0.1,
+                  columnspacing=1.4)  # fmt: skip
+    return figure
+
+
+def waterfall(table: pl.DataFrame, *, site: str) -> Figure:
+    """Draw how many of the latents that recur each check takes away."""
+    steps = steps_left(table)
+    total, survivors = steps[0].left, steps[-1].left
+    title = f"{survivors} of {total} recurring latents at {site} pass every check"
+    subtitle = "latents that recurrence alone would call thinking features, and what speaks against them, in turn"
+    if not total:
+        return nothing(f"Recurring latents at {site}", subtitle, "no latent recurs: there is nothing to check")
+    last = steps[-2].left
+    # Label, where the bar begins and ends, its color, its number.
+    bars = [
+        ("recurring latents", 0, total, "#555555", str(total)),
+        *[
+            (BY_NAME[step.name].fails, step.left, before.left, VERDICT_COLORS["no"],
+             f"−{before.left - step.left}" if before.left > step.left else "0")
+            for before, step in pairwise(steps[:-1])
+        ],
+        ("undecided", survivors, last, VERDICT_COLORS["undecided"], str(last - survivors)),
+        ("thinking patterns", 0, survivors, VERDICT_COLORS[VERDICTS[0]], str(survivors)),
+    ]  # fmt: skip
+    names, starts, ends, colors, numbers = zip(*bars, strict=True)
+    rows, unit = np.arange(len(bars)), 0.36
+    height = 1.7 + unit * len(bars)
+    figure = new_figure(10, height, title, subtitle)
+    panel = Panel(2.1, 0.75, 5.05, unit * len(bars), (0, 1.06 * total), (len(bars) - 0.5, -0.6))
+    axes = place_axes(figure, panel, xlim=panel.x_range, ylim=panel.y_range, xlabel="latents")
+    axes.barh(rows, np.subtract(ends, starts), left=starts, height=0.62, color=colors, zorder=2)
+    name_rows(figure, panel, axes, names, grid=False)
+    bold = np.isin(rows, [0, len(bars) - 1])
+    for weight in (False, True):
+        chosen = np.flatnonzero(bold == weight)
+        letters(figure, [numbers[row] for row in chosen], panel.x(np.take(ends, chosen)) + 0.05, panel.y(chosen),
+                size=9.5, color=INK, bold=weight)  # fmt: skip
+    # What a step leaves, the next one starts from.
+    left = [step.left for step in steps]
+    axes.vlines(left, rows[:-1] - 0.31, rows[:-1] + 1.31, colors=PALE, linewidth=0.8, zorder=1.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    results = {result: [str((table[check.name].cast(pl.String) == result).sum()) for check in CHECKS]
+               for result in ("fail", "undecided")}  # fmt: skip
+    for share, name, texts in ((1.22, "left", [str(number) for number in left[1:-1]]), (1.36, "fail", results["fail"]),
+                               (1.54, "undecided", results["undecided"])):  # fmt: skip
+        x = panel.left + share * panel.width
+        letters(figure, texts, x, panel.y(rows[1 : len(CHECKS) + 1]), size=8.5, color=INK, align="right")
+        write(figure, x, panel.y(0), name, ha="right", size=8, color=GREY)
+    write(figure, x, panel.y(-0.65), "of all, by this check alone", ha="right", size=8, color=GREY)
+    others = len(table) - total
+    remark = "a latent is counted where the first check takes it away"
+    remark += f"; {others} more recur only with sinks left out" if others else ""
+    write(figure, 0.2, 0.15, remark, size=7.5, color=GREY)
+    return figure
+
+
+OUTCOME_NAMES = {"correct": "correct against wrong", "truncated": "truncated against finished"}
+VALUE_STYLES = {"max": ("o", "#832db6", "maximum", -0.17), "mean": ("s", "#e76300", "mean", 0.17)}
+"""Marker, color, name and place in the row of the per-trace value an area is of."""
+
+
+def outcomes(table: pl.DataFrame, verdict: pl.DataFrame, *, site: str, latents: int) -> Figure:
+    """Draw how well each leading latent tells how a trace ends, beside how well the trace's length alone does."""
+    title = f"Do the recurring latents at {site} tell how a trace ends?"
+    subtitle = (
+        "AUROC of a latent's activation in the trace, with 95 % intervals, against that of the trace's length alone"
+    )
+    leaders = leading(verdict, latents)["latent"].to_list()
+    table = table.filter(pl.col("latent").is_in(leaders))
+    if table.is_empty():
+        return nothing(title, subtitle, "no latent recurs")
+    numbers = table.drop_nulls("auroc")
+    rows = len(leaders) if len(numbers) else 2
+    figure = new_figure(12, 1.9 + 0.28 * rows, title, subtitle)
+    for index, (outcome, name) in enumerate(OUTCOME_NAMES.items()):
+        panel = Panel(0.85 + 6.0 * index, 0.8, 4.95, 0.28 * rows, (0, 1), (rows - 0.4, -0.6))
+        areas, about = numbers.filter(outcome=outcome), table.filter(outcome=outcome)
+        axes = place_axes(figure, panel, xlim=panel.x_range, ylim=panel.y_range)
+        axes.set_title(name, pad=16)
+        if areas.is_empty():
+            notes = about["note"].drop_nulls()
+            note_empty(axes, notes[0] if len(notes) else "no latent has a number")
+            continue
+        axes.set_title(f"{name}: {about['positive'][0]} against {about['negative'][0]} traces", pad=16)
+        _areas(figure, panel, axes, areas)
+    handles: list[Artist] = [
+        Line2D([], [], marker=marker, color=color, markerfacecolor=face, markersize=5, linestyle=line, linewidth=1.2,
+               label=f"{name} in the trace" + ("" if line else ", at equal length"))
+        for marker, color, name, _ in VALUE_STYLES.values() for face, line in ((color, "-"), ("white", ""))
+    ]  # fmt: skip
+    handles.append(Patch(color="#bbbbbb", alpha=0.5, label="length alone"))
+    if len(numbers):
+        figure.legend(handles=handles, loc="lower center", ncols=5, columnspacing=1.6)
+    return figure
+
+
+def _areas(figure: Figure, panel: Panel, axes: Axes, table: pl.DataFrame) -> None:
+    """Draw one outcome's areas, a row a latent, the largest by maximum first."""
+    order = (
+        table.group_by("latent")
+        .agg(by=pl.col("auroc").filter(pl.col("value") == "max").max(), otherwise=pl.col("auroc").max())
+        .sort(pl.coalesce("by", "otherwise"), "latent", descending=[True, False])
+        .select("latent")
+        .with_row_index("row")
+    )
+    length = table.row(0, named=True)
+    if length["length_auroc"] is not None:
+        axes.axvspan(length["length_low"], length["length_high"], color="#bbbbbb", alpha=0.4, linewidth=0, zorder=1)
+        axes.axvline(length["length_auroc"], color="#717581", linewidth=1.4, zorder=1.5)
+        axes.text(length["length_auroc"], 1.0, "length", ha="center", va="bottom", size=7.5, color="#717581",
+                  transform=axes.get_xaxis_transform())  # fmt: skip
+    axes.axvline(0.5, color=PALE, linewidth=1, linestyle=":", zorder=1.5)
+    for value, (marker, color, _, offset) in VALUE_STYLES.items():
+        areas = table.filter(value=value).join(order, on="latent").with_columns(y=pl.col("row").cast(pl.Int64) + offset)
+        sure, within = areas.drop_nulls("low"), areas.drop_nulls("within_length")
+        style: dict[str, Any] = {"marker": marker, "linestyle": "", "color": color, "markersize": 4.5}
+        axes.hlines(sure["y"], sure["low"], sure["high"], colors=color, linewidth=1.2, alpha=0.6, zorder=2)
+        axes.plot(areas["auroc"], areas["y"], zorder=3, **style)
+        axes.plot(
+            within["within_length"], within["y"], markerfacecolor="white", markeredgewidth=1.1, zorder=2.5, **style
+        )
+    name_rows(figure, panel, axes, [str(latent) for latent in order["latent"]])
+    axes.set(xlabel="AUROC (0.5: no better than chance)", ylabel="latent")
+    axes.yaxis.set_label_coords(panel.left - 0.6, panel.y((len(order) - 1) / 2), transform=figure.dpi_scale_trans)
+
+
+def pattern_counts(table: pl.DataFrame, *, conditions: Sequence[str]) -> Figure:
+    """Draw how often each pattern is in what the model wrote, trace by trace and on average, by condition."""
+    title, subtitle = "Thinking patterns in the text", "matches per 100 tokens: each trace, and the mean over traces"
+    table = table.with_columns(pl.col("per_100_tokens").fill_nan(None)).drop_nulls("per_100_tokens")
+    table = table.filter(pl.col("condition").is_in(list(conditions)))
+    if table.is_empty():
+        return nothing(title, subtitle, "no trace has any text, or no pattern is looked for")
+    names = (
+        table.group_by("pattern")
+        .agg(pl.col("per_100_tokens").mean())
+        .sort("per_100_tokens", "pattern", descending=[True, False])["pattern"]
+        .to_list()
+    )
+    unit = 0.2 + 0.2 * len(conditions)
+    height = 1.85 + unit * len(names)
+    figure = new_figure(9.5, height, title, subtitle)
+    most = max(float(table["per_100_tokens"].to_numpy().max()), 0.1)
+    panel = Panel(1.6, 0.9, 6, unit * len(names), (-0.015 * most, 1.05 * most), (len(names) - 0.5, -0.5))
+    axes = place_axes(figure, panel, xlim=panel.x_range, ylim=panel.y_range, xlabel="matches per 100 tokens")
+    rows = np.arange(len(names))
+    axes.barh(rows[::2], 1, left=0, height=1, color="#f5f5f5", zorder=0, transform=axes.get_yaxis_transform())
+    apart = 0.66 / len(conditions)
+    handles = []
+    for index, condition in enumerate(conditions):
+        style: dict[str, Any] = {"color": CONDITION_COLORS[index % 4], "linestyle": "", "clip_on": False}
+        offset = apart * (index - (len(conditions) - 1) / 2)
+        counts = (
+            table.filter(condition=condition)
+            .group_by("pattern")
+            .agg("per_100_tokens", mean=pl.col("per_100_tokens").mean(), having=(pl.col("per_100_tokens") > 0).sum())
+            .join(pl.DataFrame({"pattern": names, "y": rows + offset}), on="pattern")
+        )
+        each = counts.explode("per_100_tokens").with_columns(number=pl.int_range(pl.len()).over("pattern"))
+        # Spread out, but the same in every run.
+        scatter = pl.col("y") + 0.8 * apart * (pl.col("number") * 0.618034 % 1 - 0.5)
+        axes.plot(each["per_100_tokens"], each.select(scatter).to_series(), marker="o", markersize=3, alpha=0.3,
+                  markeredgewidth=0, **style)  # fmt: skip
+        axes.plot(counts["mean"], counts["y"], marker=CONDITION_MARKERS[index % 8], markersize=7.5, zorder=3,
+                  markeredgecolor="white", markeredgewidth=0.8, **style)  # fmt: skip
+        means = [f"{mean:.2f}" if mean else "0" for mean in counts["mean"]]
+        having = [f"{traces} of {len(of)}" for traces, of in counts.select("having", "per_100_tokens").iter_rows()]
+        y = panel.y(counts["y"])
+        letters(figure, means, panel.right + 0.54, y, size=8, color=style["color"], align="right")
+        letters(figure, having, panel.right + 1.5, y, size=8, color=style["color"], align="right")
+        handles.append(Line2D([], [], marker=CONDITION_MARKERS[index % 8], linestyle="", color=style["color"],
+                              markersize=7, label=condition))  # fmt: skip
+    for x, head in ((0.54, "mean"), (1.5, "traces with it")):
+        write(figure, panel.right + x, panel.top + 0.1, head, ha="right", size=8, color=GREY)
+    name_rows(figure, panel, axes, [shown(name) for name in names], grid=False)
+    figure.legend(handles=handles, loc="lower left", ncols=len(conditions), bbox_to_anchor=(1.4 / 9.5, 0.0))
+    return figure
