@@ -3,8 +3,8 @@
 A latent has the same colour in every picture, chosen by its number alone. There are ten colours for thousands of
 latents, so colour helps the eye and the number beside it identifies. Where latents are judged, colour is the verdict.
 
-An axes and its ticks take matplotlib as long as thousands of bars. Where a picture has many panels or labels, a `Panel`
-says where its numbers lie on the figure, and `rectangles`, `lines` and `letters` draw there, in inches.
+An axes with its ticks takes matplotlib as long as thousands of bars. Where a picture has many panels or labels, a
+`Panel` says where its numbers lie, and a Picture's `rectangles`, `strokes` and `letters` are drawn there.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,7 +21,7 @@ from matplotlib.collections import LineCollection, PathCollection, PolyCollectio
 from matplotlib.figure import Figure
 from matplotlib.ft2font import LoadFlags
 from matplotlib.path import Path as Outline
-from matplotlib.ticker import MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import IdentityTransform
 from numpy.typing import ArrayLike
 
@@ -104,24 +104,33 @@ def save(drawn: Figure | Iterable[tuple[int, Figure]], path: str | Path, dpi: in
             save(figure, temporary / f"{number:05d}.png", dpi)
 
 
-def new_figure(width: float, height: float, title: str, subtitle: str) -> Figure:
-    """Return an empty figure, size in inches, with a title and a line under it, both at the left."""
-    figure = Figure(figsize=(width, height))
-    figure.text(0.2 / width, 1 - 0.12 / height, title, size=13, weight="bold", va="top")
-    figure.text(0.2 / width, 1 - 0.38 / height, subtitle, size=9, color="#555555", va="top")
-    return figure
+def log_ticks(low: float, high: float) -> tuple[list[float], list[float]]:
+    """Return the ticks of a logarithmic axis: those with a number, as many as there is room for, and the others."""
+    decades = np.log10(high / low)
+    numbered = (1, 2, 3, 4, 5, 6, 8) if decades < 0.6 else (1, 2, 5) if decades < 1.5 else (1,)
+    powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.log10(high))
+    ticks = [(digit * power, digit in numbered) for power in powers for digit in range(1, 10)]
+    inside = [(float(value), number) for value, number in ticks if low <= value <= high]
+    if sum(number for _, number in inside) < 2:
+        return linear_ticks(low, high), []
+    return [value for value, number in inside if number], [value for value, number in inside if not number]
 
 
-def nothing(title: str, subtitle: str, text: str) -> Figure:
-    """Return a picture that has only this to say."""
-    figure = new_figure(9, 2, title, subtitle)
-    write(figure, 4.5, 0.7, text, ha="center", color="#888888")
-    return figure
+def linear_ticks(low: float, high: float) -> list[float]:
+    """Return the ticks of a linear axis."""
+    ticks = MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(low, high)
+    return [float(value) for value in ticks if low <= value <= high]
+
+
+def _numbers(ticks: Sequence[float]) -> list[str]:
+    """Return what is written at ticks, in four characters or so."""
+    sizes = [(1e6, "M") if value >= 1e6 else (1e3, "k") if value >= 1e4 else (1, "") for value in ticks]
+    return [f"{value / size:g}{suffix}" for value, (size, suffix) in zip(ticks, sizes, strict=True)]
 
 
 @dataclass(frozen=True)
 class Panel:
-    """Where numbers lie on a figure: a rectangle, in inches from the figure's lower left corner, and two scales."""
+    """Where numbers lie on a picture: a rectangle, in inches from the lower left corner, and two scales."""
 
     left: float
     bottom: float
@@ -156,111 +165,6 @@ def _share(values: Any, ends: tuple[float, float], log: bool) -> Any:
     return (numbers - low) / (high - low)
 
 
-def place_axes(figure: Figure, panel: Panel, **style: Any) -> Axes:
-    """Add axes where a panel lies."""
-    width, height = figure.get_size_inches()
-    place = panel.left / width, panel.bottom / height, panel.width / width, panel.height / height
-    return figure.add_axes(place, **style)
-
-
-def name_rows(figure: Figure, panel: Panel, axes: Axes, names: Sequence[str], *, grid: bool = True) -> None:
-    """Write the names of axes' rows 0, 1, … at their left, in place of ticks."""
-    rows = np.arange(len(names))
-    axes.set_yticks([])
-    letters(figure, names, panel.left - 0.08, panel.y(rows), size=9, align="right")
-    if grid:
-        axes.hlines(rows, *panel.x_range, colors=FAINT, linewidth=0.6, zorder=0.5)
-
-
-def note_empty(axes: Axes, text: str) -> None:
-    """Leave axes blank but for this."""
-    axes.set_axis_off()
-    axes.text(0.5, 0.5, text, ha="center", va="center", color="#888888", transform=axes.transAxes)
-
-
-def log_ticks(low: float, high: float) -> tuple[list[float], list[float]]:
-    """Return the ticks of a logarithmic axis: those with a number, as many as there is room for, and the others."""
-    decades = np.log10(high / low)
-    numbered = (1, 2, 3, 4, 5, 6, 8) if decades < 0.6 else (1, 2, 5) if decades < 1.5 else (1,)
-    powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.log10(high))
-    ticks = {float(digit * power): digit in numbered for power in powers for digit in range(1, 10)}
-    inside = {value: labelled for value, labelled in ticks.items() if low <= value <= high}
-    if sum(inside.values()) < 2:
-        return _linear_ticks(low, high), []
-    return [value for value in inside if inside[value]], [value for value in inside if not inside[value]]
-
-
-def _linear_ticks(low: float, high: float) -> list[float]:
-    ticks = MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(low, high)
-    return [float(value) for value in ticks if low <= value <= high]
-
-
-def _number(value: float) -> str:
-    """Return a tick's number in four characters or so."""
-    return f"{value / 1e6:g}M" if value >= 1e6 else f"{value / 1e3:g}k" if value >= 1e4 else f"{value:g}"
-
-
-def log_axis(axes: Axes, axis: str, low: float, high: float) -> None:
-    """Make an axis of axes, `x` or `y`, logarithmic from `low` to `high`, with plain numbers."""
-    numbered, others = log_ticks(low, high)
-    axes.set(**{f"{axis}scale": "log", f"{axis}lim": (low, high)})
-    axes.set(**{f"{axis}ticks": numbered, f"{axis}ticklabels": [_number(value) for value in numbered]})
-    ticks = {"x": axes.xaxis, "y": axes.yaxis}[axis]
-    ticks.set_minor_formatter(NullFormatter())
-    ticks.set_ticks(others, minor=True)
-
-
-def frame(figure: Figure, panel: Panel, *, y_label: str, x_label: str = "") -> None:
-    """Draw a panel's left and lower edge with ticks, numbers and a grid along y (logarithmic) and, if labelled, x."""
-    numbered, others = log_ticks(*panel.y_range)
-    y = panel.y(numbered)
-    lines(figure, panel.left, y, panel.right, y, color=FAINT, width=0.6)
-    lines(figure, panel.left - 0.05, y, panel.left, y, color=EDGE, width=0.8)
-    lines(figure, panel.left - 0.03, panel.y(others), panel.left, panel.y(others), color=EDGE, width=0.6)
-    letters(figure, [_number(value) for value in numbered], panel.left - 0.08, y, size=9, align="right")
-    write(figure, panel.left - 0.5, (panel.bottom + panel.top) / 2, y_label, rotation=90, ha="center", color=INK)
-    if x_label:
-        ticks = _linear_ticks(*panel.x_range)
-        x = panel.x(ticks)
-        lines(figure, x, panel.bottom, x, panel.top, color=FAINT, width=0.6)
-        lines(figure, x, panel.bottom - 0.05, x, panel.bottom, color=EDGE, width=0.8)
-        letters(figure, [_number(value) for value in ticks], x, panel.bottom - 0.15, size=9, align="center")
-        write(figure, (panel.left + panel.right) / 2, panel.bottom - 0.36, x_label, ha="center", color=INK)
-    corner(figure, panel.left, panel.bottom, panel.right, panel.top)
-
-
-def corner(figure: Figure, left: ArrayLike, bottom: ArrayLike, right: ArrayLike, top: ArrayLike) -> None:
-    """Draw the left and lower edges of rectangles."""
-    lines(figure, left, bottom, left, top, color=EDGE, width=0.8)
-    lines(figure, left, bottom, right, bottom, color=EDGE, width=0.8)
-
-
-def write(figure: Figure, x: float, y: float, text: str, **style: Any) -> None:
-    """Write a text in a place in inches, centred on its height."""
-    figure.text(x, y, text, transform=figure.dpi_scale_trans, **{"va": "center", **style})
-
-
-def rectangles(
-    figure: Figure, left: ArrayLike, bottom: ArrayLike, right: ArrayLike, top: ArrayLike, color: Any
-) -> None:
-    """Fill rectangles, their edges in inches, with one colour or one each."""
-    corners = _points(left, bottom, left, top, right, top, right, bottom)
-    figure.add_artist(
-        PolyCollection(corners, facecolors=color, linewidths=0, transform=figure.dpi_scale_trans, zorder=1)
-    )
-
-
-def lines(
-    figure: Figure, x: ArrayLike, y: ArrayLike, to_x: ArrayLike, to_y: ArrayLike, *, color: Any, width: float,
-    alpha: float = 1.0,
-) -> None:  # fmt: skip
-    """Draw lines from (x, y) to (to_x, to_y), in inches, with one colour or one each; `width` is in points."""
-    ends = _points(x, y, to_x, to_y)
-    figure.add_artist(
-        LineCollection(ends, colors=color, linewidths=width, alpha=alpha, transform=figure.dpi_scale_trans, zorder=1)
-    )
-
-
 def _points(*coordinates: ArrayLike) -> Any:
     """Return points (shapes, points of a shape, 2) from coordinates x, y, x, y, …, each one or one a shape."""
     return np.stack(np.broadcast_arrays(*coordinates), axis=-1).reshape(-1, len(coordinates) // 2, 2)
@@ -277,28 +181,113 @@ def _outline(character: str, bold: bool, turned: bool) -> tuple[Outline, float]:
     return Outline(points.reshape(-1, 2) / size, codes), glyph.linearHoriAdvance / 65536 / size
 
 
-def letters(
-    figure: Figure, texts: Sequence[str], x: ArrayLike, y: ArrayLike, *, size: float,
-    color: str | Sequence[str] = "#555555",
-    align: str = "left", bold: bool = False, turned: bool = False,
-) -> None:  # fmt: skip
-    """Write many short texts, centred on their digits' height; `turned` ones upwards, aligned along their way.
+class Picture(Figure):
+    """A figure with a title and a line under it, both at the left; all places on it are in inches, sizes in points."""
 
-    A Text takes a millisecond to lay out and draw; here characters are outlines, each made once. No kerning.
-    """
-    outlines: list[Outline] = []
-    places = []
-    for text, place in zip(texts, _points(x, y), strict=True):
-        characters = [_outline(character, bold, turned) for character in text]
-        starts = np.cumsum([0.0, *(width for _, width in characters)])
-        along = starts[:-1] - {"left": 0, "center": 0.5, "right": 1}[align] * starts[-1]
-        across = np.full(len(text), DIGIT_HEIGHT / 2)
-        outlines += [outline for outline, _ in characters]
-        places.append(place + size / 72 * np.column_stack([across, along] if turned else [along, -across]))
-    colors = color if isinstance(color, str) else np.repeat(color, [len(text) for text in texts])
-    if outlines:
-        figure.add_artist(
-            PathCollection(outlines, [size**2], offsets=np.concatenate(places), offset_transform=figure.dpi_scale_trans,
-                           transform=IdentityTransform(), facecolors=colors, linewidths=0, snap=False, zorder=1,
-                           label="\n".join(texts))
+    def __init__(self, width: float, height: float, title: str, subtitle: str) -> None:
+        super().__init__(figsize=(width, height))
+        self.write(0.2, height - 0.12, title, size=13, weight="bold", va="top")
+        self.write(0.2, height - 0.38, subtitle, size=9, color="#555555", va="top")
+
+    def write(self, x: float, y: float, text: str, **style: Any) -> None:
+        """Write a text, centred on its height."""
+        self.text(x, y, text, transform=self.dpi_scale_trans, **{"va": "center", **style})
+
+    def heading(self, panel: Panel, text: str) -> None:
+        """Write a panel's title."""
+        self.write(panel.left, panel.top + 0.11, text, size=10, weight="bold")
+
+    def empty(self, panel: Panel, text: str = "nothing active here") -> None:
+        """Say that a panel has nothing to show."""
+        x, y = panel.left + panel.width / 2, panel.bottom + panel.height / 2
+        self.write(x, y, text, ha="center", color="#888888")
+
+    def axes_at(self, panel: Panel, **style: Any) -> Axes:
+        """Add axes where a panel lies, with its ranges and scales."""
+        width, height = self.get_size_inches()
+        place = panel.left / width, panel.bottom / height, panel.width / width, panel.height / height
+        axes = self.add_axes(place, xlim=panel.x_range, ylim=panel.y_range, **style)
+        for name, axis, ends in (("x", axes.xaxis, panel.x_range), ("y", axes.yaxis, panel.y_range)):
+            if name in panel.log:
+                axes.set(**{f"{name}scale": "log"})
+                numbered, others = log_ticks(*ends)
+                axis.set_ticks(numbered, _numbers(numbered))
+                axis.set_ticks(others, [""] * len(others), minor=True)
+        return axes
+
+    def name_rows(self, panel: Panel, axes: Axes, names: Sequence[str], *, grid: bool = True) -> None:
+        """Write the names of axes' rows 0, 1, … at their left, in place of ticks."""
+        rows = np.arange(len(names))
+        axes.set_yticks([])
+        self.letters(names, panel.left - 0.08, panel.y(rows), size=9, align="right")
+        if grid:
+            axes.hlines(rows, *panel.x_range, colors=FAINT, linewidth=0.6, zorder=0.5)
+
+    def frame(self, panel: Panel, *, y_label: str, x_label: str = "") -> None:
+        """Draw a panel's edges, as of axes, with ticks and grid along y (logarithmic) and, if labelled, x (linear)."""
+        left, bottom, right, top = panel.left, panel.bottom, panel.right, panel.top
+        numbered, others = log_ticks(*panel.y_range)
+        y, more = panel.y(numbered), panel.y(others)
+        self.strokes(left, y, right, y, color=FAINT, width=0.6)
+        self.strokes(left - 0.05, y, left, y, color=EDGE, width=0.8)
+        self.strokes(left - 0.03, more, left, more, color=EDGE, width=0.6)
+        self.letters(_numbers(numbered), left - 0.08, y, size=9, align="right")
+        self.write(left - 0.5, (bottom + top) / 2, y_label, rotation=90, ha="center")
+        if x_label:
+            ticks = linear_ticks(*panel.x_range)
+            x = panel.x(ticks)
+            self.strokes(x, bottom, x, top, color=FAINT, width=0.6)
+            self.strokes(x, bottom - 0.05, x, bottom, color=EDGE, width=0.8)
+            self.letters(_numbers(ticks), x, bottom - 0.15, size=9, align="center")
+            self.write((left + right) / 2, bottom - 0.36, x_label, ha="center")
+        self.corners(left, bottom, right, top)
+
+    def corners(self, left: ArrayLike, bottom: ArrayLike, right: ArrayLike, top: ArrayLike) -> None:
+        """Draw the left and lower edges of rectangles."""
+        self.strokes(left, bottom, left, top, color=EDGE, width=0.8)
+        self.strokes(left, bottom, right, bottom, color=EDGE, width=0.8)
+
+    def rectangles(self, left: ArrayLike, bottom: ArrayLike, right: ArrayLike, top: ArrayLike, color: Any) -> None:
+        """Fill rectangles with one colour or one each."""
+        corners = _points(left, bottom, left, top, right, top, right, bottom)
+        inches = self.dpi_scale_trans
+        self.add_artist(PolyCollection(corners, facecolors=color, linewidths=0, transform=inches, zorder=1))
+
+    def strokes(self, x: ArrayLike, y: ArrayLike, to_x: ArrayLike, to_y: ArrayLike, *, color: Any, width: float,
+                alpha: float = 1.0) -> None:  # fmt: skip
+        """Draw lines from (x, y) to (to_x, to_y) with one colour or one each."""
+        self.add_artist(
+            LineCollection(_points(x, y, to_x, to_y), colors=color, linewidths=width, alpha=alpha,
+                           transform=self.dpi_scale_trans, zorder=1)
         )  # fmt: skip
+
+    def letters(self, texts: Sequence[str], x: ArrayLike, y: ArrayLike, *, size: float,
+                color: str | Sequence[str] = "#555555", align: str = "left", bold: bool = False,
+                turned: bool = False) -> None:  # fmt: skip
+        """Write many short texts, centred on their digits' height; `turned` ones upwards, aligned along their way.
+
+        A Text takes a millisecond to lay out and draw; here characters are outlines, each made once. No kerning.
+        """
+        outlines: list[Outline] = []
+        places = []
+        for text, place in zip(texts, _points(x, y), strict=True):
+            characters = [_outline(character, bold, turned) for character in text]
+            starts = np.cumsum([0.0, *(width for _, width in characters)])
+            along = starts[:-1] - {"left": 0, "center": 0.5, "right": 1}[align] * starts[-1]
+            across = np.full(len(text), DIGIT_HEIGHT / 2)
+            outlines += [outline for outline, _ in characters]
+            places.append(place + size / 72 * np.column_stack([across, along] if turned else [along, -across]))
+        if outlines:
+            colors = color if isinstance(color, str) else np.repeat(color, [len(text) for text in texts])
+            self.add_artist(
+                PathCollection(outlines, [size**2], offsets=np.concatenate(places), transform=IdentityTransform(),
+                               offset_transform=self.dpi_scale_trans, facecolors=colors, linewidths=0, snap=False,
+                               zorder=1, label="\n".join(texts))
+            )  # fmt: skip
+
+
+def nothing(title: str, subtitle: str, text: str) -> Picture:
+    """Return a picture that has only this to say."""
+    picture = Picture(9, 2, title, subtitle)
+    picture.empty(Panel(0.45, 0.1, 8.1, 1.2), text)
+    return picture

@@ -9,7 +9,6 @@ import numpy as np
 import polars as pl
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
@@ -19,22 +18,7 @@ from ..evidence.checks import BY_NAME, CHECKS, VERDICTS
 from ..evidence.verdict import leading
 from ..evidence.verdict import waterfall as steps_left
 from ..statistics import Floats
-from .canvas import (
-    CONDITION_COLORS,
-    CONDITION_MARKERS,
-    INK,
-    WARNING,
-    Panel,
-    letters,
-    log_axis,
-    name_rows,
-    new_figure,
-    note_empty,
-    nothing,
-    place_axes,
-    shown,
-    write,
-)
+from .canvas import CONDITION_COLORS, CONDITION_MARKERS, INK, WARNING, Panel, Picture, nothing, shown
 
 GREY, PALE = "#777777", "#999999"
 """Of remarks, and of lines of reference."""
@@ -64,7 +48,7 @@ FIT_COLUMNS = {
 """What is written beside a fit: the table's column, and how."""
 
 
-def site_gate(table: pl.DataFrame, *, max_fvu: float) -> Figure:
+def site_gate(table: pl.DataFrame, *, max_fvu: float) -> Picture:
     """Draw each SAE's FVU at its own site and at those around it, with the other measures as columns of numbers."""
     title = "Does each SAE fit what it reads?"
     subtitle = (
@@ -78,12 +62,11 @@ def site_gate(table: pl.DataFrame, *, max_fvu: float) -> Figure:
     pooled = pooled.with_columns(row=pl.int_range(pl.len()) + 1.2 * pl.col("hookpoint").rle_id())
     known, end = pooled.drop_nulls("fvu"), pooled["row"][-1] + 2.2
     height = 1.75 + 0.235 * (end + 0.3)
-    figure = new_figure(11, height, title, subtitle)
+    picture = Picture(11, height, title, subtitle)
     ends = [value for name in ("fvu", "fvu_low", "fvu_high") for value in known[name].drop_nulls()]
     low, high = 0.9 * min([0.5, *ends]), 1.2 * max([2.0, *ends])
     panel = Panel(2.09, 0.75, 4.95, height - 1.75, (low, high), (end - 1.4, -1.4), log="x")
-    axes = place_axes(figure, panel, ylim=panel.y_range, xlabel="FVU (logarithmic; less is better)", yticks=[])
-    log_axis(axes, "x", low, high)
+    axes = picture.axes_at(panel, xlabel="FVU (logarithmic; less is better)", yticks=[])
     axes.axvline(1, color=PALE, linewidth=1)
     axes.axvline(max_fvu, color=WARNING, linewidth=1, linestyle="--")
     axes.text(1, -2.05, " 1: no better than\n the mean", size=7.5, color=GREY, va="bottom")
@@ -96,19 +79,19 @@ def site_gate(table: pl.DataFrame, *, max_fvu: float) -> Figure:
     axes.scatter(known["fvu"], known["row"], s=49, linewidth=1.6, facecolors=faces, edgecolors=colors, zorder=3)
     for (used,), rows in pooled.group_by("used", maintain_order=True):
         y = panel.y(rows["row"])
-        letters(figure, [PLACES[place][0] for place in rows["place"]], panel.left - 0.08, y, size=9, align="right")
+        picture.letters([PLACES[place][0] for place in rows["place"]], panel.left - 0.08, y, size=9, align="right")
         for index, (name, form) in enumerate(FIT_COLUMNS.values()):
             texts = [
                 "–" if fvu is None else form.format(value) for fvu, value in rows.select("fvu", value=name).iter_rows()
             ]
-            letters(figure, texts, 7.68 + 0.604 * index, y, size=8.5, color=INK, align="right", bold=bool(used))
+            picture.letters(texts, 7.68 + 0.604 * index, y, size=8.5, color=INK, align="right", bold=bool(used))
     for index, name in enumerate(FIT_COLUMNS):
-        write(figure, 7.68 + 0.604 * index, panel.y(-1.2), name, ha="right", size=8, color=GREY)
+        picture.write(7.68 + 0.604 * index, panel.y(-1.2), name, ha="right", size=8, color=GREY)
     for (hookpoint,), rows in pooled.group_by("hookpoint", maintain_order=True):
-        write(figure, 0.11, panel.y(rows["row"][0] - 0.9), f"SAE of {hookpoint}", weight="bold")
+        picture.write(0.11, panel.y(rows["row"][0] - 0.9), f"SAE of {hookpoint}", weight="bold")
     remark = "cosine: between x and its reconstruction; fired: share of latents active on any token; ‖x‖: median"
-    write(figure, 10.83, 0.15, remark, ha="right", size=7.5, color=GREY)
-    return figure
+    picture.write(10.83, 0.15, remark, ha="right", size=7.5, color=GREY)
+    return picture
 
 
 LABELLED = 12
@@ -117,7 +100,7 @@ LABELLED = 12
 
 def verdict(
     table: pl.DataFrame, reason_scores: pl.DataFrame, lexicality: pl.DataFrame, *, site: str, max_top_3: float
-) -> Figure:
+) -> Picture:
     """Draw each recurring latent's ReasonScore against its lexicality, with its verdict, and name the leading ones."""
     title = f"Verdict on the recurring latents at {site}"
     subtitle = (
@@ -140,13 +123,13 @@ def verdict(
         why = f": {notes[0]}" if len(notes) else ""
         subtitle = f"no latent has a ReasonScore{why}; how much of a latent is a matter of a few tokens (right)"
     leaders = leading(table, LABELLED)
-    figure = new_figure(12.2, 6, title, subtitle)
-    axes = place_axes(figure, Panel(1, 0.8, 5.75, 4.3))
-    _verdict_list(figure, leaders, lexicality, len(table))
+    picture = Picture(12.2, 6, title, subtitle)
+    panel = Panel(1, 0.8, 5.75, 4.3, x_range=(-0.02, 1.03))
+    _verdict_list(picture, leaders, lexicality, len(table))
     if points.is_empty():
-        note_empty(axes, "no recurring latent is active on a token that counts")
-        return figure
-    axes.set(xlim=(-0.02, 1.03), xlabel="share of activation on its three top token types")
+        picture.empty(panel, "no recurring latent is active on a token that counts")
+        return picture
+    axes = picture.axes_at(panel, xlabel="share of activation on its three top token types")
     if scored:
         y = points["score"].to_numpy()
         axes.axhline(0, color=PALE, linewidth=1)
@@ -168,11 +151,8 @@ def verdict(
     named = leaders.select("latent").join(points, on="latent", maintain_order="left")
     few = len(points) <= 100
     for name in VERDICTS:
-        style: dict[str, Any] = {
-            "marker": VERDICT_MARKERS[name],
-            "color": VERDICT_COLORS[name],
-            "linewidth": 1.5 if name == "no" else 0,
-        }
+        style: dict[str, Any] = {"marker": VERDICT_MARKERS[name], "color": VERDICT_COLORS[name]}
+        style["linewidth"] = 1.5 if name == "no" else 0
         all_of_it, named_of_it = points.filter(verdict=name), named.filter(verdict=name)
         axes.scatter(all_of_it["top_3"], all_of_it["y"], s=34 if few else 14, zorder=2.5, alpha=0.85 if few else 0.4,
                      **style)  # fmt: skip
@@ -190,11 +170,11 @@ def verdict(
         remarks.append("no latent is active at more than one reasoning word: with entropy 0 no score is above 0")
     if len(points) < len(table):
         remarks.append(f"{len(table) - len(points)} of {len(table)} not drawn, as they have no number")
-    write(figure, 0.2, 0.18, "; ".join(remarks), size=8, color=GREY)
-    return figure
+    picture.write(0.2, 0.18, "; ".join(remarks), size=8, color=GREY)
+    return picture
 
 
-def _verdict_list(figure: Figure, leaders: pl.DataFrame, lexicality: pl.DataFrame, total: int) -> None:
+def _verdict_list(picture: Picture, leaders: pl.DataFrame, lexicality: pl.DataFrame, total: int) -> None:
     """Write a line for each of a verdict's leading latents, to the right of its picture."""
     rows = leaders.join(lexicality.select("latent", "top_tokens"), on="latent", how="left", maintain_order="left")
     top = 4.88
@@ -203,17 +183,17 @@ def _verdict_list(figure: Figure, leaders: pl.DataFrame, lexicality: pl.DataFram
     counts = [f"{traces}/{of}" for traces, of in rows.select("traces", "of").iter_rows()]
     tokens = [shown(text or "–", 19) for text in rows["top_tokens"]]
     reasons = [_reason(row) for row in rows.iter_rows(named=True)]
-    letters(
-        figure, [str(latent) for latent in rows["latent"]], 7.75, y, size=8.5, color=colors, align="right", bold=True
+    picture.letters(
+        [str(latent) for latent in rows["latent"]], 7.75, y, size=8.5, color=colors, align="right", bold=True
     )
-    letters(figure, counts, 8.4, y, size=8.5, color=INK, align="right")
-    letters(figure, tokens, 8.6, y, size=8.5, color=INK)
-    letters(figure, reasons, 10.15, y, size=8.5, color=colors)
+    picture.letters(counts, 8.4, y, size=8.5, color=INK, align="right")
+    picture.letters(tokens, 8.6, y, size=8.5, color=INK)
+    picture.letters(reasons, 10.15, y, size=8.5, color=colors)
     for x, text, align in ((7.75, "latent", "right"), (8.4, "traces", "right"), (8.6, "top tokens", "left"),
                            (10.15, "verdict", "left")):  # fmt: skip
-        write(figure, x, top, text, ha=align, size=8, color=GREY)
+        picture.write(x, top, text, ha=align, size=8, color=GREY)
     order = "thinking patterns first, then those of the most traces"
-    write(figure, 7.2, top - 0.3 * (len(rows) + 1) - 0.1, f"{len(rows)} of {total}: {order}", size=7.5, color=GREY)
+    picture.write(7.2, top - 0.3 * (len(rows) + 1) - 0.1, f"{len(rows)} of {total}: {order}", size=7.5, color=GREY)
 
 
 def _reason(row: Mapping[str, Any]) -> str:
@@ -248,17 +228,13 @@ def _place_labels(axes: Axes, points: Floats, at: Floats, labels: Sequence[str])
                       path_effects=[withStroke(linewidth=2, foreground="white")])  # fmt: skip
 
 
-def patterns(table: pl.DataFrame, verdict: pl.DataFrame, *, site: str, latents: int, alpha: float) -> Figure:
+def patterns(table: pl.DataFrame, verdict: pl.DataFrame, *, site: str, latents: int, alpha: float) -> Picture:
     """Draw how much more active each leading latent is inside each pattern's windows than outside, as a heat map."""
     title = f"What the recurring latents at {site} respond to"
     subtitle = "mean activation inside a pattern's windows minus outside, relative to the latent's largest difference"
     order = {name: index for index, name in enumerate((VERDICTS[0], VERDICTS[2], VERDICTS[1]))}
-    leaders = leading(verdict, latents).sort(
-        pl.col("verdict").replace_strict(order, return_dtype=pl.UInt8),
-        "traces",
-        "latent",
-        descending=[False, True, False],
-    )
+    by_verdict = pl.col("verdict").replace_strict(order, return_dtype=pl.UInt8)
+    leaders = leading(verdict, latents).sort(by_verdict, "traces", "latent", descending=[False, True, False])
     if leaders.is_empty():
         return nothing(title, subtitle, "no latent recurs")
     about = table.group_by("pattern").agg(pl.col("traces").max(), pl.col("note").first())
@@ -279,9 +255,9 @@ def patterns(table: pl.DataFrame, verdict: pl.DataFrame, *, site: str, latents: 
     cell = 0.38
     across, tall = cell * len(columns), cell * len(rows)
     width, height = max(9.0, 3.8 + across), 2.15 + tall
-    figure = new_figure(width, height, title, subtitle)
+    picture = Picture(width, height, title, subtitle)
     panel = Panel(1.75, 1.0, across, tall, (-0.5, len(columns) - 0.5), (len(rows) - 0.5, -0.5))
-    axes = place_axes(figure, panel, xticks=[], yticks=[])
+    axes = picture.axes_at(panel, xticks=[], yticks=[])
     colors = mpl.colormaps["RdBu_r"].with_extremes(bad="#f4f4f4")
     image = axes.imshow(np.ma.masked_invalid(scaled), cmap=colors, vmin=-1, vmax=1, aspect="auto")
     axes.hlines(np.arange(1, len(rows)) - 0.5, *panel.x_range, colors="white", linewidth=1.5)
@@ -289,26 +265,25 @@ def patterns(table: pl.DataFrame, verdict: pl.DataFrame, *, site: str, latents: 
     axes.spines[:].set_visible(False)
     row_of, column_of = np.nonzero(np.nan_to_num(q, nan=1.0) < alpha)
     axes.plot(column_of, row_of, "o", color=INK, markeredgecolor="white", markeredgewidth=0.8, markersize=5.5)
-    axes.set(xlim=panel.x_range, ylim=panel.y_range)
     x, y = panel.x(np.arange(len(columns))), panel.y(np.arange(len(rows)))
-    letters(figure, [str(latent) for latent in columns], x, panel.bottom - 0.06, size=8, align="right", turned=True)
-    letters(figure, [shown(name) for name in rows], panel.left - 0.08, y, size=9, align="right")
+    picture.letters([str(latent) for latent in columns], x, panel.bottom - 0.06, size=8, align="right", turned=True)
+    picture.letters([shown(name) for name in rows], panel.left - 0.08, y, size=9, align="right")
     counts = [
         (str(traces or note), INK if traces else GREY) for traces, note in names.select("traces", "note").iter_rows()
     ]
-    letters(figure, [text for text, _ in counts], panel.right + 0.1, y, size=8.5, color=[color for _, color in counts])
+    picture.letters([text for text, _ in counts], panel.right + 0.1, y, size=8.5, color=[color for _, color in counts])
     above = panel.top + 0.12
     for name in VERDICTS:
         judged = np.flatnonzero(leaders["verdict"] == name)
         axes.plot(judged, np.full(len(judged), -0.82), VERDICT_MARKERS[name], color=VERDICT_COLORS[name], markersize=5,
                   clip_on=False)  # fmt: skip
     peaks = [f"{peak:.2g}" if peak else "–" for peak in largest]
-    letters(figure, peaks, x, above + 0.16, size=7, color=GREY, align="center")
-    write(figure, panel.left - 0.1, above + 0.16, "largest difference", ha="right", size=8, color=GREY)
-    write(figure, panel.left - 0.1, above, "verdict", ha="right", size=8, color=GREY)
-    write(figure, panel.right + 0.1, above, "traces with it", size=8, color=GREY)
-    write(figure, panel.left + across / 2, 0.42, "latent", ha="center")
-    bar = figure.colorbar(image, cax=place_axes(figure, Panel(3.1 + across, 1.0, 0.13, tall)))
+    picture.letters(peaks, x, above + 0.16, size=7, color=GREY, align="center")
+    picture.write(panel.left - 0.1, above + 0.16, "largest difference", ha="right", size=8, color=GREY)
+    picture.write(panel.left - 0.1, above, "verdict", ha="right", size=8, color=GREY)
+    picture.write(panel.right + 0.1, above, "traces with it", size=8, color=GREY)
+    picture.write(panel.left + across / 2, 0.42, "latent", ha="center")
+    bar = picture.colorbar(image, cax=picture.axes_at(Panel(3.1 + across, 1.0, 0.13, tall)))
     bar.set_ticks([-1, 0, 1], labels=["outside", "0", "inside"], size=7.5)
     bar.ax.tick_params(length=0)
     bar.outline.set_visible(False)
@@ -316,12 +291,12 @@ def patterns(table: pl.DataFrame, verdict: pl.DataFrame, *, site: str, latents: 
                       label=name) for name in order]  # fmt: skip
     handles.append(Line2D([], [], marker="o", linestyle="", color=INK, markersize=5,
                           label=f"more active inside, q < {alpha:g}"))  # fmt: skip
-    figure.legend(handles=handles, loc="lower left", ncols=4, bbox_to_anchor=(0.1 / width, 0.0), handletextpad=0.1,
+    picture.legend(handles=handles, loc="lower left", ncols=4, bbox_to_anchor=(0.1 / width, 0.0), handletextpad=0.1,
                   columnspacing=1.4)  # fmt: skip
-    return figure
+    return picture
 
 
-def waterfall(table: pl.DataFrame, *, site: str) -> Figure:
+def waterfall(table: pl.DataFrame, *, site: str) -> Picture:
     """Draw how many of the latents that recur each check takes away."""
     steps = steps_left(table)
     total, survivors = steps[0].left, steps[-1].left
@@ -344,15 +319,15 @@ def waterfall(table: pl.DataFrame, *, site: str) -> Figure:
     names, starts, ends, colors, numbers = zip(*bars, strict=True)
     rows, unit = np.arange(len(bars)), 0.36
     height = 1.7 + unit * len(bars)
-    figure = new_figure(10, height, title, subtitle)
+    picture = Picture(10, height, title, subtitle)
     panel = Panel(2.1, 0.75, 5.05, unit * len(bars), (0, 1.06 * total), (len(bars) - 0.5, -0.6))
-    axes = place_axes(figure, panel, xlim=panel.x_range, ylim=panel.y_range, xlabel="latents")
+    axes = picture.axes_at(panel, xlabel="latents")
     axes.barh(rows, np.subtract(ends, starts), left=starts, height=0.62, color=colors, zorder=2)
-    name_rows(figure, panel, axes, names, grid=False)
+    picture.name_rows(panel, axes, names, grid=False)
     bold = np.isin(rows, [0, len(bars) - 1])
     for weight in (False, True):
         chosen = np.flatnonzero(bold == weight)
-        letters(figure, [numbers[row] for row in chosen], panel.x(np.take(ends, chosen)) + 0.05, panel.y(chosen),
+        picture.letters([numbers[row] for row in chosen], panel.x(np.take(ends, chosen)) + 0.05, panel.y(chosen),
                 size=9.5, color=INK, bold=weight)  # fmt: skip
     # What a step leaves, the next one starts from.
     left = [step.left for step in steps]
@@ -363,14 +338,14 @@ def waterfall(table: pl.DataFrame, *, site: str) -> Figure:
     for share, name, texts in ((1.22, "left", [str(number) for number in left[1:-1]]), (1.36, "fail", results["fail"]),
                                (1.54, "undecided", results["undecided"])):  # fmt: skip
         x = panel.left + share * panel.width
-        letters(figure, texts, x, panel.y(rows[1 : len(CHECKS) + 1]), size=8.5, color=INK, align="right")
-        write(figure, x, panel.y(0), name, ha="right", size=8, color=GREY)
-    write(figure, x, panel.y(-0.65), "of all, by this check alone", ha="right", size=8, color=GREY)
+        picture.letters(texts, x, panel.y(rows[1 : len(CHECKS) + 1]), size=8.5, color=INK, align="right")
+        picture.write(x, panel.y(0), name, ha="right", size=8, color=GREY)
+    picture.write(x, panel.y(-0.65), "of all, by this check alone", ha="right", size=8, color=GREY)
     others = len(table) - total
     remark = "a latent is counted where the first check takes it away"
     remark += f"; {others} more recur only with sinks left out" if others else ""
-    write(figure, 0.2, 0.15, remark, size=7.5, color=GREY)
-    return figure
+    picture.write(0.2, 0.15, remark, size=7.5, color=GREY)
+    return picture
 
 
 OUTCOME_NAMES = {"correct": "correct against wrong", "truncated": "truncated against finished"}
@@ -378,7 +353,7 @@ VALUE_STYLES = {"max": ("o", "#832db6", "maximum", -0.17), "mean": ("s", "#e7630
 """Marker, color, name and place in the row of the per-trace value an area is of."""
 
 
-def outcomes(table: pl.DataFrame, verdict: pl.DataFrame, *, site: str, latents: int) -> Figure:
+def outcomes(table: pl.DataFrame, verdict: pl.DataFrame, *, site: str, latents: int) -> Picture:
     """Draw how well each leading latent tells how a trace ends, beside how well the trace's length alone does."""
     title = f"Do the recurring latents at {site} tell how a trace ends?"
     subtitle = (
@@ -390,18 +365,18 @@ def outcomes(table: pl.DataFrame, verdict: pl.DataFrame, *, site: str, latents: 
         return nothing(title, subtitle, "no latent recurs")
     numbers = table.drop_nulls("auroc")
     rows = len(leaders) if len(numbers) else 2
-    figure = new_figure(12, 1.9 + 0.28 * rows, title, subtitle)
+    picture = Picture(12, 1.9 + 0.28 * rows, title, subtitle)
     for index, (outcome, name) in enumerate(OUTCOME_NAMES.items()):
         panel = Panel(0.85 + 6.0 * index, 0.8, 4.95, 0.28 * rows, (0, 1), (rows - 0.4, -0.6))
         areas, about = numbers.filter(outcome=outcome), table.filter(outcome=outcome)
-        axes = place_axes(figure, panel, xlim=panel.x_range, ylim=panel.y_range)
-        axes.set_title(name, pad=16)
+        counts = ""
         if areas.is_empty():
             notes = about["note"].drop_nulls()
-            note_empty(axes, notes[0] if len(notes) else "no latent has a number")
-            continue
-        axes.set_title(f"{name}: {about['positive'][0]} against {about['negative'][0]} traces", pad=16)
-        _areas(figure, panel, axes, areas)
+            picture.empty(panel, notes[0] if len(notes) else "no latent has a number")
+        else:
+            counts = f": {about['positive'][0]} against {about['negative'][0]} traces"
+            _areas(picture, panel, areas)
+        picture.write(panel.left, panel.top + 0.3, name + counts, size=10, weight="bold")
     handles: list[Artist] = [
         Line2D([], [], marker=marker, color=color, markerfacecolor=face, markersize=5, linestyle=line, linewidth=1.2,
                label=f"{name} in the trace" + ("" if line else ", at equal length"))
@@ -409,11 +384,11 @@ def outcomes(table: pl.DataFrame, verdict: pl.DataFrame, *, site: str, latents: 
     ]  # fmt: skip
     handles.append(Patch(color="#bbbbbb", alpha=0.5, label="length alone"))
     if len(numbers):
-        figure.legend(handles=handles, loc="lower center", ncols=5, columnspacing=1.6)
-    return figure
+        picture.legend(handles=handles, loc="lower center", ncols=5, columnspacing=1.6)
+    return picture
 
 
-def _areas(figure: Figure, panel: Panel, axes: Axes, table: pl.DataFrame) -> None:
+def _areas(picture: Picture, panel: Panel, table: pl.DataFrame) -> None:
     """Draw one outcome's areas, a row a latent, the largest by maximum first."""
     order = (
         table.group_by("latent")
@@ -422,6 +397,7 @@ def _areas(figure: Figure, panel: Panel, axes: Axes, table: pl.DataFrame) -> Non
         .select("latent")
         .with_row_index("row")
     )
+    axes = picture.axes_at(panel, xlabel="AUROC (0.5: no better than chance)")
     length = table.row(0, named=True)
     if length["length_auroc"] is not None:
         axes.axvspan(length["length_low"], length["length_high"], color="#bbbbbb", alpha=0.4, linewidth=0, zorder=1)
@@ -438,12 +414,11 @@ def _areas(figure: Figure, panel: Panel, axes: Axes, table: pl.DataFrame) -> Non
         axes.plot(
             within["within_length"], within["y"], markerfacecolor="white", markeredgewidth=1.1, zorder=2.5, **style
         )
-    name_rows(figure, panel, axes, [str(latent) for latent in order["latent"]])
-    axes.set(xlabel="AUROC (0.5: no better than chance)", ylabel="latent")
-    axes.yaxis.set_label_coords(panel.left - 0.6, panel.y((len(order) - 1) / 2), transform=figure.dpi_scale_trans)
+    picture.name_rows(panel, axes, [str(latent) for latent in order["latent"]])
+    picture.write(panel.left - 0.65, panel.y((len(order) - 1) / 2), "latent", rotation=90, ha="center")
 
 
-def pattern_counts(table: pl.DataFrame, *, conditions: Sequence[str]) -> Figure:
+def pattern_counts(table: pl.DataFrame, *, conditions: Sequence[str]) -> Picture:
     """Draw how often each pattern is in what the model wrote, trace by trace and on average, by condition."""
     title, subtitle = "Thinking patterns in the text", "matches per 100 tokens: each trace, and the mean over traces"
     table = table.with_columns(pl.col("per_100_tokens").fill_nan(None)).drop_nulls("per_100_tokens")
@@ -458,10 +433,10 @@ def pattern_counts(table: pl.DataFrame, *, conditions: Sequence[str]) -> Figure:
     )
     unit = 0.2 + 0.2 * len(conditions)
     height = 1.85 + unit * len(names)
-    figure = new_figure(9.5, height, title, subtitle)
+    picture = Picture(9.5, height, title, subtitle)
     most = max(float(table["per_100_tokens"].to_numpy().max()), 0.1)
     panel = Panel(1.6, 0.9, 6, unit * len(names), (-0.015 * most, 1.05 * most), (len(names) - 0.5, -0.5))
-    axes = place_axes(figure, panel, xlim=panel.x_range, ylim=panel.y_range, xlabel="matches per 100 tokens")
+    axes = picture.axes_at(panel, xlabel="matches per 100 tokens")
     rows = np.arange(len(names))
     axes.barh(rows[::2], 1, left=0, height=1, color="#f5f5f5", zorder=0, transform=axes.get_yaxis_transform())
     apart = 0.66 / len(conditions)
@@ -485,12 +460,12 @@ def pattern_counts(table: pl.DataFrame, *, conditions: Sequence[str]) -> Figure:
         means = [f"{mean:.2f}" if mean else "0" for mean in counts["mean"]]
         having = [f"{traces} of {len(of)}" for traces, of in counts.select("having", "per_100_tokens").iter_rows()]
         y = panel.y(counts["y"])
-        letters(figure, means, panel.right + 0.54, y, size=8, color=style["color"], align="right")
-        letters(figure, having, panel.right + 1.5, y, size=8, color=style["color"], align="right")
+        picture.letters(means, panel.right + 0.54, y, size=8, color=style["color"], align="right")
+        picture.letters(having, panel.right + 1.5, y, size=8, color=style["color"], align="right")
         handles.append(Line2D([], [], marker=CONDITION_MARKERS[index % 8], linestyle="", color=style["color"],
                               markersize=7, label=condition))  # fmt: skip
     for x, head in ((0.54, "mean"), (1.5, "traces with it")):
-        write(figure, panel.right + x, panel.top + 0.1, head, ha="right", size=8, color=GREY)
-    name_rows(figure, panel, axes, [shown(name) for name in names], grid=False)
-    figure.legend(handles=handles, loc="lower left", ncols=len(conditions), bbox_to_anchor=(1.4 / 9.5, 0.0))
-    return figure
+        picture.write(panel.right + x, panel.top + 0.1, head, ha="right", size=8, color=GREY)
+    picture.name_rows(panel, axes, [shown(name) for name in names], grid=False)
+    picture.legend(handles=handles, loc="lower left", ncols=len(conditions), bbox_to_anchor=(1.4 / 9.5, 0.0))
+    return picture

@@ -5,40 +5,28 @@ from dataclasses import replace
 
 import numpy as np
 import polars as pl
-from matplotlib.figure import Figure
 
-from .canvas import INK, Panel, corner, frame, latent_color, letters, lines, rectangles, shown, write
+from .canvas import INK, Panel, Picture, latent_color, shown
 
 TOKEN_COLUMNS = 5
 """Latents side by side in a grid of top tokens."""
 
 
-def heading(figure: Figure, panel: Panel, text: str) -> None:
-    """Write a panel's title."""
-    write(figure, panel.left, panel.top + 0.11, text, size=10, weight="bold")
-
-
-def empty(figure: Figure, panel: Panel) -> None:
-    """Say that a panel has nothing to show."""
-    x, y = panel.left + panel.width / 2, panel.bottom + panel.height / 2
-    write(figure, x, y, "nothing active here", ha="center", color="#888888")
-
-
-def frequency_bars(figure: Figure, place: Panel, table: pl.DataFrame) -> None:
+def frequency_bars(picture: Picture, place: Panel, table: pl.DataFrame) -> None:
     """Draw on how many tokens each latent of a table of frequencies is active, the most frequent first."""
     if table.is_empty():
-        return empty(figure, place)
+        return picture.empty(place)
     latents, tokens = table["latent"].to_list(), table["tokens"].to_numpy()
     # From a half: on a logarithmic scale a bar for 1 token would otherwise have no height.
     panel = replace(place, x_range=(-0.8, len(latents) - 0.2), y_range=(0.5, 1.3 * tokens.max()), log="y")
-    frame(figure, panel, y_label="tokens")
+    picture.frame(panel, y_label="tokens")
     columns = np.arange(len(latents))
-    rectangles(figure, panel.x(columns - 0.4), panel.bottom, panel.x(columns + 0.4), panel.y(tokens),
+    picture.rectangles(panel.x(columns - 0.4), panel.bottom, panel.x(columns + 0.4), panel.y(tokens),
                [latent_color(latent) for latent in latents])  # fmt: skip
-    _name_columns(figure, panel, latents)
+    _name_columns(picture, panel, latents)
 
 
-def activation_strips(figure: Figure, place: Panel, table: pl.DataFrame, most: int) -> None:
+def activation_strips(picture: Picture, place: Panel, table: pl.DataFrame, most: int) -> None:
     """Draw a table of largest activations, a column of marks for each latent, the latent with the largest first.
 
     Those that count, of at most `most` latents, and in words how many are on sinks if these count too.
@@ -47,7 +35,7 @@ def activation_strips(figure: Figure, place: Panel, table: pl.DataFrame, most: i
     on_sinks = with_sinks.filter("sink")
     table = table.filter(pl.col("rank").is_not_null())
     if table.is_empty():
-        return empty(figure, place)
+        return picture.empty(place)
     ranges = (
         table.group_by("latent")
         .agg(high=pl.col("activation").max(), low=pl.col("activation").min())
@@ -59,23 +47,23 @@ def activation_strips(figure: Figure, place: Panel, table: pl.DataFrame, most: i
     column, activation = marks["column"].to_numpy(), marks["activation"].to_numpy()
     panel = replace(place, x_range=(-0.8, len(latents) - 0.2),
                     y_range=(0.93 * activation.min(), 1.1 * activation.max()), log="y")  # fmt: skip
-    frame(figure, panel, y_label="activation")
+    picture.frame(panel, y_label="activation")
     colors = [latent_color(latent) for latent in latents]
     x = panel.x(drawn["column"])
-    lines(figure, x, panel.y(drawn["low"]), x, panel.y(drawn["high"]), color=colors, width=1, alpha=0.5)
+    picture.strokes(x, panel.y(drawn["low"]), x, panel.y(drawn["high"]), color=colors, width=1, alpha=0.5)
     x, y, half = panel.x(column), panel.y(activation), 0.038
-    lines(figure, x - half, y, x + half, y, color=[colors[index] for index in column], width=1)
-    _name_columns(figure, panel, latents)
+    picture.strokes(x - half, y, x + half, y, color=[colors[index] for index in column], width=1)
+    _name_columns(picture, panel, latents)
     sinks = f"with sinks counted, {len(on_sinks)} of the {len(with_sinks)} largest are on sinks"
     if len(on_sinks):
         sinks += f" (up to {on_sinks['activation'][0]:.3g})"
     remark = f"{len(marks)} of the {len(table)} largest; {len(latents)} of their {len(ranges)} latents; {sinks}"
-    write(figure, panel.right, panel.top + 0.11, remark, ha="right", size=8, color="#777777")
+    picture.write(panel.right, panel.top + 0.11, remark, ha="right", size=8, color="#777777")
 
 
-def _name_columns(figure: Figure, panel: Panel, latents: Sequence[int]) -> None:
+def _name_columns(picture: Picture, panel: Panel, latents: Sequence[int]) -> None:
     x = panel.x(np.arange(len(latents)))
-    letters(figure, [str(latent) for latent in latents], x, panel.bottom - 0.06, size=6.5, align="right", turned=True)
+    picture.letters([str(latent) for latent in latents], x, panel.bottom - 0.06, size=6.5, align="right", turned=True)
 
 
 def token_grid_height(latents: int, tokens: int) -> float:
@@ -83,13 +71,13 @@ def token_grid_height(latents: int, tokens: int) -> float:
     return max(1, -(-latents // TOKEN_COLUMNS)) * (0.5 + 0.17 * tokens)
 
 
-def token_grid(figure: Figure, top: float, latents: Sequence[int], table: pl.DataFrame, tokens: int) -> None:
+def token_grid(picture: Picture, top: float, latents: Sequence[int], table: pl.DataFrame, tokens: int) -> None:
     """Draw the first `tokens` token types of each latent, in a grid from `top` down; each on a log scale of its own."""
     width, height = 1.14, 0.17 * tokens + 0.05
     row, column = np.divmod(np.arange(len(latents)), TOKEN_COLUMNS)
     left, bottom = 1.02 + 2.22 * column, top - 0.2 - height - token_grid_height(1, tokens) * row
-    letters(figure, [str(latent) for latent in latents], left, bottom + height + 0.09, size=9, color=INK, bold=True)
-    corner(figure, left, bottom, left + width, bottom + height)
+    picture.letters([str(latent) for latent in latents], left, bottom + height + 0.09, size=9, color=INK, bold=True)
+    picture.corners(left, bottom, left + width, bottom + height)
     grid = pl.DataFrame({"latent": latents, "left": left, "bottom": bottom}, schema_overrides={"latent": pl.UInt32})
     largest, floor = pl.col("max").first().over("latent"), 0.5 * pl.col("max").last().over("latent")
     bars = (
@@ -100,8 +88,8 @@ def token_grid(figure: Figure, top: float, latents: Sequence[int], table: pl.Dat
     )
     left, end = bars["left"].to_numpy(), bars["end"].to_numpy()
     y = bars["bottom"].to_numpy() + height - 0.1 - 0.17 * bars["line"].to_numpy()
-    rectangles(figure, left, y - 0.06, end, y + 0.06, [latent_color(latent) for latent in bars["latent"]])
-    letters(figure, [shown(token, 11) for token in bars["token"]], left - 0.05, y, size=7.5, align="right")
+    picture.rectangles(left, y - 0.06, end, y + 0.06, [latent_color(latent) for latent in bars["latent"]])
+    picture.letters([shown(token, 11) for token in bars["token"]], left - 0.05, y, size=7.5, align="right")
     first = bars.filter(line=0)
-    letters(figure, [f"{value:.3g}" for value in first["max"]], first["end"], first["bottom"] - 0.09, size=7,
+    picture.letters([f"{value:.3g}" for value in first["max"]], first["end"], first["bottom"] - 0.09, size=7,
             align="center")  # fmt: skip

@@ -1,89 +1,60 @@
 """Pictures of one trace: the original study's views, inference by inference."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import polars as pl
-from matplotlib.figure import Figure
 
 from ..vocabulary import label
-from .canvas import SCOPE_NAMES, Panel, frame, new_figure, rectangles, shown, write
-from .panels import activation_strips, empty, frequency_bars, heading, token_grid, token_grid_height
+from .canvas import SCOPE_NAMES, Panel, Picture, shown
+from .panels import activation_strips, frequency_bars, token_grid, token_grid_height
 
 
 def pictures(
-    traces: pl.DataFrame,
-    top_activations: pl.DataFrame,
-    frequencies: pl.DataFrame,
-    histograms: pl.DataFrame,
-    relevant_latents: pl.DataFrame,
-    top_tokens: pl.DataFrame,
-    *,
-    site: str,
-    scope: str,
-    frequent_latents: int,
+    traces: pl.DataFrame, top_activations: pl.DataFrame, frequencies: pl.DataFrame, histograms: pl.DataFrame,
+    relevant_latents: pl.DataFrame, top_tokens: pl.DataFrame, *, site: str, scope: str, frequent_latents: int,
     tokens: int,
-) -> Iterator[tuple[int, Figure]]:
-    """Yield the id and the picture of each trace of a block."""
-    tables = [
-        table.filter(scope=scope) for table in (top_activations, frequencies, histograms, relevant_latents, top_tokens)
-    ]
-    by_trace = [table.partition_by("trace_id", as_dict=True) for table in tables]
-    for about in traces.iter_rows(named=True):
-        trace_id = about["trace_id"]
-        parts = (part.get((trace_id,), table.clear()) for part, table in zip(by_trace, tables, strict=True))
-        yield trace_id, trace(about, *parts, site=site, scope=scope, frequent_latents=frequent_latents, tokens=tokens)
+) -> Iterator[tuple[int, Picture]]:  # fmt: skip
+    """Draw the traces of a block one by one; yields each with its id.
 
-
-def trace(
-    about: Mapping[str, Any],
-    top_activations: pl.DataFrame,
-    frequencies: pl.DataFrame,
-    histogram: pl.DataFrame,
-    relevant_latents: pl.DataFrame,
-    top_tokens: pl.DataFrame,
-    *,
-    site: str,
-    scope: str,
-    frequent_latents: int,
-    tokens: int,
-) -> Figure:
-    """Draw one trace: its largest activations, most frequent latents, histogram, and its relevant latents' top tokens.
-
-    `about` is the trace's row in its traces file; each frame is narrowed to the trace and scope.
+    Its largest activations, its most frequent latents, the histogram, and the top tokens of its relevant latents.
     """
-    latents = relevant_latents["latent"].to_list()
-    height = 5.05 + token_grid_height(len(latents), tokens)
-    outcome = {True: "correct", False: "wrong", None: "not graded"}[about["correct"]]
-    figure = new_figure(
-        12, height, f"Trace {about['trace_id']}, {about['condition']}, at {site}",
-        f"{len(about['generated_ids'])} tokens written ({about['finish_reason']}); answer"
-        f" {shown(label(about['predicted'] or 'none'), 30)}, reference {shown(label(about['reference']), 30)}:"
-        f" {outcome}; shown: {SCOPE_NAMES[scope]}",
-    )  # fmt: skip
-    place = Panel(0.72, height - 2.3, 7.2, 1.45)
-    heading(figure, place, "largest activations")
-    activation_strips(figure, place, top_activations, frequent_latents)
-    place = Panel(8.64, height - 2.3, 3.18, 1.45)
-    heading(figure, place, "all activations")
-    _histogram(figure, place, histogram)
-    place = Panel(0.72, height - 4.05, 11.1, 1.2)
-    heading(figure, place, f"{min(frequent_latents, len(frequencies))} most frequent latents")
-    frequency_bars(figure, place, frequencies.head(frequent_latents))
-    write(
-        figure, 0.2, height - 4.65, "top tokens of its relevant latents (maximum, logarithmic)", size=10, weight="bold"
-    )
-    token_grid(figure, height - 4.75, latents, top_tokens, tokens)
-    return figure
+    tables = (top_activations, frequencies, histograms, relevant_latents, top_tokens)
+    by_trace = [table.filter(scope=scope).partition_by("trace_id", as_dict=True) for table in tables]
+    for about in traces.iter_rows(named=True):
+        key = (about["trace_id"],)
+        activations, frequent, bins, relevant, top = (
+            parts.get(key, table.clear()) for parts, table in zip(by_trace, tables, strict=True)
+        )
+        latents = relevant["latent"].to_list()
+        height = 5.05 + token_grid_height(len(latents), tokens)
+        outcome = {True: "correct", False: "wrong", None: "not graded"}[about["correct"]]
+        picture = Picture(
+            12, height, f"Trace {about['trace_id']}, {about['condition']}, at {site}",
+            f"{len(about['generated_ids'])} tokens written ({about['finish_reason']}); answer"
+            f" {shown(label(about['predicted'] or 'none'), 30)}, reference {shown(label(about['reference']), 30)}:"
+            f" {outcome}; shown: {SCOPE_NAMES[scope]}",
+        )  # fmt: skip
+        panel = Panel(0.72, height - 2.3, 7.2, 1.45)
+        picture.heading(panel, "largest activations")
+        activation_strips(picture, panel, activations, frequent_latents)
+        panel = Panel(8.64, height - 2.3, 3.18, 1.45)
+        picture.heading(panel, "all activations")
+        _histogram(picture, panel, bins)
+        panel = Panel(0.72, height - 4.05, 11.1, 1.2)
+        picture.heading(panel, f"{min(frequent_latents, len(frequent))} most frequent latents")
+        frequency_bars(picture, panel, frequent.head(frequent_latents))
+        picture.heading(Panel(0.2, 0, 0, height - 4.76), "top tokens of its relevant latents (maximum, logarithmic)")
+        token_grid(picture, height - 4.75, latents, top, tokens)
+        yield about["trace_id"], picture
 
 
-def _histogram(figure: Figure, place: Panel, bins: pl.DataFrame) -> None:
+def _histogram(picture: Picture, place: Panel, bins: pl.DataFrame) -> None:
     if bins.is_empty():
-        return empty(figure, place)
+        return picture.empty(place)
     counts = bins["count"].to_numpy()
     panel = replace(place, x_range=(0.0, 1.02 * bins["upper"][-1]), y_range=(0.5, 1.5 * counts.max()), log="y")
-    frame(figure, panel, x_label="activation", y_label="count")
+    picture.frame(panel, x_label="activation", y_label="count")
     tops = panel.y(np.maximum(counts, 0.5))
-    rectangles(figure, panel.x(bins["lower"]), panel.bottom, panel.x(bins["upper"]), tops, "#717581")
+    picture.rectangles(panel.x(bins["lower"]), panel.bottom, panel.x(bins["upper"]), tops, "#717581")
