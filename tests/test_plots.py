@@ -214,13 +214,8 @@ FUNCTIONS = {name: f"plots.{module}.{name}"
              for module, name in re.findall(r'"plots\.(\w+)\.(\w+)"', RULES.read_text("utf-8"))}  # fmt: skip
 """What the rules call, by its name."""
 
-<<<<<<< HEAD
-SETTINGS = {"site": SITE, "conditions": CONDITIONS, "scope": "generated", "latents": 20,
-            "frequent_latents": 20, "tokens": 4, "max_top_3": 0.8, "alpha": 0.05, "max_fvu": 0.7}  # fmt: skip
-=======
 SETTINGS = {"site": SITE, "conditions": CONDITIONS, "scope": "generated", "latents": 20, "frequent_latents": 20,
             "tokens": 4, "max_top_3": 0.8, "alpha": 0.05, "max_fvu": 0.7}  # fmt: skip
->>>>>>> h-plots
 
 
 def draw(name, **given):
