@@ -26,11 +26,10 @@ from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow" / "scripts"))
 
-from thoughtscope.traces.decoding import Draws, write
-
 from thoughtscope.readings.states import read_states
 from thoughtscope.saes import formats
 from thoughtscope.traces import generate as traces
+from thoughtscope.traces.decoding import Draws, write
 from thoughtscope.traces.sampling import uniforms
 
 LAYERS, PROMPT, K = (5, 10, 20), 110, 32

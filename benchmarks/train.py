@@ -5,7 +5,8 @@
 Both train the same SAEs on the study's text, in turns, a process a job: start, imports and held-out measures count.
 Prints the median seconds per SAE (on the clock, and of the processor, which other work disturbs less), the FVUs, the
 ratio, and the floor: what the matrix products alone take that the pass can't do without, those of the model's blocks
-and the SAEs' pre-activations, timed here at their shapes.
+and the SAEs' pre-activations, timed at their shapes. OMP_NUM_THREADS=1 keeps waiting threads out of the processor's
+seconds.
 """
 
 import argparse
@@ -44,7 +45,7 @@ def job(options: argparse.Namespace) -> None:
 
 
 def floor(options: argparse.Namespace) -> float:
-    """Return the seconds of the products alone: each timed a few times at a step's shape, the least taken."""
+    """Return the seconds (of the GPU, or of the processor) of the products alone: at a step's shape, the least of 7."""
     import torch
 
     from thoughtscope import files, models, sites
@@ -56,13 +57,13 @@ def floor(options: argparse.Namespace) -> float:
 
     def seconds(weight: torch.Tensor) -> float:
         x = torch.randn(options.batch * 128, weight.shape[1], device=weight.device).to(weight.dtype)
-        times = []
+        clock, times = time.perf_counter if weight.is_cuda else time.process_time, []
         for _ in range(7):
-            started = time.perf_counter()
+            started = clock()
             torch.nn.functional.linear(x, weight)
             if weight.is_cuda:
                 torch.cuda.synchronize()
-            times.append(time.perf_counter() - started)
+            times.append(clock() - started)
         return min(times)
 
     with torch.inference_mode():
@@ -96,7 +97,9 @@ def main() -> None:
         busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         return seconds, busy, json.loads(done.stdout.strip().splitlines()[-1])
 
-    saes, floors = len(options.layers), []
+    import torch
+
+    saes, floors, measured = len(options.layers), [], 0 if torch.cuda.is_available() else 1
     found: dict[str, list[tuple[float, float]]] = {"a job each": [], "one pass": []}
     for _ in range(options.runs):
         floors.append(floor(options))
@@ -109,9 +112,9 @@ def main() -> None:
     for which, times in found.items():
         seconds, busy = (statistics.median(column) / saes for column in zip(*times, strict=True))
         print(f"{which:10s} {seconds:6.1f} s an SAE on the clock, {busy:6.1f} s of the processor")
-    share = statistics.median(floors) / statistics.median(seconds for seconds, _ in found["one pass"])
+    share = statistics.median(floors) / statistics.median(times[measured] for times in found["one pass"])
     print(f"floor      {statistics.median(floors) / saes:6.1f} s an SAE; one pass reaches {share:.0%} of it")
-    ratios = [a[0] / b[0] for a, b in zip(*found.values(), strict=True)]
+    ratios = [a[measured] / b[measured] for a, b in zip(*found.values(), strict=True)]
     print(f"a job each / one pass: {statistics.median(ratios):.2f} (from {min(ratios):.2f} to {max(ratios):.2f})")
 
 

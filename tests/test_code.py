@@ -132,9 +132,12 @@ def test_what_makes_no_difference(library, file, old, new):
         ("maths.py", "@functools.cache", "@functools.lru_cache", {"table", "whole"}),
         ("config.py", 'compile("x")', 'compile("y")', {"lazy"}),  # imported where it is used
         ("config.py", '"answer")', '"reply")', {"lazy", "whole"}),  # an attribute of a module
+        ("config.py", "import re", "import regex as re", {"lazy"}),  # another module of that name
+        ("maths.py", "import functools", "import functools\nimport math\nfrom .room import checks", {"whole"}),
         ("config.py", "OTHER = 1", "OTHER = 2", {"lazy"}),
         ("maths.py", "unit = 1", "unit = 2", {"framed", "whole"}),  # of a type that is only written as text
         ("maths.py", "LIMIT = 3", "LIMIT = 3\nlimited.slow = True", set(FUNCTIONS)),  # on import
+        ("maths.py", "LIMIT = 3", "LIMIT = 3\nfor f in (1, 2):\n    print(f)", set(FUNCTIONS)),
         ("room/__init__.py", "", "import os\nos.umask(0)", set(FUNCTIONS)),
         ("room/checks.py", "1", "2", {"judged"}),
     ],

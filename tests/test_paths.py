@@ -24,6 +24,7 @@ def test_a_path_says_what_it_was_made_from(pattern, folder):
     "path",
     ["results/x/tables/layers.1.mlp/verdict.parquet", "results/x/tables/trained/layers.1.mlp/verdict.parquet.tmp",
      "results/x/tables/trained/layers.1.mlp@elsewhere/verdict.parquet", "x/tables/trained/layers.1.mlp/verdict.parquet",
+     "noresults/x/tables/trained/layers.1.mlp/verdict.parquet",
      "results/x/y/tables/trained/layers.1.mlp/verdict.parquet"],
 )  # fmt: skip
 def test_what_is_not_of_the_form_is_refused(path):

@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -1078,6 +1078,43 @@ def test_each_stage_s_time_is_added_up():
         {"stage": "b", "jobs": 1, "seconds": 9.0, "longest": 9.0, "memory": 1.0},
         {"stage": "a", "jobs": 2, "seconds": 4.0, "longest": 3.0, "memory": 5.0},
     ]
+
+
+def test_times_are_of_this_config_s_jobs(tmp_path):
+    """Others may have left theirs, also of another path scheme; a job that is of no site or block counts always."""
+    folder, known = tmp_path / "results" / "x" / "benchmarks", {
+        "reader": ["trained"], "site": [SITE, f"{SITE}@residual_in"], "hookpoint": [SITE], "condition": ["reason"],
+        "block": [BLOCK],
+    }  # fmt: skip
+    ours = ["model", "tables/matches", f"traces/reason/{BLOCK}", f"saes/trained/{SITE}", "saes/trained",
+            f"readings/trained/{SITE}@residual_in/reason/{BLOCK}", f"tables/trained/{SITE}/verdict",
+            f"tables/trained/{SITE}/traces/reason/{BLOCK}"]  # fmt: skip
+    others = [f"traces/bypass/{BLOCK}", "traces/reason/00000-00001", "saes/trained/layers.9.mlp", f"saes/{SITE}",
+              f"readings/random_sae/{SITE}/reason/{BLOCK}", "tables/trained/layers.9.mlp/verdict",
+              f"tables/{SITE}/verdict", f"tables/trained/{SITE}/traces/reason/00000-00001"]  # fmt: skip
+    for job in ours + others:
+        (folder / f"{job}.jsonl").parent.mkdir(parents=True, exist_ok=True)
+        (folder / f"{job}.jsonl").write_text(json.dumps({"s": len(job)}) + "\n")
+    assert dict(provenance.benchmarks(folder, known)) == {job: {"s": len(job)} for job in ours}
+
+
+def test_a_trace_s_activations_are_those_of_its_site_condition_and_block(tmp_path):
+    """Blocks may be listed in any order."""
+    given = []
+    for number, (site, condition, block) in enumerate(
+        product((OTHER, SITE), CONDITIONS, ("00004-00005", "00000-00003"))
+    ):
+        levels = {"experiment": "x", "reader": "trained", "site": site, "condition": condition, "block": block}
+        given.append(str(tmp_path / paths.ACTIVATIONS.format(**levels)))
+        ids = [int(end) for end in block.split("-")]
+        rows = {"trace_id": ids, "position": [0, 0], "sink": [False, False], "latent": [number, 100 + number],
+                "activation": [1.0, 1.0]}  # fmt: skip
+        files.write_parquet(pl.DataFrame(rows), given[-1], {})
+    read = reader.reading(given)
+    assert read(OTHER, "reason", 4)["latent"].to_list() == [0]
+    assert read(OTHER, "bypass", 3)["latent"].to_list() == [103]
+    assert read(SITE, "again", 5)["latent"].to_list() == [110]
+    assert read(SITE, "again", 1).is_empty()
 
 
 def test_links_to_neuronpedia_are_of_the_site_an_sae_was_made_for():

@@ -11,6 +11,7 @@ if config["sae"]["source"] == "train":
         "model": source_settings("model", config["model"]) | {"dtype": config["model"]["dtype"]},
         "sae": source_settings("sae", config["sae"]),
         "text": source_settings("sae.text", config["sae"]["text"]),
+        "code": digest_of_script(SCRIPTS / "train_sae.py"),
     }
 
     def sae_files_of(hookpoint):

@@ -1,17 +1,19 @@
 """What a function's result depends on of this package's code, as a hash: a param with it reruns what an edit affects.
 
-From a function on, every name is followed that its code says: to functions, classes and constants of its module and,
-through imports wherever they stand, of others. They are hashed as syntax trees, so that neither blanks nor comments
-count, without docstrings and without what an exception says. Of a module that is imported on the way, statements that
-define nothing count too. What a computed name imports isn't seen; only `dispatch` does that. Standard library only.
+From a function on, every name in its code is followed: to functions, classes and constants of its module and, through
+imports wherever they stand, of others. They are hashed as syntax trees, so that neither blanks nor comments count,
+without docstrings and without what an exception says. Of a module imported on the way, statements that do more than
+define count too. What a computed name imports isn't seen; only `dispatch` does that. Standard library only.
 """
 
 import ast
+import copy
 import hashlib
 from collections import defaultdict
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from .errors import InputError
 
@@ -32,11 +34,13 @@ _Place = tuple[str, str]
 """A module below the package (the package itself is the empty text) and a name in it."""
 
 
-class _Module(NamedTuple):
+@dataclass(eq=False)
+class _Module:
     name: str
     package: str
     body: list[ast.stmt]
-    bound: dict[str, list[ast.stmt]]  # statements by the names they bind
+    effects: list[ast.stmt]  # those that do more than define
+    bound: dict[str, list[ast.stmt]]  # by the names they define
     imports: dict[str, _Place]  # what is imported of the package, by local name
 
 
@@ -45,7 +49,8 @@ class Package:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.module, self.read = cache(self._module), cache(self._read)
+        self.path, self.module = cache(self._path), cache(self._module)
+        self.follow, self.read = cache(self._follow), cache(self._read)
 
     def digest(self, *names: str) -> str:
         """Return a hash of what functions such as `evidence.patterns.pattern_tests`, or whole modules, depend on.
@@ -63,54 +68,80 @@ class Package:
     def digest_of_script(self, path: str | Path) -> str:
         """Return a hash of what a script depends on of the package; its own text is for Snakemake to see."""
         script = self._parse("", "", Path(path))
-        return self._digest([place for statement in script.body for place in self._needs(script, statement)])
+        return self._digest([place for statement in script.body for place in self.read(script, statement)[1]])
 
     def _digest(self, ahead: list[_Place]) -> str:
         texts: dict[_Place, str] = {}
         while ahead:
             place = ahead.pop()
             if place not in texts and place[0] not in PLUMBING:
-                texts[place], needs = self.read(*place)
+                texts[place], needs = self.follow(*place)
                 ahead += needs
-        return hashlib.sha256(repr(sorted(texts.items())).encode()).hexdigest()[:16]
+        code = sorted(item for item in texts.items() if item[1])
+        return hashlib.sha256(repr(code).encode()).hexdigest()[:16]
 
-    def _read(self, name: str, attribute: str) -> tuple[str, set[_Place]]:
+    def _follow(self, name: str, attribute: str) -> tuple[str, set[_Place]]:
         """Return the code of a name in a module as text, and all that it needs."""
         module = self.module(name)
-        statements = module.bound.get(attribute, [])
-        if attribute in (_ALL, _ON_IMPORT):
-            defining = {id(each) for bound in module.bound.values() for each in bound if attribute == _ON_IMPORT}
-            statements = [each for each in module.body if id(each) not in defining]
-        needs = {(name, _ON_IMPORT), (name.rpartition(".")[0], _ON_IMPORT)}
-        needs |= {place for statement in statements for place in self._needs(module, statement)}
+        statements = {_ALL: module.body, _ON_IMPORT: module.effects}.get(attribute) or module.bound.get(attribute, [])
+        read = [self.read(module, statement) for statement in statements]
+        needs = {(name, _ON_IMPORT), (name.rpartition(".")[0], _ON_IMPORT)}.union(*[places for _, places in read])
+        if attribute == _ON_IMPORT:
+            needs |= {(imported, _ON_IMPORT) for imported, _ in module.imports.values()}
         if attribute in module.imports:  # it is handed on
             needs.add(module.imports[attribute])
         elif attribute and self.path(f"{name}.{attribute}".strip(".")):
             needs.add((f"{name}.{attribute}".strip("."), _ALL))
-        return "\n".join(map(_text, statements)), needs
+        return "\n".join(text for text, _ in read if text), needs
 
-    def _needs(self, module: _Module, statement: ast.stmt) -> set[_Place]:
-        """Return what a statement uses of the package, and which modules of it are imported there."""
-        nodes = list(ast.walk(statement))
-        imports = {local: place for node in nodes for local, place in self._imports(module.package, node).items()}
+    def _read(self, module: _Module, statement: ast.stmt) -> tuple[str, set[_Place]]:
+        """Return a statement as text, and what it uses of the package or imports there."""
+        parts: list[str] = []
+        uses: set[tuple[str, str]] = set()  # x as (x, _ALL), x.y as (x, y)
+        imports: dict[str, _Place] = {}
+
+        def visit(node: Any) -> None:
+            kind = type(node)
+            if kind is list:
+                parts.append("[")
+                for item in node:
+                    visit(item)
+                parts.append("]")
+            elif kind not in _FIELDS:
+                parts.append(repr(node))
+            elif kind is ast.Raise:
+                parts.append("Raise")
+            elif kind is ast.Attribute and type(node.value) is ast.Name:
+                uses.add((node.value.id, node.attr))
+                parts.append(f"{node.value.id}.{node.attr}")
+            elif kind is not ast.Expr or type(node.value) is not ast.Constant:  # that is a docstring
+                if kind is ast.Name:
+                    uses.add((node.id, _ALL))
+                elif kind is ast.Import or kind is ast.ImportFrom:
+                    imports.update(self._imports(module.package, node))
+                parts.append(kind.__name__)
+                for name in _FIELDS[kind]:
+                    value = getattr(node, name, None)
+                    if name in ("annotation", "returns") and type(value) is ast.Constant and value.value:
+                        value = ast.parse(str(value.value)).body  # it stands in quotes
+                    if value is not None and value != []:
+                        parts.append(name)
+                        visit(value)
+
+        visit(statement)
         needs = {(name, _ON_IMPORT) for name, _ in imports.values()}
-        imports = module.imports | imports
-        of_modules = {id(node.value): node.attr for node in nodes if isinstance(node, ast.Attribute)}
-        for node in nodes:
-            if isinstance(node, ast.Name):
-                name, attribute = imports.get(
-                    node.id, (module.name, node.id if node.id in module.bound else _ON_IMPORT)
-                )
-                needs.add((name, of_modules.get(id(node), _ALL) if attribute == _ALL else attribute))
-        return needs
+        for base, attribute in uses:
+            if place := imports.get(base) or module.imports.get(base):
+                needs.add((place[0], attribute) if place[1] == _ALL else place)
+            elif base in module.bound:
+                needs.add((module.name, base))
+        return " ".join(parts), needs
 
-    def _imports(self, package: str, node: ast.AST) -> dict[str, _Place]:
+    def _imports(self, package: str, node: ast.Import | ast.ImportFrom) -> dict[str, _Place]:
         """Return what an import statement imports of the package, by local name; a module as all of it."""
         if isinstance(node, ast.Import):
             ours = [alias for alias in node.names if alias.name.startswith(f"{self.root.name}.")]
             return {alias.asname or self.root.name: (alias.name.partition(".")[2], _ALL) for alias in ours}
-        if not isinstance(node, ast.ImportFrom):
-            return {}
         parts = (node.module or "").split(".")
         if node.level:
             above = package.split(".")
@@ -118,15 +149,13 @@ class Package:
         elif parts.pop(0) != self.root.name:
             return {}
         module = ".".join(filter(None, parts))
-        whole = {alias.name: f"{module}.{alias.name}".strip(".") for alias in node.names}
-        return {
-            alias.asname or alias.name: (whole[alias.name], _ALL)
-            if self.path(whole[alias.name])
-            else (module, alias.name)
-            for alias in node.names
-        }
+        found = {}
+        for alias in node.names:
+            submodule = f"{module}.{alias.name}".strip(".")
+            found[alias.asname or alias.name] = (submodule, _ALL) if self.path(submodule) else (module, alias.name)
+        return found
 
-    def path(self, module: str) -> Path | None:
+    def _path(self, module: str) -> Path | None:
         """Return a module's file, if there is one."""
         path = self.root.joinpath(*module.split("."))
         return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
@@ -136,46 +165,32 @@ class Package:
         return self._parse(name, name if path.stem == "__init__" else name.rpartition(".")[0], path)
 
     def _parse(self, name: str, package: str, path: Path) -> _Module:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        _tidy(tree)
+        body = ast.parse(path.read_text(encoding="utf-8")).body
+        effects: list[ast.stmt] = []
         bound: dict[str, list[ast.stmt]] = defaultdict(list)
         imports: dict[str, _Place] = {}
-        for statement in tree.body:
-            for node in [statement] if isinstance(statement, _DEFINITION) else ast.walk(statement):
-                imports |= self._imports(package, node)
-                if isinstance(node, _DEFINITION):
-                    bound[node.name].append(statement)
+        for statement in body:
+            names = []
+            for node in [statement] if isinstance(statement, _DEFINITIONS) else ast.walk(statement):
+                if isinstance(node, ast.Import | ast.ImportFrom):
+                    imports |= self._imports(package, node)
+                    for alias in node.names:  # each by itself, so that one more is no change of the others
+                        alone = copy.copy(node)
+                        alone.names = [alias]
+                        bound[alias.asname or alias.name.partition(".")[0]].append(alone)
+                elif isinstance(node, _DEFINITIONS):
+                    names.append(node.name)
                 elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-                    bound[node.id].append(statement)
-        return _Module(name, package, tree.body, bound, imports)
+                    names.append(node.id)
+            for local in names:
+                bound[local].append(statement)
+            is_definition = isinstance(statement, (*_DEFINITIONS, ast.Assign, ast.AnnAssign)) and names
+            if not is_definition and not isinstance(statement, ast.Import | ast.ImportFrom):
+                effects.append(statement)
+        return _Module(name, package, body, effects, bound, imports)
 
 
-_DEFINITION = (ast.FunctionDef, ast.ClassDef)
-
-
-def _tidy(tree: ast.AST) -> None:
-    """Remove docstrings and what exceptions say, and write annotations in quotes out."""
-    for node in ast.walk(tree):
-        if isinstance(body := getattr(node, "body", None), list):
-            body[:] = [
-                each for each in body if not (isinstance(each, ast.Expr) and isinstance(each.value, ast.Constant))
-            ]
-        if isinstance(node, ast.Raise):
-            node.exc = node.cause = None
-        for name in ("annotation", "returns"):
-            quoted = getattr(node, name, None)
-            if isinstance(quoted, ast.Constant) and isinstance(quoted.value, str):
-                setattr(node, name, ast.parse(quoted.value, mode="eval").body)
-
-
-def _text(node: Any) -> str:
-    if isinstance(node, list):
-        return f"[{','.join(map(_text, node))}]"
-    if not isinstance(node, ast.AST):
-        return repr(node)
-    fields = [(name, value) for name in _FIELDS[type(node)] if (value := getattr(node, name, None)) not in (None, [])]
-    return f"{type(node).__name__}({','.join([f'{name}={_text(value)}' for name, value in fields])})"
-
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 _OURS = Package(Path(__file__).parent)
 digest, digest_of_script = _OURS.digest, _OURS.digest_of_script

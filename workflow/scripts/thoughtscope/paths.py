@@ -17,6 +17,7 @@ WILDCARDS = {
     "site": r"[A-Za-z0-9_.]+(@residual_(in|out))?",
     "table": r"[a-z][a-z0-9_]*",
     "picture": r"[a-z][a-z0-9_]*",
+    "name": r"[a-z][a-z0-9_]*",
 }
 """What each level may be, as expressions."""
 
@@ -61,7 +62,6 @@ BENCHMARK = tuple(
         "{stage}/{reader}/{site}/{name}",
         "{stage}/{reader}/{site}/{condition}/{block}",
         "{stage}/{reader}/{site}/traces/{condition}/{block}",
-        "{stage}/{reader}/{site}/traces/{condition}/{block}/{name}",
     )
 )
 """Benchmarks, and logs likewise, mirror what their jobs make: the stage, its levels, and a name where several jobs have

@@ -21,7 +21,7 @@ from ..job import every_few_seconds
 from .sampling import TraceSampler, draw
 
 KNOWN = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "SeedOssForCausalLM")
-"""Models of transformers whose blocks are RMSNorm, rotary grouped-query attention, RMSNorm, gated MLP."""
+"""Models of transformers whose blocks are RMSNorm, grouped-query attention with rotary positions, RMSNorm and MLP."""
 
 STATIC_ROPES = ("default", "linear", "llama3", "yarn")
 """Rotary embeddings whose frequencies don't change with the length of what was read."""
@@ -186,7 +186,7 @@ def is_known(model: PreTrainedModel) -> bool:
         # A module put in another's place (a quantised or adapted product, say) or a hook would be passed over.
         and all(type(part) in (nn.Linear, nn.Embedding, nn.ModuleList) or "activations" in type(part).__module__
                 or type(part).__module__ == module for part in parts)
-        and not any(part._forward_hooks or part._forward_pre_hooks for part in parts)
+        and not any(part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part) for part in parts)
         and {(tensor.dtype, tensor.device) for tensor in parameters} == {(model.dtype, model.device)}
         and model.device.type in COLUMNS
     )  # fmt: skip
@@ -286,7 +286,7 @@ class Decoder:
         positions, rows = self.positions[:count], torch.arange(count, device=self.device)
         unread = torch.arange(self.columns, device=self.device) > positions[:, None]
         bias = torch.zeros(unread.shape, dtype=self.dtype, device=self.device).masked_fill_(unread, -torch.inf)
-        bias = bias.repeat_interleave(self.key_heads, 0)[:, None]
+        bias = bias[:, None].expand(-1, self.key_heads, -1).reshape(count * self.key_heads, 1, -1)
 
         def attend(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
             self.keys[layer][rows, :, positions] = keys[:, 0]

@@ -69,7 +69,8 @@ def draw(logits: Tensor, noise: Tensor, temperature: float, top_p: float) -> Ten
     """
     if temperature == 0:
         return logits.argmax(-1)
-    ids, masses = nucleus(torch.softmax(logits.float() / temperature, dim=-1), top_p)
+    scaled = logits / torch.full((1,), temperature, device=logits.device)  # to float32 in the same pass
+    ids, masses = nucleus(torch.softmax(scaled, dim=-1), top_p)
     # In two stages, a stretch of tokens and a token of it, float64 sums over the whole vocabulary aren't needed.
     stretches = F.pad(masses, (0, -masses.shape[-1] % STRETCH)).unflatten(-1, (-1, STRETCH))
     stretch, share = _invert(stretches.sum(-1), noise.to(masses.device))
