@@ -14,7 +14,7 @@ from thoughtscope.traces.decoding import Decoder, Draws, decode, generate, is_kn
 from thoughtscope.traces.sampling import uniforms
 
 LOG = logging.getLogger("test")
-STOP = range(10)
+STOP = range(6)
 YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 8.0, "original_max_position_embeddings": 16}
 LLAMA3 = {
     "rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
@@ -44,7 +44,7 @@ UNKNOWN = {
 def build(name, **settings):
     torch.manual_seed(0)
     config = getattr(transformers, f"{name}Config")(
-        **{"vocab_size": 160, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3,
+        **{"vocab_size": 160, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
            "num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.3, "pad_token_id": 0} | settings
     )  # fmt: skip
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval().requires_grad_(False)
@@ -77,17 +77,17 @@ def test_known_models_write_what_generate_writes(name):
     assert written(decode, model, prompts, 3) == expected  # others join where some have ended
 
 
-@pytest.mark.parametrize("variant", ["packed", "joined", "all rows"])
-@pytest.mark.parametrize("rows", [1, 2, 20])
+@pytest.mark.parametrize(("variant", "rows"), [("packed", 1), ("joined", 20), ("joined", 2), ("all rows", 5)])
 def test_a_trace_is_the_same_in_any_number_of_rows_and_layout(variant, rows, monkeypatch):
-    model, prompts = build("Qwen2"), prompts_of(12)
-    expected = written(generate, model, prompts, 4, steps=90)  # the cache grows
+    model, prompts = build("Qwen2"), prompts_of(8)
+    expected = written(generate, model, prompts, 4, steps=70, stop_ids=STOP[:2])  # the cache grows
+    assert max(map(len, expected.values())) == 70
     before = model(torch.tensor([prompts[3]])).logits
     if variant != "packed":
         monkeypatch.setattr(decoding, "_packs", lambda weight: False)
     if variant == "all rows":  # as a CUDA graph has it
         monkeypatch.setattr(decoding, "Decoder", partial(Decoder, static=True))
-    assert written(decode, model, prompts, rows, steps=90) == expected
+    assert written(decode, model, prompts, rows, steps=70, stop_ids=STOP[:2]) == expected
     assert torch.equal(model(torch.tensor([prompts[3]])).logits, before)  # the model is left whole
 
 
@@ -145,7 +145,7 @@ def test_a_model_that_was_changed_is_not_known():
     model.model.layers[1].mlp.register_forward_hook(lambda *_: None)
     assert not is_known(model)
     model = build("Llama")
-    model.model.layers[2].self_attn.q_proj = Adapted(32, 32, bias=False)
+    model.model.layers[1].self_attn.q_proj = Adapted(32, 32, bias=False)
     assert not is_known(model)
     model = build("Llama")
     model.lm_head.bfloat16()

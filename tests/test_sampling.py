@@ -60,6 +60,22 @@ def test_draw_inverts_the_cumulative_distribution():
     assert (tokens.numpy() == expected).mean() > 0.999  # all but where rounding decides
 
 
+@pytest.mark.parametrize("top_p", [0.5, 0.95, 0.9999, 1.0])
+def test_draw_is_that_of_the_whole_vocabulary_sorted_and_summed_in_float64(top_p):
+    """Rows from nearly flat to peaked, with ties, in a vocabulary that no stretch divides."""
+    torch.manual_seed(2)
+    logits = (torch.linspace(0.05, 6, 300)[:, None] * torch.randn(300, 3001)).mul(4).round() / 4
+    noise = torch.rand(300, dtype=torch.float64)
+    probabilities = torch.softmax(logits / 0.7, -1).double()
+    descending = probabilities.sort(descending=True).values
+    last = (descending.cumsum(-1) < top_p).sum(-1).clamp(max=3000)
+    members = probabilities.where(probabilities >= descending.gather(-1, last[:, None]), 0)
+    cumulative = members.cumsum(-1)
+    expected = torch.searchsorted(cumulative, noise[:, None] * cumulative[:, -1:], right=True)[:, 0]
+    assert torch.equal(draw(logits, noise, 0.7, top_p), expected)
+    assert torch.equal(draw(logits[7:9], noise[7:9], 0.7, top_p), expected[7:9])
+
+
 def test_draw_never_leaves_the_nucleus():
     logits = torch.log(torch.tensor([[0.05, 0.6, 0.05, 0.3]])).expand(3, -1)
     noise = torch.tensor([0.0, 0.5, 1 - 1e-16], dtype=torch.float64)

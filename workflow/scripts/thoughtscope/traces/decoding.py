@@ -21,7 +21,7 @@ from ..job import every_few_seconds
 from .sampling import TraceSampler, draw
 
 KNOWN = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "SeedOssForCausalLM")
-"""Models of transformers whose blocks are RMSNorm, grouped-query attention with rotary positions, RMSNorm and MLP."""
+"""transformers' models of RMSNorm, grouped-query attention with rotary positions, RMSNorm and gated MLP in turn."""
 
 STATIC_ROPES = ("default", "linear", "llama3", "yarn")
 """Rotary embeddings whose frequencies don't change with the length of what was read."""
