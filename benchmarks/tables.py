@@ -1,20 +1,21 @@
-"""Time and memory of all tables of one site, on synthetic blocks.
+"""Time and memory of the tables of one site over all traces, on synthetic blocks of activations.
 
-    .venv/bin/python benchmarks/tables.py [--traces 1000] [--tokens 400] [--k 32] [--latents 65536]
+    .venv/bin/python benchmarks/tables.py [--traces 100 1000] [--tokens 400] [--k 32] [--latents 65536]
 
 Half the traces are each of two conditions. Latents' frequencies follow Zipf's law, so that hundreds recur and are
-tested. Tables of half the traces are made first, then of all: the ratio says how time grows. Each run is a process of
-its own, so that peak memory is its own, and prints what was the peak so far after each table.
+tested. Each table is made in a process of its own, so that its peak memory is its own. The exponent says how the
+processor's time grows between the two last numbers of traces: 1 is in proportion.
 """
 
 import argparse
 import json
-import resource
+import math
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -22,19 +23,56 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow" / "scripts"))
 
-from thoughtscope.evidence import controls, patterns, verdict
-from thoughtscope.evidence import recurrence as evidence
-from thoughtscope.readings import activations, features
-from thoughtscope.traces import generate as traces
+from thoughtscope import dispatch
 
-SCHEMA = yaml.safe_load((Path(__file__).parents[1] / "workflow/schemas/config.schema.yaml").read_text(encoding="utf-8"))
+CONFIG = yaml.safe_load((Path(__file__).parents[1] / "workflow/schemas/config.schema.yaml").read_text(encoding="utf-8"))
+ANALYSIS = {name: key["default"] for name, key in CONFIG["properties"]["analysis"]["properties"].items()}
 CONDITIONS = ["reason", "direct"]
 PROMPT = 100
 WORDS = 2000
+BLOCK = 50
+
+STUDIED = {"condition": CONDITIONS[0]}
+PATTERNS, REASON_WORDS = (CONFIG["properties"][name]["default"] for name in ("patterns", "reason_words"))
+WINDOW = "window_before window_after shifts alpha include_sinks"
+TABLES: dict[str, tuple[str, str, str, dict[str, Any]]] = {
+    "frequencies": ("recurrence", "features", "include_sinks", {}),
+    "histogram": ("recurrence", "activations", "histogram_bins include_sinks", {}),
+    "top_activations": ("recurrence", "activations vocabulary", "top_activations include_sinks", {}),
+    "relevant_latents": ("recurrence", "features vocabulary", "top_latents include_sinks", {}),
+    "recurrence": ("recurrence", "relevant=relevant_latents", "", {"inferences": 0}),
+    "top_tokens": ("recurrence", "activations recurrence vocabulary", "top_tokens include_sinks", {}),
+    "sinks": ("recurrence", "activations vocabulary", "", {}),
+    "matches": ("matches", "traces vocabulary", "", {"patterns": json.dumps(PATTERNS), "reason_words": REASON_WORDS}),
+    "pattern_counts": ("matches", "matches traces", "", {"patterns": json.dumps(PATTERNS)}),
+    "controls": ("controls", "features traces", "top_latents min_traces include_sinks", {"conditions": CONDITIONS}),
+    "contrasts": (
+        "controls", "features traces sinks candidates=controls", "include_sinks", {"conditions": CONDITIONS}
+    ),
+    "outcomes": ("outcomes", "features traces sinks candidates=controls", "include_sinks", STUDIED),
+    "pattern_tests": (
+        "patterns", "activations traces matches candidates=controls", WINDOW,
+        {"patterns": json.dumps(PATTERNS), **STUDIED},
+    ),
+    "reason_scores": (
+        "reason", "activations traces matches candidates=controls", WINDOW, {"reason_words": REASON_WORDS, **STUDIED}
+    ),
+    "lexicality": (
+        "lexicality", "activations traces candidates=controls vocabulary", "max_top_3 include_sinks", STUDIED
+    ),
+    "verdict": (
+        "verdict", "controls fit pattern_tests lexicality outcomes",
+        "min_traces alpha min_excess min_link max_fvu max_sink_share max_top_3 max_length_auroc", {},
+    ),
+}  # fmt: skip
+"""Each table's module, inputs, and params: those of the config's `analysis`, and others."""
 
 
 def make(folder: Path, count: int, tokens: int, k: int, latents: int) -> None:
-    """Write blocks of 50 traces of each condition."""
+    """Write `count` traces of each condition in blocks, the vocabulary, and how well the SAE fits."""
+    from thoughtscope.readings import activations, features  # not where tables are measured: these load torch
+    from thoughtscope.traces import generate as traces
+
     vocabulary = pl.DataFrame({"token_id": range(WORDS)}, schema={"token_id": pl.UInt32}).with_columns(
         text=pl.format(" w{}", "token_id"), token=pl.format("␣w{}", "token_id")
     )
@@ -42,13 +80,17 @@ def make(folder: Path, count: int, tokens: int, k: int, latents: int) -> None:
     texts = vocabulary["text"].to_list()
     texts[100 : 100 + len(names)] = [f" {name}" for name in names]
     vocabulary.with_columns(text=pl.Series(texts)).write_parquet(folder / "vocabulary.parquet")
+    pl.DataFrame(
+        {"hookpoint": ["s"], "condition": [None], "site": ["s"], "used": [True], "fvu": [0.2], "fvu_low": [0.1],
+         "fvu_high": [0.3]}, schema_overrides={"condition": pl.String},
+    ).write_parquet(folder / "fit.parquet")  # fmt: skip
     weights = 1 / np.arange(1, latents + 1) ** 0.9
     edges = np.cumsum(weights / weights.sum())
     for condition in CONDITIONS:
-        for first in range(0, count, 50):
+        for first in range(0, count, BLOCK):
             chance = np.random.default_rng([CONDITIONS.index(condition), first])
             rows, table = [], []
-            for trace in range(first, min(first + 50, count)):
+            for trace in range(first, min(first + BLOCK, count)):
                 ids = (chance.pareto(1.0, tokens) * 20).astype(int) % WORDS
                 half = PROMPT + tokens // 2
                 cuts = [("prompt", 0, PROMPT), ("think", PROMPT, half), ("answer", half, PROMPT + tokens)]
@@ -70,106 +112,72 @@ def make(folder: Path, count: int, tokens: int, k: int, latents: int) -> None:
                     ).unique(["position", "latent"], keep="first", maintain_order=True)
                 )  # fmt: skip
             block = pl.concat(rows).select(*activations.SCHEMA).cast(activations.SCHEMA)
-            name = f"{condition}-{first:05d}.parquet"
+            name = f"{condition}-{first:06d}.parquet"
             block.write_parquet(folder / f"activations-{name}")
             features.summarize(block).write_parquet(folder / f"features-{name}")
             pl.DataFrame(table, schema=traces.SCHEMA).write_parquet(folder / f"traces-{name}")
 
 
-def run(folder: Path, count: int) -> None:
-    """Make every table over all traces below `count`, one after the other, and print each one's seconds."""
-
-    def scan(kind: str, conditions: list[str]) -> pl.LazyFrame:
-        return pl.scan_parquet(
-            [folder / f"{kind}-{c}-{first:05d}.parquet" for c in conditions for first in range(0, count, 50)]
+def run(name: str, folder: Path, count: int) -> None:
+    """Make one table over the first `count` traces of each condition, from those made before; print what it took."""
+    module, inputs, keys, params = TABLES[name]
+    conditions = CONDITIONS[:1] if "condition" in params else CONDITIONS
+    blocks = {
+        kind: [folder / f"{kind}-{each}-{first:06d}.parquet" for each in conditions for first in range(0, count, BLOCK)]
+        for kind in ("activations", "features", "traces")
+    }
+    given = {}
+    for text in inputs.split():
+        argument, _, table = text.partition("=")
+        made = folder / f"{count}" / f"{table or argument}.parquet"
+        given[argument] = pl.scan_parquet(
+            blocks.get(argument) or (made if made.exists() else folder / f"{argument}.parquet")
         )
-
-    vocabulary, settings = pl.scan_parquet(folder / "vocabulary.parquet"), {"include_sinks": False}
-    lexicon, words = (json.dumps(SCHEMA["properties"][name]["default"]) for name in ("patterns", "reason_words"))
-    every, studied = CONDITIONS, CONDITIONS[:1]
-    fit = pl.LazyFrame({"hookpoint": ["s"], "condition": [None], "site": ["s"], "used": [True], "fvu": [0.2],
-                        "fvu_low": [0.1], "fvu_high": [0.3]},
-                       schema_overrides={"condition": pl.String})  # fmt: skip
-    window = {"condition": "reason", "window_before": 1, "window_after": 2, "shifts": 10_000, "alpha": 0.05}
-    made: dict[str, pl.DataFrame] = {}
-
-    def table(name: str, function, *inputs: pl.LazyFrame, **params) -> None:
-        started = time.perf_counter()
-        made[name] = function(*inputs, **params)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        seconds = time.perf_counter() - started
-        print(f"  {name}: {seconds:.1f} s, {len(made[name])} rows, peak so far {peak:.1f} GB", flush=True)
-
-    table("frequencies", evidence.frequencies, scan("features", every), **settings)
-    table("histogram", evidence.histogram, scan("activations", every), histogram_bins=50, **settings)
-
-    def relevant(frame: pl.LazyFrame) -> pl.DataFrame:
-        return evidence.relevant_latents(frame, vocabulary, top_latents=10, **settings)
-
-    # A block at a time, as the workflow does.
-    blocks = [frame for kind in every for frame in map(pl.scan_parquet, sorted(folder.glob(f"features-{kind}-*")))]
-    half, few = len(blocks) // 2, count // 50
-    table("relevant", lambda *frames: pl.concat([relevant(frame) for frame in frames]),
-          *blocks[:few], *blocks[half : half + few])  # fmt: skip
-    table("recurrence", evidence.recurrence, made["relevant"].lazy(), inferences=count)
-    table(
-        "top_tokens",
-        evidence.top_tokens,
-        scan("activations", every),
-        made["recurrence"].lazy(),
-        vocabulary,
-        top_tokens=70,
-        **settings,
-    )
-    table("sinks", evidence.sinks, scan("activations", every), vocabulary)
-    table("matches", patterns.matches, scan("traces", every), vocabulary, patterns=lexicon, reason_words=words)
-    table("controls", controls.controls, scan("features", every), scan("traces", every), top_latents=10, min_traces=2,
-          conditions=CONDITIONS, **settings)  # fmt: skip
-    candidates, sinks, matches = (made[name].lazy() for name in ("controls", "sinks", "matches"))
-    table("contrasts", controls.contrasts, scan("features", every), scan("traces", every), sinks, candidates,
-          conditions=CONDITIONS, **settings)  # fmt: skip
-    table("outcomes", controls.outcomes, scan("features", studied), scan("traces", studied), sinks, candidates,
-          condition="reason", **settings)  # fmt: skip
-    inputs = scan("activations", studied), scan("traces", studied)
-    table("pattern_tests", patterns.pattern_tests, *inputs, matches, candidates, patterns=lexicon, **window, **settings)
-    table(
-        "reason_scores", patterns.reason_scores, *inputs, matches, candidates, reason_words=words, **window, **settings
-    )
-    table(
-        "lexicality",
-        patterns.lexicality,
-        *inputs,
-        candidates,
-        vocabulary,
-        condition="reason",
-        max_top_3=0.8,
-        **settings,
-    )
-    tests = [made[name].lazy() for name in ("pattern_tests", "lexicality", "outcomes")]
-    table("verdict", verdict.verdict, candidates, fit, *tests,
-          min_traces=2, alpha=0.05, min_excess=0.5, min_link=0.5, max_fvu=0.7, max_sink_share=0.5, max_top_3=0.8,
-          max_length_auroc=0.8)  # fmt: skip
+    settings = {key: ANALYSIS[key] for key in keys.split()} | params
+    settings |= {"inferences": count} if "inferences" in params else {}
+    function = dispatch.function(f"evidence.{module}.{name}")
+    started, used = time.perf_counter(), time.process_time()
+    table = function(**given, **settings)
+    seconds, cpu = time.perf_counter() - started, time.process_time() - used
+    (folder / f"{count}").mkdir(exist_ok=True)
+    table.write_parquet(folder / f"{count}" / f"{name}.parquet")
+    # Not getrusage's, which begins at the peak of the process that started this one.
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    peak = int(status.partition("VmHWM:")[2].split()[0]) / 2**20
+    print(json.dumps({"seconds": seconds, "cpu": cpu, "gigabytes": peak, "rows": len(table)}))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name, default in {"traces": 1000, "tokens": 400, "k": 32, "latents": 65536}.items():
+    parser.add_argument("--traces", type=int, nargs="+", default=[100, 1000])
+    for name, default in {"tokens": 400, "k": 32, "latents": 65536}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--run", nargs=2)
+    parser.add_argument("--only", nargs="+", default=list(TABLES), help="tables; what they are made from comes first")
+    parser.add_argument("--run", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.run:
-        run(Path(options.run[0]), int(options.run[1]))
+        run(options.run[0], Path(options.run[1]), int(options.run[2]))
         return
     with tempfile.TemporaryDirectory() as folder:
-        make(Path(folder), options.traces // 2, options.tokens, options.k, options.latents)
-        seconds = []
-        for count in (options.traces // 4, options.traces // 2):
-            print(f"{2 * count} traces:", flush=True)
-            started = time.perf_counter()
-            subprocess.run([sys.executable, __file__, "--run", folder, str(count)], check=True)
-            seconds.append(time.perf_counter() - started)
-            print(f"  all tables: {seconds[-1]:.0f} s", flush=True)
-        print(f"twice the traces took {seconds[1] / seconds[0]:.2f} times as long")
+        make(Path(folder), max(options.traces) // 2, options.tokens, options.k, options.latents)
+        print(f"{'table':16}", *(f"{f'{count:,} traces':>28}" for count in options.traces), f"{'exponent':>9}")
+        totals = np.zeros((2, len(options.traces)))
+        for name in options.only:
+            took = []
+            for count in options.traces:
+                command = [sys.executable, __file__, "--run", name, folder, str(count // 2)]
+                took.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+            cells = [f"{each['seconds']:7.1f} s {each['gigabytes']:5.2f} GB {each['rows']:8,}" for each in took]
+            times = [each["seconds"] for each in took], [each["cpu"] for each in took]
+            totals += times
+            print(f"{name:16}", *(f"{cell:>28}" for cell in cells), _exponent(options.traces, times[1]), flush=True)
+        print(f"{'all':16}", *(f"{f'{total:.1f} s':>28}" for total in totals[0]), _exponent(options.traces, totals[1]))
+
+
+def _exponent(traces: list[int], seconds: Any) -> str:
+    if len(traces) < 2:
+        return ""
+    return f"{math.log(seconds[-1] / seconds[-2]) / math.log(traces[-1] / traces[-2]):9.2f}"
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
+from ..config import SEGMENTS
 from ..frames import (
     SCOPES,
     Column,
@@ -105,19 +106,21 @@ FREQUENCIES_SCHEMA = Schema(
 def frequencies(features: pl.LazyFrame, *, include_sinks: bool) -> pl.DataFrame:
     """Return on how many tokens each latent is active over all traces, per condition and scope."""
 
+    within = ("condition", "scope", "latent")
+
     def count(part: pl.LazyFrame) -> pl.LazyFrame:
         return (
             in_scope(part, include_sinks)
-            .group_by("condition", "scope", "latent")
-            .agg(
-                pl.col("tokens").sum(),
-                traces=pl.col("trace_id").n_unique(),
-                mean=pl.col("sum").sum() / pl.col("tokens").sum(),
-                max=pl.col("max").max(),
-            )
+            .group_by(within)
+            .agg(pl.col("tokens", "sum").sum(), traces=pl.col("trace_id").n_unique(), max=pl.col("max").max())
         )
 
-    table = in_parts(features, count, by="latent")
+    table = (
+        in_parts(features, count, by="trace_id")
+        .group_by(within)
+        .agg(pl.col("tokens", "traces", "sum").sum(), pl.col("max").max())
+        .with_columns(mean=pl.col("sum") / pl.col("tokens"))
+    )
     return complete(by_falling(table, "tokens", within=("condition", "scope")), FREQUENCIES_SCHEMA)
 
 
@@ -135,30 +138,33 @@ def relevant_latents(
     features: pl.LazyFrame, vocabulary: pl.LazyFrame, *, top_latents: int, include_sinks: bool
 ) -> pl.DataFrame:
     """Return each trace's relevant latents: the `top_latents` distinct ones with the largest maximum, by scope."""
-    relevant = ranked_latents(features, top_latents, include_sinks).lazy()
-    places = (
-        in_scope(features, include_sinks)
-        .join(relevant, on=["condition", "trace_id", "scope", "latent"], suffix="_of_all")
-        .filter(pl.col("max") == pl.col("max_of_all"))
-        .rename({"max_position": "position", "max_token_id": "token_id"})
-        .collect(engine="streaming")
-        .sort("condition", "trace_id", "scope", "rank", "position")
-        .unique(["condition", "trace_id", "scope", "rank"], keep="first", maintain_order=True)
-    )
-    return complete(with_token(places.lazy(), vocabulary), RELEVANT_LATENTS_SCHEMA)
+    ranked = ranked_latents(features, top_latents, include_sinks)
+    return complete(with_token(ranked.lazy(), vocabulary), RELEVANT_LATENTS_SCHEMA)
+
+
+ROWS_OF_A_LATENT = 2 * len(SEGMENTS)
+"""Rows of features that a latent has at most in a trace: of each segment, on sinks and elsewhere."""
 
 
 def ranked_latents(
     features: pl.LazyFrame, most: int, include_sinks: bool, scopes: Sequence[str] = SCOPES
 ) -> pl.DataFrame:
-    """Return each trace's `most` latents with the largest maximum: condition, trace_id, scope, latent, max, rank."""
-    within = ("condition", "trace_id", "scope")
+    """Return each trace's `most` latents with the largest maximum, ranked, with the first position that is at."""
+    within, columns = ("condition", "trace_id", "scope"), ["latent", "max", "max_position", "max_token_id"]
 
-    def rank(part: pl.LazyFrame) -> pl.LazyFrame:
-        largest = in_scope(part, include_sinks, scopes).group_by(*within, "latent").agg(pl.col("max").max())
-        return top(largest, most, "max", within=within, ties=("latent",))
+    def largest(part: pl.LazyFrame) -> pl.LazyFrame:
+        # The largest rows are sure to have so many different latents.
+        rows = pl.col(columns).top_k_by(
+            ["max", "latent", "max_position"], most * ROWS_OF_A_LATENT, reverse=[False, True, True]
+        )
+        return in_scope(part, include_sinks, scopes).group_by(within).agg(rows).explode(columns)
 
-    return in_parts(features, rank, by="trace_id").collect()
+    latents = (
+        by_falling(in_parts(features, largest, by="trace_id"), "max", within=within, ties=("latent", "max_position"))
+        .unique([*within, "latent"], keep="first", maintain_order=True)
+        .rename({"max_position": "position", "max_token_id": "token_id"})
+    )
+    return top(latents, most, "max", within=within, ties=("latent",)).collect()
 
 
 RECURRENCE_SCHEMA = Schema(
