@@ -80,9 +80,20 @@ def test_large_saes_take_several_passes_deepest_first(tmp_path, manifest, tokeni
     monkeypatch.setattr(train, "TOGETHER_BYTES", 4 * 3 * 2 * 96 * 65)
     caplog.clear()
     model = models.load_model(manifest, "float32")
+    ran = [0, 0, 0, 0]
+
+    def count(index):
+        def hook(*_):
+            ran[index] += 1
+
+        return hook
+
+    for index, block in enumerate(model.base_model.layers):
+        block.register_forward_hook(count(index))
     train_together(tmp_path / "more", WIDTHS, model, tokenizer)
     assert [line.partition("together: ")[2] for line in caplog.messages if "together" in line] == ["1", "1", "2"]
-    assert len(model.base_model.layers) == 2  # the last pass is of blocks 1 and 0
+    assert ran[3] == 0
+    assert ran[2] / 2 == ran[1] / 3 == ran[0] / 3 > 0  # the last pass is of blocks 0 and 1
     one, more = weights(tmp_path / "one", WIDTHS), weights(tmp_path / "more", WIDTHS)
     assert all(torch.equal(one[key], more[key]) for key in one)
 
@@ -146,7 +157,7 @@ def test_train_learns_and_measures_on_held_out_text(tmp_path, model, tokenizer):
     assert 0 <= info["heldout"]["dead_share"] < 1
     assert info["heldout"]["sink_share"] == pytest.approx(1 / 16, abs=0.02)
     assert info["train"]["tokens"] == 1488  # whole sequences
-    assert len(model.base_model.layers) == 2  # cut after the block
+    assert len(model.base_model.layers) == 4  # left whole
     assert info["requested"] == {"sae": "this"}
 
 
@@ -182,7 +193,10 @@ def test_a_run_trains_in_one_pass_what_it_has_to_and_nothing_else(tmp_path, tiny
     """Real runs: what one job made together stands for each hookpoint's own job, and an edit trains what it affects."""
 
     def saes(study):
-        return [study.results / "saes" / f"layers.{layer}.mlp" / "sae.safetensors" for layer in study.config["layers"]]
+        return [
+            study.results / "saes" / "trained" / f"layers.{layer}.mlp" / "sae.safetensors"
+            for layer in study.config["layers"]
+        ]
 
     def targets(study):
         return [str(path.relative_to(study.folder)) for path in saes(study)]
