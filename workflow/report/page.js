@@ -37,7 +37,8 @@ function unpack(name) {
 }
 
 /** Return the tokens that the page names: the label of each, and how it is read in running text. */
-const tokenRows = () => unpack("tokens").then(rowsOf);
+let tokens = null;
+const tokenRows = () => (tokens ??= unpack("tokens").then(rowsOf));
 
 async function inflate(text) {
   const bytes = Uint8Array.from(atob(text), (char) => char.charCodeAt(0));

@@ -1,7 +1,7 @@
 """What the rooms share: the checked config, paths and names that follow from it, helpers for params and inputs.
 
-Standard library only: this runs each time the workflow is parsed. Rules whose name begins with an underscore are bases:
-`use rule _site_table as x with:` takes all from them that it doesn't say itself.
+Standard library only: this runs each time the workflow is parsed. What begins with
+an underscore is a base, from which others take all that they don't say themselves.
 """
 
 import copy
@@ -210,6 +210,42 @@ def of_studied(pattern):
 def per_site(pattern):
     """Return a pattern's files for all sites, as the config's SAE reads them; other wildcards stay open."""
     return expand(pattern, reader=READER, site=SITES, allow_missing=True)
+
+
+def picture(caption, category, name):
+    """Return a site's picture as an output that Snakemake's own report shows."""
+    return report(
+        paths.SITE_PICTURE.replace("{picture}", "<picture>"),
+        caption=f"../report/{caption}.rst",
+        category=category,
+        subcategory="{site}",
+        labels={"site": "{site}", "picture": name},
+    )
+
+
+def picture_across(caption, category, name):
+    """Return a picture across sites as an output that Snakemake's own report shows."""
+    return report(
+        paths.STUDY_PICTURE.replace("{picture}", "<picture>"),
+        caption=f"../report/{caption}.rst",
+        category=category,
+        labels={"site": "all", "picture": name},
+    )
+
+
+def sae_files_of(hookpoint):
+    """Return the files of an SAE."""
+    return expand(paths.SAE_FILES, hookpoint=hookpoint, reader=READER, allow_missing=True)
+
+
+def untrained(requested):
+    """Return the hookpoints whose SAE isn't there as this config asks for it."""
+
+    def is_there(hookpoint):
+        *_, info = files = expand(sae_files_of(hookpoint), experiment=EXPERIMENT)
+        return all(map(os.path.exists, files)) and json.loads(Path(info).read_text()).get("requested") == requested
+
+    return [hookpoint for hookpoint in HOOKPOINTS if not is_there(hookpoint)]
 
 
 def site_table(name):

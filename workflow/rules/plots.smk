@@ -5,27 +5,6 @@ demand, plots/{reader}/{site}/traces/{condition}/{block}/*.png, one picture a tr
 """
 
 
-def picture(caption, category, name):
-    """Return a site's picture as an output that Snakemake's own report shows."""
-    return report(
-        paths.SITE_PICTURE.replace("{picture}", "<picture>"),
-        caption=f"../report/{caption}.rst",
-        category=category,
-        subcategory="{site}",
-        labels={"site": "{site}", "picture": name},
-    )
-
-
-def picture_across(caption, category, name):
-    """Return a picture across sites as an output that Snakemake's own report shows."""
-    return report(
-        paths.STUDY_PICTURE.replace("{picture}", "<picture>"),
-        caption=f"../report/{caption}.rst",
-        category=category,
-        labels={"site": "all", "picture": name},
-    )
-
-
 rule _picture:
     log:
         "<logs>/plots/<picture>.log",

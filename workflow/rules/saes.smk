@@ -14,19 +14,6 @@ if config["sae"]["source"] == "train":
         "code": digest_of_script(SCRIPTS / "train_sae.py"),
     }
 
-    def sae_files_of(hookpoint):
-        """Return the files of an SAE."""
-        return expand([*paths.SAE_FILES], hookpoint=hookpoint, reader=READER, allow_missing=True)
-
-    def untrained():
-        """Return the hookpoints whose SAE isn't there as this config asks for it."""
-
-        def is_there(hookpoint):
-            *_, info = files = expand(sae_files_of(hookpoint), experiment=EXPERIMENT)
-            return all(map(os.path.exists, files)) and json.loads(Path(info).read_text()).get("requested") == REQUESTED
-
-        return [hookpoint for hookpoint in HOOKPOINTS if not is_there(hookpoint)]
-
     rule sae_text:
         input:
             file=source_file(config["sae"]["text"]),
@@ -71,13 +58,13 @@ if config["sae"]["source"] == "train":
 
     # One pass over the text trains all SAEs that this run has to; one alone, and those at hand, are train_sae's.
     # What is at hand changes when this job ends, and not before: a cluster's jobs see the same as the run.
-    if len(untrained()) > 1:
+    if len(untrained(REQUESTED)) > 1:
 
         ruleorder: train_saes > train_sae
 
         use rule train_sae as train_saes with:
             output:
-                [path for hookpoint in untrained() for path in sae_files_of(hookpoint)],
+                [path for hookpoint in untrained(REQUESTED) for path in sae_files_of(hookpoint)],
             log:
                 "<logs>/saes.log",
             benchmark:
