@@ -130,10 +130,10 @@ def as_params(of, **values):
 def _param(value):
     """Return a value as a param. Text with braces goes through a function, or they would be taken for wildcards."""
 
-    def text(wildcards):
+    def given(wildcards):
         return value
 
-    return text if isinstance(value, str) and "{" in value else value
+    return given if "{" in str(value) else value
 
 
 def on_cluster(group):
