@@ -141,6 +141,22 @@ def test_bounded_encoding_with_any_candidates_and_chunks(dense_tokens, monkeypat
     assert (sum(dense_tokens) > 30) == (candidates == 1)
 
 
+@pytest.mark.parametrize("native", [True, False])
+def test_encoding_again_in_the_same_memory_and_another_mode(monkeypatch, native):
+    monkeypatch.setattr(bounded, "BOUND_WEIGHTS", 0)
+    monkeypatch.setattr(bounded, "_multiplies_bfloat16", lambda device: native)
+    monkeypatch.setattr(coder, "CHUNK_VALUES", 512 * 7)
+    sae, x = case("random")
+    ours = fast(sae.encoder.weight, sae.encoder.bias, sae.b_dec, 8)
+    with torch.inference_mode():
+        first = ours.encode(x)
+    kept = first.activations.clone()
+    again = ours.encode(x.flip(0))  # what was given out stays what it is
+    assert torch.equal(first.activations, kept)
+    assert torch.equal(again.latents.flip(0), first.latents)
+    assert torch.allclose(again.activations.flip(0), kept, rtol=1e-5)
+
+
 def test_bounded_encoding_of_no_token(dense_tokens):
     sae, x = case("random")
     activations, latents = fast(sae.encoder.weight, sae.encoder.bias, sae.b_dec, 8).encode(x[:0])

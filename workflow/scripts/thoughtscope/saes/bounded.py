@@ -19,6 +19,9 @@ CANDIDATES = 3
 BFLOAT16_UNIT = 2.0**-8
 """Rounding to bfloat16 (8 significant bits, to nearest) changes a number by at most this share of it."""
 
+SMALLEST_GROUP = 4
+"""Columns of a group from which taking maxima first pays."""
+
 UNDERFLOW = 2.0**-50
 """Added to norms, so that a bound stays one where numbers under 2^-126 are flushed to 0, as matrix units do."""
 
@@ -38,13 +41,28 @@ class BoundedTopK(coder.TopK):
 
     @torch.no_grad()
     def _encode_chunks(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Encode states, a chunk after the other, all in the same memory: new memory costs more than writing to it."""
-        bounded = self.encoder.numel() >= BOUND_WEIGHTS and _multiplies_bfloat16(x.device)
-        encode, dtype = (self._encode_bounded, torch.bfloat16) if bounded else (self._encode_dense, torch.float32)
+        """Encode states, a chunk after the other, all in the same memory."""
+        encode = self._encode_bounded if self._is_bounded else self._encode_dense
         chunks = x.split(max(1, coder.CHUNK_VALUES // len(self.encoder)))
-        space = torch.empty(len(chunks[0]), len(self.encoder), dtype=dtype, device=x.device)
+        # A GPU's allocator keeps memory itself, and where there is little, less may do.
+        space = self._space(len(chunks[0])) if x.is_cuda else self._kept_space
         values, latents = zip(*(encode(rows - self.b_dec, space[: len(rows)]) for rows in chunks), strict=True)
         return torch.cat(values), torch.cat(latents)
+
+    @property
+    def _is_bounded(self) -> bool:
+        return self.encoder.numel() >= BOUND_WEIGHTS and _multiplies_bfloat16(self.encoder.device)
+
+    @torch.inference_mode(False)  # so that it can be written to in any mode
+    def _space(self, tokens: int) -> Tensor:
+        """Return memory for the pre-activations, or their bounds, of so many tokens."""
+        dtype = torch.bfloat16 if self._is_bounded else torch.float32
+        return torch.empty(tokens, len(self.encoder), dtype=dtype, device=self.encoder.device)
+
+    @cached_property
+    def _kept_space(self) -> Tensor:
+        """A chunk's memory, kept from call to call: as new memory it costs a processor a tenth of the product."""
+        return self._space(max(1, coder.CHUNK_VALUES // len(self.encoder)))
 
     def _encode_dense(self, x: Tensor, space: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Encode centred states x (tokens, d_in) by all their pre-activations in float32, written to `space`."""
@@ -105,17 +123,18 @@ class BoundedTopK(coder.TopK):
 def largest(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Return the `count` largest numbers of each row, descending, and their columns: `topk`, ties aside.
 
-    They are among the groups of columns with the `count` largest maxima: if one were in another group, each of these
-    would have a number at least as large. That takes one pass over the rows, `topk` several. A group's columns are far
-    apart, so that many groups' maxima are taken at once.
+    They are among the groups of columns with the `count` largest maxima: were one in another group, each of these would
+    have a number at least as large. That reads the rows once, `topk` several times. A group's columns lie far apart, so
+    that the maxima of neighbouring groups are taken together.
     """
     width = rows.shape[-1]
-    # The group's size, near where there are as many groups as columns in the chosen ones.
+    # Where there are about as many groups as columns in the chosen ones.
     size = next(size for size in range(max(1, math.isqrt(width // count)), 0, -1) if width % size == 0)
+    if size < SMALLEST_GROUP:
+        return rows.topk(count, dim=-1)
     grouped = rows.unflatten(-1, (size, width // size))
-    groups = grouped.amax(1).topk(count, dim=-1, sorted=False).indices
-    candidates = grouped.gather(-1, groups.unsqueeze(1).expand(-1, size, -1)).flatten(1)
-    values, order = candidates.topk(count, dim=-1)
+    groups = largest(grouped.amax(1), count)[1]
+    values, order = grouped.gather(-1, groups.unsqueeze(1).expand(-1, size, -1)).flatten(1).topk(count, dim=-1)
     return values, order // count * (width // size) + groups.gather(-1, order % count)
 
 
