@@ -307,8 +307,14 @@ def test_a_lost_file_is_made_again_and_nothing_else(done):
 
 
 def test_report_works_offline_with_pictures_and_captions(done):
+    """With those of every trace, which are drawn where they are asked for."""
+    pictured = done.edit(plots={"per_trace": True})
+    assert pictured.plan() == of_blocks(["plot_traces"], SITE, [FIRST])
+    pictured.run()
+    drawn = done.results / "plots" / "trained" / SITE / "traces" / "reason" / FIRST
+    assert sorted(path.name for path in drawn.iterdir() if path.suffix == ".png") == ["00000.png", "00001.png"]
     report = done.folder / "report.html"
-    done.run("--report", str(report), http_proxy="http://127.0.0.1:9", https_proxy="http://127.0.0.1:9")
+    pictured.run("--report", str(report), http_proxy="http://127.0.0.1:9", https_proxy="http://127.0.0.1:9")
     page = report.read_text()
     pictures = re.findall(r"data:image/png[^,]*;base64,([A-Za-z0-9+/=]+)", page)
     held = {base64.b64decode(picture) for picture in pictures}
