@@ -1,12 +1,13 @@
 """The original study's work, done by its notebook's procedure and by thoughtscope, in one run.
 
-    .venv/bin/python benchmarks/ahead.py [--sizes 32x100 320x400] [--rounds 3] [--sample 4] [--work FOLDER]
+    .venv/bin/python benchmarks/ahead.py [--sizes 32x100 320x400] [--rounds 3] [--sample 6] [--work FOLDER]
 
 SmolLM2 as the workflow prepares it, on the embedded problems under one prompt, and three random SAEs of 65,536 latents
 at hand. thoughtscope is run by Snakemake as a user would, from nothing but the prepared model to every trace, encoding,
-per-trace table and the study's pictures; the notebook does a sample of the same inferences (benchmarks/notebook.py,
-its pictures left out), half before and half after each run of thoughtscope, and is scaled to all of them by the tokens
-written. Prints the ratio, and by rule where thoughtscope's time goes: what stands between it and 20 times.
+per-trace table and the study's pictures. Then the notebook (benchmarks/notebook.py, its pictures left out) works on a
+sample of the same problems, chosen evenly by the length of thoughtscope's traces and each as long, and its time is
+scaled to all of them by the tokens written. Prints the ratio, and by rule where thoughtscope's time goes: what stands
+between it and 20 times.
 
 --work keeps the prepared model and the SAEs (0.3 GB and 0.9 GB) for the next run; results are made anew each time.
 """
@@ -86,15 +87,15 @@ def study_targets(files: list[str]) -> list[str]:
     ]  # fmt: skip
 
 
-def notebook(work: Path, model: Path, problems: Path, inferences: int, tokens: int, sample: int) -> tuple[float, int]:
-    """Let the notebook do a sample of a study's inferences; return seconds, and tokens written."""
+def notebook(work: Path, model: Path, problems: Path, traces: dict[int, int]) -> float:
+    """Let the notebook write on problems, as many tokens on each as `traces` says; return seconds a token."""
     command = [sys.executable, str(ROOT / "benchmarks" / "notebook.py"), str(model), str(work / "saes"), str(problems)]
-    command += ["--inferences", str(sample), "--of", str(inferences), "--tokens", str(tokens)]
+    command += ["--questions", *map(str, traces), "--tokens", *map(str, traces.values())]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     *said, last = done.stdout.splitlines()
-    print("".join(f"    {line}\n" for line in said), end="", flush=True)
+    print("".join(f"  notebook: {line}\n" for line in said), end="", flush=True)
     found = json.loads(last)
-    return sum(map(sum, found["seconds"].values())), sum(found["written"])
+    return sum(map(sum, found["seconds"].values())) / sum(found["written"])
 
 
 def wall_by_rule(results: Path, started: float, ended: float) -> tuple[dict[str, float], Counter]:
@@ -137,19 +138,16 @@ def compare(work: Path, size: str, rounds: int, sample: int, model: Path) -> Non
         snakemake(work, config, *ready)
         problems = next(work / file for file in ready if file.endswith(".parquet"))
         targets = study_targets(files)
-        print(f"{size}: the notebook", flush=True)
-        halves = [notebook(work, model, problems, inferences, tokens, sample)]
         started, wall = time.time(), time.perf_counter()
         snakemake(work, config, *targets)
         ended, wall = time.time(), time.perf_counter() - wall
-        halves.append(notebook(work, model, problems, inferences, tokens, sample))
-        blocks = [pl.read_parquet(path) for path in results.glob("traces/*/*.parquet")]
-        written = sum(block["generated_ids"].list.len().sum() for block in blocks)
-        taken = sum(seconds for seconds, _ in halves) / sum(count for _, count in halves) * written
+        traces = pl.concat(pl.read_parquet(path) for path in results.glob("traces/*/*.parquet"))
+        lengths = sorted(zip(traces["generated_ids"].list.len(), traces["trace_id"], strict=True))
+        places = [(2 * index + 1) * inferences // (2 * sample) for index in range(sample)]
+        written = sum(length for length, _ in lengths)
+        taken = written * notebook(work, model, problems, {lengths[place][1]: lengths[place][0] for place in places})
         ratios.append(taken / wall)
-        print(
-            f"{size}: {written} tokens; thoughtscope {wall:.0f} s, the notebook {taken:.0f} s for as many", flush=True
-        )
+        print(f"{size}, {written} tokens: thoughtscope {wall:.0f} s, the notebook {taken:.0f} s", flush=True)
         print(f"  a twentieth of the notebook's time is {taken / 20:.0f} s; thoughtscope's goes to:")
         print_rules(results, started, ended)
     claims.claim(
@@ -167,7 +165,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", nargs="+", default=list(TARGETS), metavar="INFERENCESxTOKENS")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--sample", type=int, default=4, help="inferences of each of the notebook's halves")
+    parser.add_argument("--sample", type=int, default=6, help="inferences of the notebook")
     parser.add_argument("--work", type=Path)
     options = parser.parse_args()
     os.environ |= {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "SPARSIFY_DISABLE_TRITON": "1"}

@@ -34,7 +34,7 @@ class Benchmark(NamedTuple):
 
 
 BENCHMARKS = [
-    Benchmark("ahead.py", "--work WORK", "--work WORK --sizes 32x100 --rounds 1 --sample 2"),
+    Benchmark("ahead.py", "--work WORK", "--work WORK --sizes 32x100 --rounds 1 --sample 3"),
     Benchmark("default.py", "--work WORK", None),
     Benchmark("decode.py", "--model WORK/results/prepared/model", "--model WORK/results/prepared/model --written 40"),
     Benchmark("encode.py", "", "--tokens 512 --runs 3"),

@@ -1,15 +1,16 @@
 """The original study's procedure, an inference at a time, as its notebook has it: the baseline of benchmarks/ahead.py.
 
-    .venv/bin/python benchmarks/notebook.py MODEL SAES PROBLEMS [--inferences 4] [--tokens 100] [--layers 5 10 20]
-        [--device cpu] [--pictures FOLDER]
+    .venv/bin/python benchmarks/notebook.py MODEL SAES PROBLEMS [--questions 0 1 2 3] [--tokens 100 100 100 100]
+        [--layers 5 10 20] [--device cpu] [--pictures FOLDER]
 
 MODEL: a model's folder. SAES: a folder with `layers.{layer}.mlp` in sparsify's format. PROBLEMS: parquet with
 `question`. For each inference: `generate` at batch 1 with all hidden states; hidden states and trace saved; loaded
 again; what enters block L encoded by the SAE of layers.L.mlp; the tables of every layer; with --pictures, pictures.
 
 The baseline is kept fast where the notebook leaves it open: the model's dtype is what thoughtscope takes, the states
-are saved as one tensor and encoded in one call a layer, and only generated tokens are tabled.
-Loading the model and the SAEs isn't counted. Prints seconds by stage and, as the last line, all of it as JSON.
+are saved as one tensor and encoded in one call a layer, and only generated tokens are tabled. Loading the model and the
+SAEs isn't counted. Every answer has as many tokens as asked for, so that the work is known. Prints seconds by stage
+and, as the last line, all of it as JSON.
 """
 
 import argparse
@@ -34,8 +35,8 @@ def generate(model, tokenizer, question: str, tokens: int) -> dict[str, Any]:
     turn = [{"role": "user", "content": question + SUFFIX}]
     inputs = tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     output = model.generate(
-        **inputs.to(model.device), max_new_tokens=tokens, do_sample=True, temperature=0.6, top_p=0.95,
-        output_hidden_states=True, return_dict_in_generate=True, pad_token_id=tokenizer.eos_token_id,
+        **inputs.to(model.device), min_new_tokens=tokens, max_new_tokens=tokens, do_sample=True, temperature=0.6,
+        top_p=0.95, output_hidden_states=True, return_dict_in_generate=True, pad_token_id=tokenizer.eos_token_id,
     )  # fmt: skip
     levels = [torch.cat([states[0] for states in level]) for level in zip(*output.hidden_states, strict=True)]
     return {
@@ -126,9 +127,8 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("saes", type=Path)
     parser.add_argument("problems", type=Path)
-    parser.add_argument("--inferences", type=int, default=4)
-    parser.add_argument("--of", type=int, help="take them evenly from so many problems", default=None)
-    parser.add_argument("--tokens", type=int, default=100)
+    parser.add_argument("--questions", type=int, nargs="+", default=[0, 1, 2, 3], help="which of the problems")
+    parser.add_argument("--tokens", type=int, nargs="+", default=[100] * 4, help="how many to write on each")
     parser.add_argument("--layers", type=int, nargs="+", default=[5, 10, 20])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--pictures", type=Path)
@@ -148,17 +148,16 @@ def main() -> None:
     }
     for sae in saes.values():
         sae.encoder.weight.sum()  # reads what is mapped from disk
-    questions = pl.read_parquet(options.problems)["question"].to_list()[: options.of or options.inferences]
-    chosen = [index * len(questions) // options.inferences for index in range(options.inferences)]
+    questions = pl.read_parquet(options.problems)["question"]
     stages = "generate", "save", "load", "encode", "tables", "pictures"
     seconds: dict[str, list[float]] = {name: [] for name in stages}
     written = []
     torch.manual_seed(0)
     with torch.inference_mode(), tempfile.TemporaryDirectory() as folder:
         generate(model, tokenizer, questions[0], 2)  # whatever is set up once
-        for index in chosen:
+        for index, tokens in zip(options.questions, options.tokens, strict=True):
             path, clock = Path(folder) / f"{index}.pt", [time.perf_counter()]
-            trace = generate(model, tokenizer, questions[index], options.tokens)
+            trace = generate(model, tokenizer, questions[index], tokens)
             clock.append(time.perf_counter())
             torch.save(trace, path)
             clock.append(time.perf_counter())
