@@ -19,8 +19,8 @@ CANDIDATES = 3
 BFLOAT16_UNIT = 2.0**-8
 """Rounding to bfloat16 (8 significant bits, to nearest) changes a number by at most this share of it."""
 
-SMALLEST_GROUP = 4
-"""Columns of a group from which taking maxima first pays."""
+SHORT_ROW = 4096
+"""Columns under which a row's `topk` is as fast as taking maxima first."""
 
 UNDERFLOW = 2.0**-50
 """Added to norms, so that a bound stays one where numbers under 2^-126 are flushed to 0, as matrix units do."""
@@ -130,7 +130,7 @@ def largest(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
     width = rows.shape[-1]
     # Where there are about as many groups as columns in the chosen ones.
     size = next(size for size in range(max(1, math.isqrt(width // count)), 0, -1) if width % size == 0)
-    if size < SMALLEST_GROUP:
+    if size == 1 or width < SHORT_ROW:
         return rows.topk(count, dim=-1)
     grouped = rows.unflatten(-1, (size, width // size))
     groups = largest(grouped.amax(1), count)[1]
