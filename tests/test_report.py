@@ -570,17 +570,17 @@ def test_provenance_repeats_the_run(page, study, tmp_path):
     assert "Nothing to be done" in done.stdout + done.stderr
     shown = page.locator("#provenance").inner_text()
     kept = ["problems.parquet", "sae_text.parquet", f"traces/reason/{BLOCK}.parquet",
-            f"saes/{SITE}/sae.safetensors"]  # fmt: skip
+            f"saes/trained/{SITE}/sae.safetensors"]  # fmt: skip
     for path in kept:
         assert files.sha256(study.results / path) in shown
     for digest in files.read_json(study.results / "model.json")["files"].values():
         assert digest in shown
     assert "4 of 4 problems of problems.jsonl under 3 prompts: 12 traces" in page.locator("#answer").inner_text()
     needs = files.read_json(study.results / "rules.json")["needs"]
-    assert "encode" in needs["features"]
-    assert "features" not in needs["encode"]
+    assert "read" in needs["trace_tables"]
+    assert "trace_tables" not in needs["read"]
     rules = page.locator(".graph text:not(.room)").all_text_contents()
-    assert {"generate", "encode", "verdict", "report", "dashboards", "train_sae"} <= set(rules)
+    assert {"generate", "read", "verdict", "report", "dashboards", "train_sae"} <= set(rules)
     assert "torch" in shown
     # Every job's time is counted, and each room has its column, as data walks through them.
     jobs = table_cells(page, "Time per stage")

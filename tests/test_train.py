@@ -217,6 +217,6 @@ def test_a_run_trains_in_one_pass_what_it_has_to_and_nothing_else(tmp_path, tiny
     for path in saes(two):
         path.unlink()
     lost = other.run("--dry-run", *targets(other)).output
-    assert "saes/layers.0.mlp/sae.safetensors" in lost
-    assert "saes/layers.2.mlp/sae.safetensors" in lost
-    assert "saes/layers.1.mlp" not in lost
+    assert "saes/trained/layers.0.mlp/sae.safetensors" in lost
+    assert "saes/trained/layers.2.mlp/sae.safetensors" in lost
+    assert "saes/trained/layers.1.mlp" not in lost
