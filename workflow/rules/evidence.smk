@@ -7,6 +7,13 @@ of the config is the one under study.
 """
 
 
+localrules:
+    site_gate,
+    layers,
+    matches,
+    pattern_counts,
+
+
 rule _table:
     output:
         table=paths.STUDY_TABLE.replace("{table}", "<table>"),
@@ -14,7 +21,6 @@ rule _table:
         "<logs>/tables/<table>.log",
     benchmark:
         "<benchmarks>/tables/<table>.jsonl"
-    localrule: True
     conda:
         "../../envs/analysis.yaml"
     resources:

@@ -5,12 +5,17 @@ demand, plots/{reader}/{site}/traces/{condition}/{block}/*.png, one picture a tr
 """
 
 
+localrules:
+    plot_layers,
+    plot_site_gate,
+    plot_pattern_counts,
+
+
 rule _picture:
     log:
         "<logs>/plots/<picture>.log",
     benchmark:
         "<benchmarks>/plots/<picture>.jsonl"
-    localrule: True
     conda:
         "../../envs/analysis.yaml"
     script:
