@@ -157,7 +157,8 @@ def test_the_shipped_config_runs_from_the_cache(study):
     folder, output, _ = study
     results = folder / "results" / EXPERIMENT
     assert f"isn't pinned; this run uses commit {SAE_COMMIT}. To pin it: 'sae.revision: {SAE_COMMIT}'" in output
-    assert "on the processor" in output
+    said = (results / "logs" / "traces" / "reason" / "00000-00003.log").read_text(encoding="utf-8")
+    assert "on the processor" in said
     config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
     manifest = json.loads((results / "model.json").read_text())
     assert manifest["revision"] == config["model"]["revision"]
