@@ -57,7 +57,8 @@ def study_of(results: Path, traces: int, conditions: int, sites: int) -> tuple[S
             path for path in files(results, "plots/trained/*/*.png") if Path(path).stem in REPORT_PICTURES
         ],
     } | {name: str(results / "tables" / f"{table}.parquet")
-         for name, table in (("matches", "matches"), ("gate", "site_gate"), ("layers", "layers"))}  # fmt: skip
+         for name, table in (("matches", "matches"), ("gate", "site_gate"), ("layers", "layers"),
+                             ("headline", "headline"))}  # fmt: skip
     base = load(
         given, experiment=results.name, conditions=config["conditions"], settings=defaults(config), config="",
         neuronpedia=None,
@@ -84,10 +85,8 @@ def study_of(results: Path, traces: int, conditions: int, sites: int) -> tuple[S
         strips = [(int(latent), condition, trace, int(chance.integers(1, 40)), float(chance.lognormal()), 9)
                   for latent in leading for condition in labels for trace in range(traces)]  # fmt: skip
         tables["strips"] = pl.DataFrame(strips, schema=dashboards.STRIPS_SCHEMA, orient="row")
-        if labels[1:]:
-            tables["controls"] = pl.concat(
-                tables["controls"].with_columns(control=pl.lit(label)) for label in labels[1:]
-            )
+        for name in ("controls", "presence") if labels[1:] else ():
+            tables[name] = pl.concat(tables[name].with_columns(control=pl.lit(label)) for label in labels[1:])
         wide.append(replace(site, name=f"layers.{4 * index + 1}.mlp", tables=tables))
     prompts = {label: {"user": "{question}"} for label in labels}
     about = {"conditions": labels, "sites": wide, "settings": base.settings | {"prompts": prompts}}

@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import claims
 import numpy as np
 import polars as pl
 import yaml
@@ -31,6 +32,7 @@ CONDITIONS = ["reason", "direct"]
 PROMPT = 100
 WORDS = 2000
 BLOCK = 50
+SITE = "s"
 
 STUDIED = {"condition": CONDITIONS[0]}
 PATTERNS, REASON_WORDS = (CONFIG["properties"][name]["default"] for name in ("patterns", "reason_words"))
@@ -46,23 +48,29 @@ TABLES: dict[str, tuple[str, str, str, dict[str, Any]]] = {
     "matches": ("matches", "traces vocabulary", "", {"patterns": json.dumps(PATTERNS), "reason_words": REASON_WORDS}),
     "pattern_counts": ("matches", "matches traces", "", {"patterns": json.dumps(PATTERNS)}),
     "controls": ("controls", "features traces", "top_latents min_traces include_sinks", {"conditions": CONDITIONS}),
-    "contrasts": (
-        "controls", "features traces sinks candidates=controls", "include_sinks", {"conditions": CONDITIONS}
+    "presence": (
+        "presence", "activations traces", "min_excess include_sinks", {"conditions": CONDITIONS}
     ),
-    "outcomes": ("outcomes", "features traces sinks candidates=controls", "include_sinks", STUDIED),
     "pattern_tests": (
-        "patterns", "activations traces matches candidates=controls", WINDOW,
+        "patterns", "activations traces matches vocabulary", "tokens_before tokens_after min_share include_sinks",
         {"patterns": json.dumps(PATTERNS), **STUDIED},
     ),
+    "headline": ("headline", "pattern_tests presence traces", "", STUDIED),
+    "candidates": (
+        "candidates", "features controls relevant=relevant_latents headline", "min_traces alpha max_sink_share",
+        {"site": SITE, **STUDIED},
+    ),
+    "contrasts": ("controls", "features traces sinks candidates", "include_sinks", {"conditions": CONDITIONS}),
+    "outcomes": ("outcomes", "features traces sinks candidates", "include_sinks", STUDIED),
     "reason_scores": (
         "reason", "activations traces matches candidates=controls", WINDOW, {"reason_words": REASON_WORDS, **STUDIED}
     ),
     "lexicality": (
-        "lexicality", "activations traces candidates=controls vocabulary", "max_top_3 include_sinks", STUDIED
+        "lexicality", "activations traces candidates matches vocabulary", "max_top_3 include_sinks", STUDIED
     ),
     "verdict": (
-        "verdict", "controls fit pattern_tests lexicality outcomes",
-        "min_traces alpha min_excess min_link max_fvu max_sink_share max_top_3 max_length_auroc", {},
+        "verdict", "candidates fit presence pattern_tests lexicality headline",
+        "alpha min_excess min_share max_fvu max_sink_share max_top_3", {"site": SITE},
     ),
 }  # fmt: skip
 """Each table's module, inputs, and params: those of the config's `analysis`, and others."""
@@ -133,6 +141,8 @@ def run(name: str, folder: Path, count: int) -> None:
         given[argument] = pl.scan_parquet(
             blocks.get(argument) or (made if made.exists() else folder / f"{argument}.parquet")
         )
+        if name == "headline" and argument in TABLES:
+            given[argument] = given[argument].with_columns(site=pl.lit(SITE))
     settings = {key: ANALYSIS[key] for key in keys.split()} | params
     settings |= {"inferences": count} if "inferences" in params else {}
     function = dispatch.function(f"evidence.{module}.{name}")
@@ -161,7 +171,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         make(Path(folder), max(options.traces) // 2, options.tokens, options.k, options.latents)
         print(f"{'table':16}", *(f"{f'{count:,} traces':>28}" for count in options.traces), f"{'exponent':>9}")
-        totals = np.zeros((2, len(options.traces)))
+        totals, peak = np.zeros((2, len(options.traces))), 0.0
         for name in options.only:
             took = []
             for count in options.traces:
@@ -170,8 +180,15 @@ def main() -> None:
             cells = [f"{each['seconds']:7.1f} s {each['gigabytes']:5.2f} GB {each['rows']:8,}" for each in took]
             times = [each["seconds"] for each in took], [each["cpu"] for each in took]
             totals += times
+            peak = max([peak, *(each["gigabytes"] for each in took)])
             print(f"{name:16}", *(f"{cell:>28}" for cell in cells), _exponent(options.traces, times[1]), flush=True)
         print(f"{'all':16}", *(f"{f'{total:.1f} s':>28}" for total in totals[0]), _exponent(options.traces, totals[1]))
+    largest, seconds = options.traces[-1], float(totals[0][-1])
+    claims.claim(f"all tables of a site, {largest:,} traces", seconds, at_most=240 * max(1, largest / 1000), unit=" s")
+    claims.claim(f"all tables of a site, {largest:,} traces: peak memory of a job", peak, at_most=4, unit=" GB")
+    if len(options.traces) > 1:
+        exponent = float(_exponent(options.traces, totals[1]))
+        claims.claim("exponent of the time of all tables in the number of traces", exponent, at_most=1.1)
 
 
 def _exponent(traces: list[int], seconds: Any) -> str:

@@ -297,4 +297,11 @@ def test_what_makes_tables_imports_little(module):
     )  # fmt: skip
     loaded = set(done.stdout.split())
     assert not loaded & {"torch", "transformers", "matplotlib", "scipy.stats"}
-    assert "scipy.sparse" not in loaded or module in ("windows", "patterns", "reason", "lexicality")
+    assert "scipy.sparse" not in loaded or module in (
+        "alike",
+        "windows",
+        "patterns",
+        "presence",
+        "reason",
+        "lexicality",
+    )

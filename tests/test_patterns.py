@@ -9,10 +9,13 @@ import polars as pl
 import pytest
 import yaml
 from conftest import REPO
+from polars.testing import assert_frame_equal
+from scipy import stats
 from synthetic import PROMPT, WORDS, Synthetic
 
 from thoughtscope import statistics
-from thoughtscope.evidence import patterns, reason
+from thoughtscope.config import SEGMENTS
+from thoughtscope.evidence import alike, links, patterns, presence, reason
 from thoughtscope.evidence.lexicality import lexicality
 from thoughtscope.evidence.matches import expression, pattern_counts
 from thoughtscope.evidence.matches import matches as find_matches
@@ -124,9 +127,10 @@ def windows(words, wanted, before=1, after=2):
 
 
 def run_tests(study, matches, **changes):
-    settings = {"patterns": json.dumps(LEXICON), **WINDOW, "shifts": 300}
+    settings = {"patterns": json.dumps(LEXICON), "condition": "reason", "tokens_before": 3, "tokens_after": 4,
+                "min_share": 0.05, "include_sinks": False}  # fmt: skip
     return patterns.pattern_tests(
-        study["activations"], study["traces"], matches.lazy(), CANDIDATES, **settings | changes
+        study["activations"], study["traces"], matches.lazy(), study["vocabulary"], **settings | changes
     )
 
 
@@ -141,43 +145,212 @@ def test_pattern_counts(study, matches):
         assert mine["per_100_tokens"].to_list() == [100 * n / len(words) for n in mine["matches"]]
 
 
-def test_inside_and_outside_are_what_loops_find(study, matches):
+def beside(words, segments, wanted, before=3, after=4):
+    """Masks of the tokens before, at and after a word, by loops: within its segment, other such words left out."""
+    found = np.zeros((3, len(words)), dtype=bool)
+    at = [word.lower() == wanted for word in words]
+    for index in np.flatnonzero(at):
+        found[1, index] = True
+        for other in range(len(words)):
+            if segments[other] == segments[index] and not at[other]:
+                found[0, other] |= 0 < index - other <= before
+                found[2, other] |= 0 < other - index <= after
+    return found
+
+
+def test_windows_are_beside_a_patterns_words_within_a_segment(study, matches):
+    layout = lay_out(study["activations"], study["traces"], "reason", False)
+    masks = layout.beside(matches.filter(kind="pattern", name="reflection", condition="reason"), 3, 4)
+    expected = [
+        beside(words, ["think"] * (len(words) // 2 + odd) + ["answer"] * len(words), "wait")
+        for words, _ in dense(study).values()
+        for odd in [(len(words) + 1) // 2 - len(words) // 2]
+    ]
+    assert np.array_equal(np.array(masks), np.concatenate(expected, axis=1))
+    names = [["think"] * ((len(words) + 1) // 2) + ["answer"] * (len(words) // 2) for words, _ in dense(study).values()]
+    assert layout.segment.tolist() == [SEGMENTS.index(name) for of_trace in names for name in of_trace]
+
+
+def test_shares_are_what_a_regression_finds():
+    """Against dense algebra: regress window and activation on what tokens are, then one on the other."""
+    made = Synthetic(seed=2, problems=12, length=60)
+    made.background(range(10), rate=0.2)
+    made.fire(20, lambda _c, _t, _i, word, _s: word == "Wait")
+    study = made.tables()
+    matches = find_matches(study["traces"], study["vocabulary"], patterns=json.dumps(LEXICON), reason_words=REASON)
+    layout = lay_out(study["activations"], study["traces"], "reason", False)
+    x = alike.alike(layout, study["vocabulary"]).x.toarray()
+    runs = (layout.run[:, None] == np.arange(layout.run.max() + 1)).astype(float)
+
+    def within(values):
+        return values - runs @ ((runs.T @ values) / runs.sum(axis=0)[:, None])
+
+    def rest_of(x):
+        x = within(x)
+        return np.eye(len(x)) - x @ np.linalg.solve(x.T @ x + alike.RIDGE * np.eye(x.shape[1]), x.T)
+
+    values = np.concatenate([values for _, values in dense(study).values()])
+    places = matches.filter(kind="pattern", condition="reason")
+    words = [layout.beside(places.filter(name=name), 0, 0)[1] for name in sorted(LEXICON)]
+    any_word = np.any(words, axis=0)
+    # The words of every pattern are told of where windows beside them are looked at.
+    rests = {"at": rest_of(x)} | dict.fromkeys(("before", "after"), rest_of(np.column_stack([x, *words])))
     table = run_tests(study, matches)
-    found = table.filter(pl.col("p").is_not_null())["pattern"].n_unique()
-    assert table["latent"].unique().to_list() == [3, 7, 20, 99]
-    for pattern, wanted in (("reflection", "wait"), ("planning", "first")):
-        for latent in (3, 20, 99):
-            inside, outside, active = [], [], 0
-            for words, values in dense(study).values():
-                mask = windows(words, wanted)
-                if mask.any() and not mask.all():
-                    inside.append(values[mask, latent].tolist())
-                    outside.append(values[~mask, latent].tolist())
-                    active += (values[:, latent] > 0).any()
-            row = table.filter(latent=latent, pattern=pattern).row(0, named=True)
-            assert row["traces"] == len(inside)
-            assert (row["tokens_inside"], row["active_traces"]) == (sum(map(len, inside)), active)
-            assert row["active_tokens"] == sum(value > 0 for values in inside + outside for value in values)
-            # The unit is the trace: means over traces of means over their tokens, which differ from those over tokens.
-            for side, traces in (("inside", inside), ("outside", outside)):
-                assert row[f"mean_{side}"] == pytest.approx(np.mean([np.mean(values) for values in traces]))
-                assert row[f"rate_{side}"] == pytest.approx(
-                    np.mean([np.mean(np.array(values) > 0) for values in traces])
+    compared = 0
+    for pattern in ("reflection", "planning"):
+        masks = layout.beside(places.filter(name=pattern), 3, 4)
+        for window, found in zip(links.WINDOWS, masks, strict=True):
+            rest, mask = rests[window], found & (~any_word | (window == "at"))
+            left = rest @ within(mask[:, None].astype(float))[:, 0]
+            for latent in (3, 7, 20):
+                row = table.filter(latent=latent, pattern=pattern, window=window)
+                if row.is_empty():
+                    continue  # too rarely active
+                row = row.row(0, named=True)
+                assert (row["tokens_inside"], row["note"] is None) == (mask.sum(), row["share"] is not None)
+                if row["share"] is None:
+                    assert (left @ left) < 1
+                    continue
+                activation = values[:, latent]
+                more = left * (rest @ within(activation[:, None])[:, 0]) * mask.sum() / (left @ left)
+                assert row["share"] == pytest.approx(more.sum() / activation.sum(), abs=1e-6)
+                assert row["mean_inside"] == pytest.approx(activation[mask].mean())
+                assert row["mean_alike"] == pytest.approx(activation[mask].mean() - more.sum() / mask.sum(), abs=1e-6)
+                of_trace = [np.bincount(layout.trace, sums)[:, None] for sums in (more, activation)]
+                test = statistics.share_over_traces(*of_trace, 0.05)
+                assert (row["low"], row["high"]) == pytest.approx((test.low[0], test.high[0]), abs=1e-5)
+                active = (of_trace[1] > 0).sum()
+                assert (row["active_traces"], row["p"]) == (
+                    active,
+                    pytest.approx(max(test.p[0], 0.5**active), rel=1e-4),
                 )
-            assert row["difference"] == pytest.approx(row["mean_inside"] - row["mean_outside"], abs=1e-12)
-            assert row["low"] <= row["difference"] <= row["high"]
-    assert set(table.filter(latent=99)["difference"].drop_nulls()) == {0.0}
-    assert set(table.filter(latent=99)["p"].drop_nulls()) == {1.0}
+                assert 0.5 < row["told_apart"] <= 1
+                compared += 1
+    assert compared >= 12
     never = table.filter(pattern="never")
-    assert never["p"].null_count() == len(never)
-    assert never["note"].unique().to_list() == ["in no trace"]
-    linked = table.filter(latent=20, pattern="reflection").row(0, named=True)
-    assert linked["p"] < 0.02
-    assert linked["family"] == f"{4 * found} tests: recurring latents x patterns that occur"
-    # Where more tests are made, more shifts are drawn: one latent alone can still be found.
-    assert (
-        run_tests(study, matches, alpha=0.001).filter(latent=20, pattern="reflection")["shifts"][0] > 4 * found / 0.001
+    assert set(never["note"]) == {"in 0 traces; 5 are needed"}
+    # A word of its own is wholly explained by which token it is.
+    at = table.filter(pattern="reflection", window="at")
+    assert set(at["note"]) == {"its windows are where such tokens always are"}
+    assert 99 not in table["latent"].to_list()  # never active
+
+
+def test_what_tokens_are_and_where_they_stand():
+    """Every class, for a trace of two sentences and two lines, against what one counts by hand."""
+    text = ["So", " 12", " eggs", ",", " then", " 3", ".", "\n", "All", " of", " it", "!"]
+    read, vocabulary = words_of([*text, "<|end|>"])
+    parts = [{"segment": "think", "start": 5, "end": 12}, {"segment": "answer", "start": 12, "end": 18}]
+    traces = read.with_columns(segments=pl.lit(parts, dtype=SCHEMA["segments"]))
+    layout = lay_out(pl.LazyFrame(schema=ACTIVATIONS), traces, "reason", False)
+    word, digit, brk, mark = alike.WORD, alike.DIGIT, alike.BREAK, alike.MARK
+    kind = np.array([word, digit, word, mark, word, digit, mark, brk, word, word, word, mark])
+    assert alike.kinds(vocabulary)[:12].tolist() == kind.tolist()
+    (types, since, until, joint, line, follows, mark_since, digits, start, end, before, after) = [
+        (classes, is_place) for classes, is_place in alike._blocks(layout, vocabulary)
+    ]
+    assert types[0].tolist() == kind.tolist()  # each is too rare to have a class of its own
+    # A segment begins a sentence and a line; a line break ends both.
+    assert since[0].tolist() == [0, 1, 2, 3, 4, 5, 6, 0, 0, 1, 2, 3]
+    assert until[0].tolist() == [6, 5, 4, 3, 2, 1, 0, 0, 3, 2, 1, 0]
+    assert joint[0].tolist() == (kind + 5 * np.minimum(since[0], 3)).tolist()
+    assert line[0].tolist() == [0, 1, 2, 3, 4, 5, 6, 0, 0, 1, 2, 3]
+    assert follows[0].tolist() == [305, *(300 + kind[:6]), 305, *(300 + kind[7:11])]
+    assert mark_since[0].tolist() == [5 * behind + min(at, 4) for behind, at in zip(
+        [0, 1, 2, 3, 0, 1, 2, 0, 0, 1, 2, 3], since[0].tolist(), strict=True)]  # fmt: skip
+    assert digits[0].tolist() == [2] * 7 + [0] * 5
+    think, answer = SEGMENTS.index("think"), SEGMENTS.index("answer")
+    for block, places in ((start, [*range(7), *range(5)]), (end, [*range(6, -1, -1), *range(4, -1, -1)]),
+                          (before, [0] * 8 + [1] * 4), (after, [0] * 7 + [1] + [0] * 4)):  # fmt: skip
+        expected = [place * len(SEGMENTS) + (think if index < 7 else answer) for index, place in enumerate(places)]
+        assert block[0].tolist() == expected
+    assert [is_place for _, is_place in (types, since, joint, start, end, before)] == [False] * 3 + [True] * 3
+
+
+def test_presence_is_the_share_of_stretches(study):
+    table = presence.presence(
+        study["activations"], study["traces"], conditions=["reason", "direct"], min_excess=0.25, include_sinks=False
     )
+    sides = [dense(study, condition) for condition in ("reason", "direct")]
+    common = {key: min(len(side[key][0]) for side in sides) for key in sides[0]}
+    rungs = presence.ladder(np.array(list(common.values())))
+    assert rungs == [1, 4, 16, max(common.values())]
+
+    def share(values, length):
+        return np.mean([(values[first : first + length] > 0).any() for first in range(len(values) - length + 1)])
+
+    assert set(table["latent"]) >= {3, 7}
+    for row in table.iter_rows(named=True):
+        of = {rung: np.array([[share(side[key][1][:, row["latent"]], min(rung, common[key])) for key in common]
+                              for side in sides]) for rung in rungs}  # fmt: skip
+        best = min(rungs, key=lambda rung: abs(of[rung].mean() - 0.5))
+        assert row["tokens"] == best
+        for name, rung in (("presence", best), ("rate", 1)):
+            ours, theirs = of[rung]
+            assert (row[name], row[f"{name}_control"]) == pytest.approx((ours.mean(), theirs.mean()))
+        assert row["excess"] == pytest.approx(1 - of[best][1].mean() / of[best][0].mean())
+        assert row["rate_excess"] == pytest.approx(1 - of[1][1].mean() / of[1][0].mean())
+        p = [statistics.mean_over_traces((0.75 * of[rung][0] - of[rung][1])[:, None]).p[0] for rung in (best, 1)]
+        # Bursts of the whole study: as many as stretches of up to whole traces have, of which not too many have one.
+        own = {rung: np.mean([share(side[1][:, row["latent"]], min(rung, len(side[0]))) for side in sides[0].values()])
+               for rung in presence.ladder(np.array([len(side[0]) for side in sides[0].values()]))}  # fmt: skip
+        longest = max((rung for rung in own if own[rung] < presence.MOST_PRESENT), default=1)
+        mean = np.mean([min(longest, len(side[0])) for side in sides[0].values()])
+        size = max(of[1][0].mean() / (-math.log1p(-own[longest]) / mean), 1)
+        seen, alike_ = (sum(len(sides[1][key][0]) * rate for key, rate in zip(common, rates, strict=True)) / size
+                        for rates in (of[1][1], of[1][0]))  # fmt: skip
+        least = max(stats.gamma.sf(0.75 * alike_, seen + 1), 0.5 ** row["active_traces"])
+        assert row["p"] == pytest.approx(max(min(1, 2 * min(p)), least))
+
+
+def test_never_seen_in_few_tokens_is_not_never():
+    """A rare latent of the condition, and a control of ten tokens a trace that by luck never has it."""
+    study = Synthetic(seed=32, problems=32, length=150)
+    for (condition, trace), ids in study.words.items():
+        if condition == "direct":
+            study.words[condition, trace] = ids[:10]
+    study.retell()
+    ends = pl.col("prompt_ids").list.len() + pl.col("generated_ids").list.len()
+    parts = [
+        [{"segment": "prompt", "start": 0, "end": PROMPT}, {"segment": "answer", "start": PROMPT, "end": end}]
+        for end in study.traces.select(ends)["prompt_ids"]
+    ]
+    study.traces = study.traces.with_columns(segments=pl.Series(parts, dtype=SCHEMA["segments"]))
+    for latent, rate in ((1, 0.01), (2, 0.2)):
+        study.fire(latent, lambda c, _t, _i, _w, _s, rate=rate: c == "reason" and study.chance.random() < rate)
+    tables = study.tables()
+    rare, frequent = presence.presence(
+        tables["activations"], tables["traces"], conditions=["reason", "direct"], min_excess=0.25, include_sinks=False
+    ).iter_rows(named=True)
+    # 32 x 9 tokens at 0.01 are 2.9, of which none is seen with a probability of about exp(-0.75 x 2.9) = 0.11.
+    assert (rare["excess"], frequent["excess"]) == (1, 1)
+    assert 0.05 < rare["p"] < 0.5
+    assert rare["low"] < 0
+    assert frequent["p"] < 1e-6
+
+
+def test_presence_holds_its_level_where_the_control_is_shorter():
+    """Rare latents at the same rate per token, the control's traces a fifth as long: more traces have them, no more."""
+    study = Synthetic(seed=31, problems=60, length=150)
+    for (condition, trace), ids in study.words.items():
+        if condition == "direct":
+            study.words[condition, trace] = ids[: len(ids) // 5]
+    study.retell()
+    ends = pl.col("prompt_ids").list.len() + pl.col("generated_ids").list.len()
+    parts = [
+        [{"segment": "prompt", "start": 0, "end": PROMPT}, {"segment": "answer", "start": PROMPT, "end": end}]
+        for end in study.traces.select(ends)["prompt_ids"]
+    ]
+    segments = pl.Series(parts, dtype=SCHEMA["segments"])
+    study.traces = study.traces.with_columns(segments=segments)
+    study.background(range(300), rate=0.01)
+    tables = study.tables()
+    found = presence.presence(
+        tables["activations"], tables["traces"], conditions=["reason", "direct"], min_excess=0.25, include_sinks=False
+    )
+    assert len(found) > 280
+    assert (found["p"] < 0.05).sum() <= 8
+    held = ((found["low"] <= 0) & (found["high"] >= 0)).mean()
+    assert held > 0.92
 
 
 def test_both_ways_of_shifting_are_one(study, matches):
@@ -204,39 +377,42 @@ def test_both_ways_of_shifting_are_one(study, matches):
 
 
 def test_p_is_that_of_all_shifts(matches, study):
-    """One trace has few shifts: all of them, by hand, against the sampled p."""
+    """One trace has few shifts: all of them, by hand, against the sampled p of a score."""
     one = dict(study)
     one["traces"] = study["traces"].filter(pl.col("trace_id") == 2)
     one["activations"] = study["activations"].filter(pl.col("trace_id") == 2)
-    table = run_tests(one, matches.filter(trace_id=2), shifts=20_000)
-    words, values = dense(study)[2]
-    mask = windows(words, "wait")
+    words = ["wait", "maybe"]
+    table = reason.reason_scores(
+        one["activations"], one["traces"], matches.filter(trace_id=2).lazy(), CANDIDATES, reason_words=words,
+        **WINDOW | {"shifts": 20_000},
+    )  # fmt: skip
+    text, values = dense(study)[2]
+    masks = [windows(text, word) for word in words]
     think = len(study["traces"].filter(pl.col("trace_id") == 2).collect()["generated_ids"][0]) // 2
-    assert mask[:think].any() or mask[think:].any()
+    assert any(mask[:think].any() for mask in masks)
+    # Each segment is shifted by itself, all words together.
+    every = np.array(
+        [
+            score_of([np.append(np.roll(mask[:think], one), np.roll(mask[think:], other)) for mask in masks], values)
+            for one in range(think)
+            for other in range(len(text) - think)
+        ]
+    )
     for latent in (3, 7, 20):
-        # Each segment is shifted by itself.
-        every = [
-            values[moved, latent].mean() - values[~moved, latent].mean()
-            for first in range(think) for second in range(len(words) - think)
-            for moved in [np.concatenate([np.roll(mask[:think], first), np.roll(mask[think:], second)])]
-        ]  # fmt: skip
-        exact = np.mean([value >= every[0] - 1e-12 for value in every])
-        row = table.filter(latent=latent, pattern="reflection").row(0, named=True)
+        exact = np.mean(every[:, latent] >= every[0, latent] - 1e-12)
+        row = table.filter(latent=latent).row(0, named=True)
         assert row["p"] == pytest.approx(exact, abs=4 * math.sqrt(exact * (1 - exact) / row["shifts"]) + 1e-3)
 
 
-def test_a_constant_latent_is_linked_to_nothing(study, matches):
-    """Its means are equal inside and outside, but for rounding: no shift exceeds less than the others."""
-    rows = [
-        {"trace_id": trace["trace_id"], "condition": "reason", "position": PROMPT + index, "token_id": token,
-         "segment": "think", "sink": False, "latent": 3, "activation": 0.1}
-        for trace in study["traces"].filter(condition="reason").collect().iter_rows(named=True)
-        for index, token in enumerate(trace["generated_ids"][:-1])
-    ]  # fmt: skip
-    flat = {**study, "activations": pl.DataFrame(rows, schema=ACTIVATIONS).lazy()}
-    table = run_tests(flat, matches).filter(latent=3).drop_nulls("p")
-    assert set(table["difference"]) == {0.0}
-    assert set(table["p"]) == {1.0}
+def score_of(masks, values):
+    """The paper's formula, from the windows of each word (tokens,) and activations (tokens, latents)."""
+    union = np.any(masks, axis=0)
+    plus, minus = values[union].mean(axis=0), values[~union].mean(axis=0)
+    means = np.array([values[mask].mean(axis=0) if mask.any() else np.zeros(values.shape[1]) for mask in masks])
+    shares = means / np.where(means.sum(axis=0) > 0, means.sum(axis=0), 1)
+    logs = np.log(np.where(shares > 0, shares, 1))
+    spread = -(shares * logs).sum(axis=0) / math.log(len(masks))
+    return plus / plus.sum() * spread**0.7 - minus / minus.sum()
 
 
 def test_one_reasoning_word_has_entropy_1(study, matches):
@@ -313,11 +489,20 @@ def test_no_reasoning_word(study, matches):
     assert nothing["score"].null_count() == 4
 
 
-def test_lexicality_is_what_loops_find(study):
+CLASSES = {"4": "digits", "7": "digits", "11": "digits", "+": "marks", "=": "marks"}
+
+
+def leading_three(masses):
+    return sorted(masses, key=lambda name: -masses[name])[:3]
+
+
+def test_lexicality_is_what_loops_find(study, matches):
     table = lexicality(
-        study["activations"], study["traces"], CANDIDATES, study["vocabulary"], condition="reason", max_top_3=0.8,
-        include_sinks=False,
+        study["activations"], study["traces"], CANDIDATES, matches.lazy(), study["vocabulary"], condition="reason",
+        max_top_3=0.8, include_sinks=False,
     )  # fmt: skip
+    marked = np.concatenate([np.any([windows(words, word, 0, 0) for word in ("wait", "first")], axis=0)
+                             | sums_of(words) for words, _ in dense(study).values()])  # fmt: skip
     words = list(itertools.chain.from_iterable(words for words, _ in dense(study).values()))
     values = np.concatenate([values for _, values in dense(study).values()])
     for latent in (3, 7, 20):
@@ -327,8 +512,33 @@ def test_lexicality_is_what_loops_find(study):
             mass[word] = mass.get(word, 0) + value
         shares = sorted((value / sum(mass.values()) for value in mass.values() if value > 0), reverse=True)
         assert (row["tokens"], row["types"]) == ((values[:, latent] > 0).sum(), len(shares))
-        for count in (1, 3, 10):
+        for count in (1, 10):
             assert row[f"top_{count}"] == pytest.approx(sum(shares[:count]))
+        assert row["in_words"] == pytest.approx(values[marked, latent].sum() / values[:, latent].sum())
+        # All digits are one class for the top three, and all marks; the lower end is of those that lead elsewhere.
+        by_trace = []
+        for text, active in dense(study).values():
+            by_trace.append({})
+            for word, value in zip(text, active[:, latent], strict=True):
+                name = CLASSES.get(word, word)
+                by_trace[-1][name] = by_trace[-1].get(name, 0) + value
+
+        def total(traces):
+            return {name: sum(trace.get(name, 0) for trace in traces) for name in set().union(*traces)}
+
+        whole = np.array([sum(trace.values()) for trace in by_trace])
+        top = leading_three(total(by_trace))
+        here = np.array([sum(trace.get(name, 0) for name in top) for trace in by_trace])
+        elsewhere = np.array([sum(trace.get(name, 0) for name in
+                                  leading_three(total([*by_trace[:index], *by_trace[index + 1 :]])))
+                              for index, trace in enumerate(by_trace)])  # fmt: skip
+        assert row["top_3"] == pytest.approx(here.sum() / whole.sum())
+        assert row["traces"] == (whole > 0).sum()
+        if len(mass) > 8:  # no ties
+            low = statistics.share_over_traces(elsewhere[:, None], whole[:, None], 0.8).low[0]
+            assert (row["low"], row["high"]) == pytest.approx(
+                (low, statistics.share_over_traces(here[:, None], whole[:, None], 0.8).high[0])
+            )
         assert row["entropy"] == pytest.approx(-sum(s * math.log(s) for s in shares) / math.log(len(set(words))))
         assert row["types_90"] == next(n for n in range(1, 99) if sum(shares[:n]) >= 0.9 - 1e-12)
         grand = values[:, latent].mean()
@@ -340,9 +550,17 @@ def test_lexicality_is_what_loops_find(study):
         assert row["eta_squared_by_chance"] == pytest.approx((len(set(words)) - 1) / (len(words) - 1))
     detector = table.filter(latent=20).row(0, named=True)
     assert (detector["top_1"], detector["top_tokens"]) == (1.0, "␣Wait")
-    assert detector["lexical"] == (True if detector["tokens"] >= statistics.MIN_TOKENS else None)
-    assert table.filter(latent=3)["lexical"].to_list() == [False]
-    assert table.filter(latent=99).select("tokens", "top_1", "lexical").rows() == [(0, None, None)]
+    assert (detector["top_3"], detector["in_words"]) == (1.0, 1.0)
+    assert table.filter(latent=99).select("tokens", "top_1", "low").rows() == [(0, None, None)]
+
+
+def sums_of(words):
+    """Which tokens are in a sum, as the lexicon's expression has them."""
+    found = np.zeros(len(words), dtype=bool)
+    for index in range(len(words) - 2):
+        if words[index].isdigit() and words[index + 1] == "+" and words[index + 2].isdigit():
+            found[index : index + 3] = True
+    return found
 
 
 def test_sinks_are_left_out_unless_included(study):
@@ -358,15 +576,17 @@ def test_latents_tested_in_parts_are_the_same(study, matches, monkeypatch):
             *inputs, matches.lazy(), CANDIDATES, reason_words=REASON, **WINDOW | {"shifts": 1500}
         )
         lexical = lexicality(
-            *inputs, CANDIDATES, study["vocabulary"], condition="reason", max_top_3=0.8, include_sinks=False
-        )
-        return run_tests(study, matches), scores, lexical
+            *inputs, CANDIDATES, matches.lazy(), study["vocabulary"], condition="reason", max_top_3=0.8,
+            include_sinks=False,
+        )  # fmt: skip
+        present = presence.presence(*inputs, conditions=["reason", "direct"], min_excess=0.25, include_sinks=False)
+        return run_tests(study, matches), present, scores, lexical
 
     whole = tables()
     monkeypatch.setattr("thoughtscope.evidence.windows.ROWS_AT_ONCE", 30)
     for one, other in zip(whole, tables(), strict=True):
-        assert one.equals(other)
+        assert_frame_equal(one, other, rel_tol=1e-9, abs_tol=1e-9)  # sums of parts are rounded otherwise
     monkeypatch.setattr("thoughtscope.evidence.windows.ROWS_AT_ONCE", 10**9)
     monkeypatch.setattr("thoughtscope.evidence.windows.LATENTS_AT_ONCE", 3)
     for one, other in zip(whole, tables(), strict=True):
-        assert one.equals(other)
+        assert_frame_equal(one, other, rel_tol=1e-9, abs_tol=1e-9)  # sums of parts are rounded otherwise

@@ -3,15 +3,18 @@
 import inspect
 import re
 import warnings
+from itertools import product
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from matplotlib.collections import LineCollection, PathCollection
+from matplotlib.patches import Rectangle
 from matplotlib.text import Annotation, Text
 
 from thoughtscope import dispatch
-from thoughtscope.evidence import checks, fit, lexicality, outcomes, patterns, reason, verdict
+from thoughtscope.evidence import checks, fit, lexicality, links, outcomes, patterns, verdict
 from thoughtscope.evidence import recurrence as evidence
 from thoughtscope.evidence.verdict import leading
 from thoughtscope.frames import complete
@@ -122,20 +125,12 @@ def verdict_table():
         about, check = checks.VERDICTS[number % 3], checks.CHECKS[number // 3 % len(checks.CHECKS)].name
         if about != "thinking pattern":
             results[check] = "fail" if about == "no" else "undecided"
+        else:
+            results |= {"pattern": PATTERNS[0], "window": "after"}
+        results["pattern_linked_number"] = share_of(latent, 0, "after")
         rows.append({"latent": latent, "traces": 2 + number % 20, "of": 40, "original": True, "verdict": about,
                      "removed_by": check if about == "no" else None} | results)  # fmt: skip
     return complete(pl.DataFrame(rows, infer_schema_length=None), verdict.SCHEMA)
-
-
-def reason_table():
-    rows = [{"latent": latent, "score": (latent % 7 - 2) / 1000, "low": (latent % 7 - 4) / 1000,
-             "high": (latent % 7) / 1000, "entropy": 0.5} for latent in LATENTS]  # fmt: skip
-    return complete(pl.DataFrame(rows), reason.SCHEMA)
-
-
-def no_reason_table():
-    rows = [{"latent": latent, "note": "no reasoning word in any trace"} for latent in LATENTS]
-    return complete(pl.DataFrame(rows), reason.SCHEMA)
 
 
 def lexicality_table():
@@ -144,11 +139,20 @@ def lexicality_table():
     return complete(pl.DataFrame(rows), lexicality.SCHEMA)
 
 
+def share_of(latent, index, window):
+    """What share of a latent's activation is in a window of the pattern of that index, from -0.4 to 0.6."""
+    return ((latent + index) % 4 + 4 * list(links.WINDOWS).index(window)) / 11 - 0.4
+
+
 def pattern_table():
-    rows = [{"latent": latent, "pattern": name, "traces": 9, "difference": (latent + index) % 4 - 1.5,
-             "q": 0.01 if (latent + index) % 4 == 3 else 1.0}
-            for latent in LATENTS for index, name in enumerate(PATTERNS[:-1])]  # fmt: skip
-    rows += [{"latent": latent, "pattern": PATTERNS[-1], "traces": 0, "note": "in no trace"} for latent in LATENTS]
+    """Links where the share is the largest, of one latent in four for each pattern; its p stands out among eight."""
+    rows = []
+    for latent, (index, name), window in product(LATENTS, enumerate(PATTERNS[:-1]), links.WINDOWS):
+        share = share_of(latent, index, window)
+        rows.append({"latent": latent, "pattern": name, "window": window, "traces": 9, "share": share,
+                     "low": share - 0.2, "high": share + 0.3, "p": 0.008 if share == 0.6 else 0.009})  # fmt: skip
+    rows += [{"latent": latent, "pattern": PATTERNS[-1], "window": window, "traces": 0, "note": "in no trace"}
+             for latent in LATENTS for window in links.WINDOWS]  # fmt: skip
     return complete(pl.DataFrame(rows, infer_schema_length=None), patterns.SCHEMA)
 
 
@@ -159,7 +163,8 @@ def outcome_table():
             area = 0.3 + latent % 5 / 10
             about = {"latent": latent, "value": value}
             rows.append(about | {"outcome": "correct", "positive": 1, "negative": 9, "note": "too few: 1 correct"})
-            about |= {"outcome": "truncated", "positive": 9, "negative": 10, "within_length": [None, 0.5][latent % 2]}
+            about |= {"outcome": "truncated", "positive": 9, "negative": 10}
+            about |= dict.fromkeys(("within_length", "within_low", "within_high"), [None, 0.5][latent % 2])
             rows.append(about | {"auroc": area, "low": area - 0.1, "high": area + 0.1, "length_auroc": 0.97,
                                  "length_low": 0.9, "length_high": 1.0})  # fmt: skip
     return complete(pl.DataFrame(rows, infer_schema_length=None), outcomes.SCHEMA)
@@ -201,7 +206,7 @@ def tables():
         "top_activations": {"table": listed()},
         "top_tokens": {"table": tokens_table(), "recurrence": recurring},
         "site_gate": {"table": gate_table()},
-        "verdict": {"table": verdict_table(), "reason_scores": reason_table(), "lexicality": lexicality_table()},
+        "verdict": {"table": verdict_table(), "pattern_tests": pattern_table(), "lexicality": lexicality_table()},
         "patterns": {"table": pattern_table(), "verdict": verdict_table()},
         "waterfall": {"table": verdict_table()},
         "outcomes": {"table": outcome_table(), "verdict": verdict_table()},
@@ -215,7 +220,7 @@ FUNCTIONS = {name: f"plots.{module}.{name}"
 """What the rules call, by its name."""
 
 SETTINGS = {"site": SITE, "conditions": CONDITIONS, "scope": "generated", "latents": 20, "frequent_latents": 20,
-            "tokens": 4, "max_top_3": 0.8, "alpha": 0.05, "max_fvu": 0.7}  # fmt: skip
+            "tokens": 4, "max_top_3": 0.8, "min_share": 0.05, "alpha": 0.05, "max_fvu": 0.7}  # fmt: skip
 
 
 def draw(name, **given):
@@ -254,9 +259,9 @@ def test_pictures_are_drawn_for_one_condition(tmp_path, name):
 
 
 NULLABLE = {
-    "verdict": ["score", "low", "high", "entropy", "top_3", "top_tokens"],
-    "patterns": ["difference", "q"],
-    "outcomes": ["auroc", "low", "high", "within_length", "note"],
+    "verdict": ["pattern_linked_number", "share", "low", "high", "top_3", "top_tokens"],
+    "patterns": ["share", "low", "high", "p"],
+    "outcomes": ["auroc", "low", "high", "within_length", "within_low", "within_high", "note"],
     "pattern_counts": ["per_100_tokens"],
 }
 
@@ -292,11 +297,31 @@ def test_a_latent_that_a_condition_lacks_has_an_interval_from_zero():
     assert spans[2] == (0, pytest.approx(3 * 0.5615, abs=0.001))  # Wilson's interval of 0 of 3
 
 
-def test_the_verdict_says_when_no_reasoning_word_occurs():
-    figure = draw("verdict", reason_scores=no_reason_table())
-    assert any("no reasoning word in any trace" in text for text in words(figure))
+def test_the_verdict_says_when_no_link_could_be_tested():
+    none = pattern_table().filter(pl.col("note").is_not_null())
+    untested = verdict_table().with_columns(pattern_linked_number=pl.lit(None, pl.Float64))
+    figure = draw("verdict", table=untested, pattern_tests=none)
+    assert any("no candidate could be tested for a link (in no trace)" in text for text in words(figure))
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["thinking\npattern", "no", "undecided"]
-    assert not any("reasoning word in any trace" in text for text in words(draw("verdict")))
+    assert not any("could be tested" in text for text in words(draw("verdict")))
+
+
+def test_the_verdict_draws_selectivity_with_its_interval_against_lexicality():
+    axes = draw("verdict").axes[0]
+    share, top_3 = (
+        dict(verdict_table().select("latent", "pattern_linked_number").iter_rows()),
+        dict(lexicality_table().select("latent", "top_3").iter_rows()),
+    )
+    drawn = np.concatenate([found.get_offsets() for found in axes.collections if isinstance(found, PathCollection)])
+    expected = {(round(top_3[latent], 6), round(share[latent], 6)) for latent in LATENTS}
+    assert {tuple(np.round(point, 6).tolist()) for point in drawn} == expected
+    intervals = next(found for found in axes.collections if isinstance(found, LineCollection)).get_segments()
+    assert len(intervals) == 12
+    leaders = leading(verdict_table(), 12)["latent"]
+    assert sorted(tuple(np.round(each[:, 1], 6)) for each in intervals) == sorted(
+        (round(share[latent] - 0.2, 6), round(share[latent] + 0.3, 6)) for latent in leaders
+    )
+    assert f"{PATTERNS[0]}: goes with it" in words(draw("verdict"))  # what a thinking pattern's link is
 
 
 def test_the_verdict_names_leading_latents_apart_from_each_other():
@@ -310,26 +335,71 @@ def test_the_verdict_names_leading_latents_apart_from_each_other():
     assert not any(one.overlaps(two) for index, one in enumerate(boxes) for two in boxes[:index])
 
 
-def test_the_pattern_picture_marks_what_is_significant_and_what_is_absent():
+def test_the_pattern_picture_marks_links_and_what_is_absent():
     figure = draw("patterns")
     found = words(figure)
     assert found.count("in no trace") == 1
-    marks = next(line for line in figure.axes[0].lines if line.get_color() == canvas.INK)
+    for window in links.WINDOWS.values():
+        assert found.count(window) == len(PATTERNS) - 1
     shown = leading(verdict_table(), 20)["latent"].to_list()
-    significant = pattern_table().filter(pl.col("q") < 0.05, pl.col("latent").is_in(shown))
-    assert len(marks.get_xdata()) == len(significant) > 0
-    scaled = figure.axes[0].images[0].get_array()
-    assert abs(scaled).max(axis=0).min() == 1  # each latent by its largest difference
-    assert scaled.mask[-1].all()  # the absent pattern comes last, empty
-    assert scaled.mask.sum() == 20
+    drawn = figure.axes[0].images[0].get_array()
+    assert drawn.shape == (3 * (len(PATTERNS) - 1) + 1, 20)
+    assert drawn.mask[-1].all()  # the absent pattern comes last, in a row of its own, empty
+    assert drawn.mask.sum() == 20
+    order = [int(text) for text in found if text.isdigit() and int(text) in LATENTS]
+    assert sorted(order) == sorted(shown)
+    names = sorted(PATTERNS[:-1])
+    for (row, column), value in np.ndenumerate(drawn[:-1]):
+        window = list(links.WINDOWS)[row % 3]
+        assert value == share_of(order[column], PATTERNS.index(names[row // 3]), window)
+    # A link is where the p stands out among the windows before and after; none is on the words themselves.
+    frames = [patch for patch in figure.axes[0].patches if isinstance(patch, Rectangle)]
+    marked = {(int(patch.get_x() + 0.5), int(patch.get_y() + 0.5)) for patch in frames}
+    assert marked == {(column, row) for (row, column), value in np.ndenumerate(drawn[:-1]) if value == 0.6}
+    assert marked
+    assert {row % 3 for _, row in marked} == {2}
+
+
+def test_no_link_is_marked_that_chance_or_place_may_make():
+    def marked(**changes):
+        table = pattern_table().with_columns(pl.lit(value, pl.Float64).alias(name) for name, value in changes.items())
+        return len(draw("patterns", table=table).axes[0].patches)
+
+    assert marked() == marked(rank=0.95, told_apart=0.3) > 0
+    assert marked(rank=0.85) == marked(told_apart=0.2) == marked(p=0.009) == 0
+    # If all have the same p, all windows before and after are marked, of three patterns and twenty latents.
+    assert marked(p=0.008) == 3 * 2 * 20
+
+
+def test_six_patterns_of_three_windows_can_be_read():
+    """Their numbers, names and cells are apart, with as many latents as the config allows."""
+    names = ["calculation", "conclusion", "exploration", "planning", "reflection", "uncertainty"]
+    latents = range(60000, 60040)
+    rows = [{"latent": latent, "pattern": name, "window": window, "traces": 100, "share": -0.345, "low": -1.0,
+             "p": 1.0} for latent, name, window in product(latents, names, links.WINDOWS)]  # fmt: skip
+    table = complete(pl.DataFrame(rows), patterns.SCHEMA)
+    judged = pl.concat([verdict_table(), verdict_table().with_columns(pl.col("latent") + 30)]).filter(
+        pl.col("latent").is_in(list(latents))
+    )
+    figure = draw("patterns", table=table, verdict=judged, latents=40)
+    assert words(figure).count("−34") == 40 * 18
+    axes = figure.axes[0]
+    wide, high = axes.get_position().width * figure.get_figwidth(), axes.get_position().height * figure.get_figheight()
+    size = 6.5 / 72  # of the numbers, in inches: three characters are two thirds of that wide each
+    assert wide / 40 > 3 * 0.66 * size
+    assert high / 18 > 1.5 * size
+    assert figure.get_figheight() < 8
 
 
 def test_the_waterfall_counts():
     figure = draw("waterfall")
     steps = dict(verdict.waterfall(verdict_table()))
-    assert (steps["candidates"], steps["not_merely_length"], steps["survivors"]) == (30, 20, 10)
+    assert (steps["candidates"], steps["beyond_chance"], steps["survivors"]) == (30, 20, 10)
     found = [text.strip() for text in words(figure)]
-    assert f"10 of 30 recurring latents at {SITE} pass every check" in found
+    assert f"10 of 30 candidate latents at {SITE} pass every check" in found
+    assert any("by recurrence alone, 30 of the candidates would be called" in text for text in found)
+    linked = draw("waterfall", table=verdict_table().with_columns(original=pl.col("latent") < 60012))
+    assert any("by recurrence alone, 12 of the candidates would be called" in text for text in words(linked))
     # Ten latents fail, the six checks in turn; ten are undecided, ten thinking patterns.
     assert (found.count("−2"), found.count("−1")) == (4, 2)
     widths = [bar.get_width() for bar in figure.axes[0].patches]
@@ -341,6 +411,19 @@ def test_an_outcome_of_too_few_traces_says_so():
     assert words(figure).count("too few: 1 correct") == 1
     assert len({text for text in words(figure) if text.isdigit() and int(text) in LATENTS}) == 20
     assert "truncated against finished: 9 against 10 traces" in words(figure)
+
+
+def test_length_is_drawn_as_a_mediator():
+    figure = draw("outcomes")
+    assert any(text.startswith("length may be a mediator") for text in words(figure))
+    axes = figure.axes[-1]
+    shown = set(leading(verdict_table(), 20)["latent"])
+    open_marks = [line for line in axes.lines if line.get_markerfacecolor() == "white"]
+    known = outcome_table().filter(pl.col("latent").is_in(shown)).drop_nulls("within_length")
+    assert sum(len(line.get_xdata()) for line in open_marks) == len(known) > 0
+    dotted = [found for found in axes.collections if isinstance(found, LineCollection)
+              and found.get_linestyle() != [(0.0, None)]]  # fmt: skip
+    assert sum(len(found.get_segments()) for found in dotted) == len(known)
 
 
 def test_pattern_counts_are_means_over_traces():

@@ -21,13 +21,16 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from thoughtscope import files, paths
 from thoughtscope.config import REPORT_PICTURES, REPORT_PICTURES_ACROSS, REPORT_TABLES
-from thoughtscope.evidence import verdict
+from thoughtscope.evidence import headline, links, patterns, presence, verdict
 from thoughtscope.evidence.checks import BY_NAME, CHECKS, VERDICTS, fits
+from thoughtscope.evidence.links import WINDOWS
 from thoughtscope.evidence.verdict import SCHEMA
-from thoughtscope.report import findings, provenance, reader
+from thoughtscope.frames import complete
+from thoughtscope.report import findings, needs, provenance, reader
 from thoughtscope.report import page as report
 from thoughtscope.report import words as in_words
 from thoughtscope.report.findings import share_interval
+from thoughtscope.report.needs import in_words as in_words_of
 from thoughtscope.report.study import load
 
 SITE = "layers.1.mlp"
@@ -120,10 +123,17 @@ def test_it_is_one_file_that_answers_first(page, study):
     found = verdict["verdict"].cast(pl.String).value_counts()
     named = dict(found.iter_rows())
     assert {name: int(count) for name, count in counts.items()} == {
-        "recur": len(verdict), "ruled out": named.get("no", 0), "undecided": named.get("undecided", 0),
+        "candidates": len(verdict), "ruled out": named.get("no", 0), "undecided": named.get("undecided", 0),
         "pass all checks": named.get("thinking pattern", 0),
     }  # fmt: skip
-    assert f"of {len(verdict)} latents that recur" in page.locator(".finding").inner_text()
+    # Four traces are too few for anything, which is said first.
+    finding = page.locator(".finding").inner_text()
+    assert finding.startswith(
+        "This study is too small to find a thinking pattern: it has 4 problems, and no test works"
+    )
+    assert page.locator(".finding code").inner_text() == "snakemake --cores all --config inferences=30"
+    assert f"Of {len(verdict)} candidate latents" in finding
+    assert "none passes" not in page.locator("main").inner_text()
     for name in ("recurs beyond control", "not merely lexical"):
         results = verdict[name.replace(" ", "_")].cast(pl.String)
         shown = (
@@ -200,8 +210,8 @@ def test_filters_hide_rows(page, study):
         row["latent"]: f"{row['latent']} {row['verdict']} {in_words.why(row)} {tokens.get(row['latent']) or ''}".lower()
         for row in verdict.iter_rows(named=True)
     }
-    # A q value is in every row, and the names of checks are behind its marks: neither is what one looks for.
-    for wanted in (str(verdict["latent"].max()), "undecided", "q", "sink"):
+    # The results of checks are behind each row's marks, which isn't what one looks for.
+    for wanted in (str(verdict["latent"].max()), "undecided", "q", "pass"):
         search.fill(wanted)
         shown = shown_latents(page)
         assert sorted(shown) == sorted(latent for latent, text in named.items() if wanted in text)
@@ -244,15 +254,16 @@ def test_a_dashboard_shows_the_tables(page, study):
         open_board(page, latent)
         checks = cells(page, "Checks")
         assert [check[0] for check in checks][:2] == ["not a sink", "fits its site"]
-        for name, result, shown, what, note in checks:
+        for name, result, shown, what, note, takes in checks:
             key = name.replace(" ", "_")
-            assert (result.strip(), note) == (row[key], row[f"{key}_note"])
+            assert (result.strip(), note) == (row[key], row[f"{key}_note"].replace(" -", " −"))
+            assert takes == (in_words_of(row, f"{key}_needs") or "–")
             assert (
                 shown == "–"
                 if row[f"{key}_number"] is None
                 else number(shown) == pytest.approx(row[f"{key}_number"], 6e-3)
             )
-            assert what.startswith(("share", "FVU", "q, below 0.05", "AUROC"))
+            assert what.startswith(("share", "FVU", "q, below 0.05", "excess", "selectivity"))
         passages = table(study, "passages").filter(latent=latent)
         values = [number(text) for text in page.locator(".passage .value").all_inner_texts()]
         assert values == pytest.approx(passages["activation"].to_list(), rel=6e-3)
@@ -658,7 +669,8 @@ def inputs(study: Study, conditions=CONDITIONS) -> dict:
         "site_pictures": [of(paths.SITE_PICTURE, picture=name) for name in REPORT_PICTURES],
         "pictures": [of(paths.STUDY_PICTURE, picture=name) for name in REPORT_PICTURES_ACROSS],
     } | {name: of(paths.STUDY_TABLE, table=table)
-         for name, table in (("matches", "matches"), ("gate", "site_gate"), ("layers", "layers"))}  # fmt: skip
+         for name, table in (("matches", "matches"), ("gate", "site_gate"), ("layers", "layers"),
+                             ("headline", "headline"))}  # fmt: skip
 
 
 def loaded(study: Study, conditions=CONDITIONS):
@@ -737,16 +749,37 @@ def filled(study: Study, tmp_path_factory: pytest.TempPathFactory):
         names = ["no" if gone else "thinking pattern" if (row == "pass").all() else "undecided"
                  for gone, row in zip(removed, draws, strict=True)]  # fmt: skip
         return results.with_columns(
-            pl.Series("removed_by", removed, dtype=pl.String), pl.Series("verdict", names, dtype=SCHEMA["verdict"])
+            pl.Series("removed_by", removed, dtype=pl.String),
+            pl.Series("verdict", names, dtype=SCHEMA["verdict"]),
+            needs=pl.when(pl.Series(names) == "undecided").then("needs"),
         )
 
     sites = []
     for name in (SITE, OTHER):
         tables = dict(of.sites[0].tables)
-        for table in ("pattern_tests", "outcomes", "contrasts", "lexicality", "controls", "coactivation", "top_tokens"):
+        # No latent of four traces can be tested, nor compared at equal length.
+        assert tables["pattern_tests"].is_empty()
+        assert tables["presence"].is_empty()
+        each = tables["verdict"].select("latent")
+        windows = pl.DataFrame({"pattern": ["none", "odd"]}).join(pl.DataFrame({"window": list(WINDOWS)}), how="cross")
+        tables["pattern_tests"] = complete(each.join(windows, how="cross"), patterns.SCHEMA)
+        tables["presence"] = complete(
+            each.join(pl.DataFrame({"control": CONDITIONS[1:]}), how="cross"), presence.SCHEMA
+        )
+        for table in (
+            "pattern_tests",
+            "presence",
+            "outcomes",
+            "contrasts",
+            "lexicality",
+            "controls",
+            "coactivation",
+            "top_tokens",
+        ):
             tables[table] = numbers(tables[table])
         tables["reason_scores"] = numbers(tables["reason_scores"]).with_columns(that_word=pl.lit("wait"))
-        tables["pattern_tests"] = tables["pattern_tests"].with_columns(difference=pl.col("difference") - 0.5)
+        # Half of the windows have less than tokens alike; some are blocked by place, as `told_apart` is random, too.
+        tables["pattern_tests"] = tables["pattern_tests"].with_columns(share=pl.col("share") - 0.5)
         tables["verdict"] = other(numbers(tables["verdict"], "traces", "of"))
         sites.append(replace(of.sites[0], name=name, tables=tables))
     place = pl.int_range(pl.len())
@@ -762,7 +795,10 @@ def filled(study: Study, tmp_path_factory: pytest.TempPathFactory):
     gate = pl.concat([of.gate, of.gate.with_columns(
         hookpoint=pl.lit(OTHER), fvu=pl.col("fvu") * 0 + 0.9, fvu_low=pl.col("fvu") * 0 + 0.8,
         fvu_high=pl.col("fvu") * 0 + 0.95)])  # fmt: skip
-    made = replace(of, sites=sites, traces=traces, layers=layers, gate=gate)
+    family = pl.concat(site.tables["verdict"].select("latent").with_columns(site=pl.lit(site.name)) for site in sites)
+    table = complete(family.with_columns(links=4, family=len(family)), headline.SCHEMA)
+    values = {name: pl.Series(chance.random(len(table))) for name in ("q", "q_looking")}
+    made = replace(of, sites=sites, traces=traces, layers=layers, gate=gate, headline=table.with_columns(**values))
 
     def read(site: str, condition: str, trace: int) -> pl.DataFrame:
         """The second site's activations are twice the first's, and its fourth position is a sink."""
@@ -830,13 +866,25 @@ def test_the_tables_of_the_page_are_those_of_the_study(filled, filled_page):
     ]  # fmt: skip
 
 
+def best_link(tests: pl.DataFrame, *, passes: bool, min_share: float) -> dict:
+    """A latent's row of `pattern_tests` that the page shows, by hand; p of what place explains is 1."""
+    rows = list(tests.iter_rows(named=True))
+    for row in rows:
+        if row["told_apart"] < links.MIN_TOLD_APART or row["rank"] < links.LEADING:
+            row["p"] = 1.0
+    words = [row for row in rows if row["window"] == "at" and row["low"] > min_share]
+    if words and not passes:
+        return max(words, key=lambda row: row["share"])
+    return min((row for row in rows if row["window"] != "at"), key=lambda row: (row["p"], -row["share"]))
+
+
 def test_the_rows_of_a_site_are_its_own(filled, filled_page):
     study, page = filled[0], filled_page
-    site, alpha = study.sites[1], study.settings["analysis"]["alpha"]
+    site, min_share = study.sites[1], study.settings["analysis"]["min_share"]
     headings = [text.strip() for text in page.locator("#latents-1 thead th button").all_inner_texts()]
     assert headings[:5] == ["latent", "verdict", "in traces", "in bypass", "in again"]
     assert headings[5:] == ["ReasonScore", "pattern", "top tokens", "tells correct"]
-    faint = 0
+    faints, kinds = set(), set()
     for row in site.tables["verdict"].iter_rows(named=True):
         line = page.locator(f'#latents-1 tr[data-latent="{row["latent"]}"]')
         shown = [" ".join(text.split()) for text in line.locator("> *").all_inner_texts()]
@@ -844,7 +892,7 @@ def test_the_rows_of_a_site_are_its_own(filled, filled_page):
             name: table.filter(latent=row["latent"]) for name, table in site.tables.items() if "latent" in table.columns
         }
         assert shown[0] == str(row["latent"])
-        assert shown[1] == f"{row['verdict']} {in_words.why(row)}".strip()
+        assert shown[1] == " ".join(filter(None, [row["verdict"], in_words.why(row), needs.in_words(row)]))
         low, high = share_interval(row)
         assert shown[2] == f"{row['traces']}/{row['of']} , 95% interval {low:.0%} to {high:.0%} of traces"
         edges = line.locator(".interval i").evaluate(
@@ -852,21 +900,23 @@ def test_the_rows_of_a_site_are_its_own(filled, filled_page):
         )
         assert edges == pytest.approx([100 * low, 100 - 100 * high], abs=0.06)
         for text, control in zip(shown[3:5], CONDITIONS[1:], strict=True):
-            ((count, total, q),) = of["controls"].filter(control=control).select("traces_control", "of", "q").rows()
-            assert text.startswith(f"{count}/{total} q ")
-            assert number(text.split()[-1]) == pytest.approx(q, rel=6e-2)
+            ((count, total),) = of["controls"].filter(control=control).select("traces_control", "of").rows()
+            excess = of["presence"].filter(control=control).row(0, named=True)
+            clearer = excess["excess"] if excess["low"] >= excess["rate_low"] else excess["rate_excess"]
+            assert text == f"{count}/{total} excess {clearer:.0%}"
         score, lower, upper = of["reason_scores"].select("score", "low", "high").row(0)
         assert [number(text) for text in re.findall(r"[\d.]+", shown[5])] == pytest.approx(
             [score, lower, upper], rel=6e-2
         )
-        linked = of["pattern_tests"].filter(pl.col("difference") > 0).sort("q")
-        if len(linked):
-            assert shown[6].startswith(f"{linked['pattern'][0]} q ")
-            assert number(shown[6].split()[-1]) == pytest.approx(linked["q"][0], rel=6e-2)
-            faint += (is_faint := linked["q"][0] >= alpha)
-            assert (line.locator("> .faint").count() == 1) == is_faint
-        else:
-            assert shown[6] == "–"
+        best = best_link(of["pattern_tests"], passes=row["pattern_linked"] == "pass", min_share=min_share)
+        link, faint = (
+            f"{WINDOWS[best['window']]}, {best['share']:.0%}".replace("-0%", "0%"),
+            row["pattern_linked"] != "pass",
+        )
+        assert shown[6] == f"{best['pattern']} {link.replace('-', '−')}"
+        assert (line.locator("> .faint").count() == 1) == faint
+        faints.add(faint)
+        kinds.add(best["window"] == "at")
         assert shown[7].endswith(f"{of['lexicality']['top_3'][0]:.0%}")
         best = of["outcomes"].filter(outcome="correct").sort("p").row(0, named=True)
         assert [number(text) for text in re.findall(r"[\d.]+", shown[8])] == pytest.approx(
@@ -878,19 +928,19 @@ def test_the_rows_of_a_site_are_its_own(filled, filled_page):
         assert marks == [
             [row[check], f"{check.replace('_', ' ')}: {row[check]}. {row[f'{check}_note']}"] for check in BY_NAME
         ]
-    assert faint
-    # By q of the pattern, the least first; by verdict, thinking patterns first; what has neither comes last.
-    least = {latent: table.filter(pl.col("difference") > 0)["q"].min()
-             for (latent,), table in site.tables["pattern_tests"].group_by("latent")}  # fmt: skip
+    assert faints == kinds == {False, True}
+    # By share of the link, the largest first; by verdict, thinking patterns first.
+    shares = {row["latent"]: best_link(site.tables["pattern_tests"].filter(latent=row["latent"]),
+                                       passes=row["pattern_linked"] == "pass", min_share=min_share)["share"]
+              for row in site.tables["verdict"].iter_rows(named=True)}  # fmt: skip
     table = page.locator("#latents-1")
 
     def sorted_by(heading: str) -> list[int]:
         table.get_by_role("columnheader", name=heading, exact=True).get_by_role("button").click()
         return [int(text) for text in table.locator("tbody th").all_inner_texts()]
 
-    order = [least[latent] for latent in sorted_by("pattern")]
-    known = [q for q in order if q is not None]
-    assert order == sorted(known) + [None] * (len(order) - len(known))
+    order = [shares[latent] for latent in sorted_by("pattern")]
+    assert order == sorted(order, reverse=True)
     names = dict(site.tables["verdict"].select("latent", pl.col("verdict").cast(pl.String)).iter_rows())
     places = [("thinking pattern", "undecided", "no").index(names[latent]) for latent in sorted_by("verdict")]
     assert places == sorted(places)
@@ -901,16 +951,39 @@ def test_the_rows_of_a_site_are_its_own(filled, filled_page):
     assert order == sorted(order, reverse=True)
 
 
-def near(shown: list[str], *expected: float | None) -> bool:
+def test_a_candidate_that_recurs_nowhere_has_a_row_and_a_dashboard(browser, study, tmp_path):
+    """One that is only linked is in neither count of controls; one that is rarely active isn't compared."""
+    of = loaded(study)
+    (site,) = of.sites
+    linked, *others = site.latents
+    tables = site.tables | {"controls": site.tables["controls"].filter(pl.col("latent") != linked)}
+    text = render(replace(of, sites=[replace(site, tables=tables)]))
+    (tmp_path / "report.html").write_text(text, encoding="utf-8")
+    page = open_page(browser, tmp_path)
+    shown = table_cells(page, f"Leading latents of {SITE}")
+    assert [row[3:5] for row in shown if row[0] == str(linked)] == [["–", "–"]]
+    assert not any("–" in row[3:5] for row in shown if row[0] in map(str, others))
+    for latent, headings in ((linked, 0), (others[0], 1)):
+        open_board(page, latent)
+        assert page.get_by_role("heading", name="Original count").count() == headings
+        assert page.get_by_role("heading", name="Checks").count() == 1
+        page.keyboard.press("Escape")
+    assert page.seen == []
+    page.context.close()
+
+
+def near(shown: list[str], *expected: float | None, rel: float = 6e-3) -> bool:
     """Whether numbers are shown with three digits; all those in the texts, one after the other."""
     found = [number(text) for text in re.findall(r"−?\d+(?:\.\d+)?(?:e[+−]\d+)?", " ".join(shown))]
-    return found == pytest.approx(list(expected), rel=6e-3)
+    return found == pytest.approx(list(expected), rel=rel)
 
 
 def test_dashboards_have_the_numbers_of_their_tables(filled, filled_page):
     study, page = filled[0], filled_page
     site = study.sites[1]
-    for row in site.tables["verdict"].head(2).iter_rows(named=True):
+    judged = site.tables["verdict"].unique("verdict", keep="first", maintain_order=True)
+    assert len(judged) == 3
+    for row in judged.iter_rows(named=True):
         latent = row["latent"]
         page.locator(f'#latents-1 tr[data-latent="{latent}"] a').click()
         page.get_by_role("heading", name=f"Latent {latent} at {OTHER}").wait_for()
@@ -918,26 +991,38 @@ def test_dashboards_have_the_numbers_of_their_tables(filled, filled_page):
         rows_of = {name: list(table.iter_rows(named=True)) for name, table in of.items()}
         low, high = share_interval(row)
         head = page.locator("#dashboard > p").first.inner_text()
-        assert head.startswith(
-            f"{row['verdict']}{f' ({in_words.why(row)})' if in_words.why(row) else ''}. Among the top 8"
-        )
+        takes = needs.in_words(row)
+        assert (row["verdict"] == "undecided") == bool(takes)
+        about = f"{row['verdict']}{f' ({in_words.why(row)})' if in_words.why(row) else ''}."
+        assert head.startswith(f"{about} {f'A{takes[1:]}. ' if takes else ''}Among the top 8")
         assert f"in {row['traces']} of 4 traces under “reason” (95% interval {low:.0%} to {high:.0%} of" in head
         for shown, test in zip(cells(page, "Thinking patterns"), rows_of["pattern_tests"], strict=True):
-            assert shown[0] == test["pattern"]
-            names = ("traces", "mean_inside", "mean_outside", "difference", "low", "high", "p", "q")
-            assert near(shown[1:], *(test[name] for name in names))
+            assert shown[:2] == [test["pattern"], WINDOWS[test["window"]]]
+            assert near(shown[2:5], test["traces"], test["mean_inside"], test["mean_alike"])
+            assert near(shown[5:6], *(100 * test[name] for name in ("share", "low", "high")), rel=6e-2)
+            assert near(shown[6:7], test["p"])
+            assert near(shown[7:], 100 * test["told_apart"], 100 * test["rank"], rel=6e-2)
         for shown, end in zip(cells(page, "Outcomes"), rows_of["outcomes"], strict=True):
             assert shown[:2] == [end["outcome"], end["value"]]
-            names = ("auroc", "low", "high", "q", "length_auroc", "within_length")
+            names = ("auroc", "low", "high", "q", "length_auroc", "length_low", "length_high", "within_length",
+                     "within_low", "within_high", "within_p")  # fmt: skip
             assert near(shown[2:], *(end[name] for name in names))
+        assert page.locator("#dashboard p", has_text="Length may be a mediator").count() == 1
         for shown, contrast in zip(cells(page, "Contrasts"), rows_of["contrasts"], strict=True):
             assert shown[0] == contrast["contrast"]
-            assert near(shown[1:], *(contrast[name] for name in ("pairs", "effect", "p", "q")))
+            assert near(shown[1:], *(contrast[name] for name in ("pairs", "effect", "low", "high", "p", "q")))
         for shown, control in zip(cells(page, "Controls"), rows_of["controls"], strict=True):
             assert shown[0] == control["control"]
             names = ("traces", "traces_control", "of", "excess", "excess_low", "excess_high", "p", "q",
                      "traces_with_sinks", "traces_control_with_sinks")  # fmt: skip
             assert near(shown[1:], *(control[name] for name in names))
+        for shown, excess in zip(cells(page, "Recurrence at equal length"), rows_of["presence"], strict=True):
+            assert shown[0] == excess["control"]
+            assert near(shown[1:2], excess["tokens"])
+            names = ("presence", "presence_control", "excess", "low", "high", "rate", "rate_control", "rate_excess",
+                     "rate_low", "rate_high")  # fmt: skip
+            assert near(shown[2:8], *(100 * excess[name] for name in names), rel=6e-2)
+            assert near(shown[8:], excess["p"])
         most = of["top_tokens"].filter(scope="generated", condition="reason")
         for shown, token in zip(cells(page, "Top token types"), most.iter_rows(named=True), strict=True):
             assert shown[0] == token["token"]
@@ -947,8 +1032,10 @@ def test_dashboards_have_the_numbers_of_their_tables(filled, filled_page):
             assert near(shown[1:], other["phi"], other["both"])
         lexical = rows_of["lexicality"][0]
         text = page.locator("#dashboard section", has=page.get_by_role("heading", name="Which tokens")).inner_text()
-        shares = [f"{lexical[name]:.0%}" for name in ("top_1", "top_3", "top_10")]
-        assert f"on one type {shares[0]}, on three {shares[1]}, on ten {shares[2]}" in text
+        names = ("top_1", "top_3", "low", "high", "top_10", "in_words")
+        one, three, low, high, ten, in_words_ = (f"{lexical[name]:.0%}" for name in names)
+        assert f"on one type {one}, on three {three} (95% interval {low} to {high};" in text
+        assert f"on ten {ten}; on words of thinking patterns {in_words_};" in text
         assert f"types: {lexical['eta_squared']:.0%}, by chance {lexical['eta_squared_by_chance']:.0%}." in text
         score = rows_of["reason_scores"][0]
         text = page.locator("#dashboard p", has_text="ReasonScore").inner_text()
@@ -988,12 +1075,12 @@ def test_dashboards_have_the_numbers_of_their_tables(filled, filled_page):
 def test_a_new_check_is_all_over_the_page(browser, filled, monkeypatch, tmp_path):
     """What the page knows of checks is from CHECKS alone."""
     new = replace(CHECKS[0], name="not_by_chance", asks="it is there again in another run", fails="there only once",
-                  number="share of runs, at least {min_link}")  # fmt: skip
-    for module in (verdict, findings, in_words, report):
+                  number="share of runs, at least {min_share}")  # fmt: skip
+    for module in (verdict, findings, in_words, needs, report):
         monkeypatch.setattr(module, "CHECKS", (*CHECKS, new))
     monkeypatch.setitem(BY_NAME, new.name, new)
-    results = pl.lit("undecided").alias(new.name), pl.lit(0.25).alias(f"{new.name}_number"), pl.lit("one run").alias(
-        f"{new.name}_note")  # fmt: skip
+    results = [pl.lit("undecided").alias(new.name), pl.lit(0.25).alias(f"{new.name}_number"),
+               pl.lit("one run").alias(f"{new.name}_note"), pl.lit(40).alias(f"{new.name}_needs")]  # fmt: skip
     sites = [replace(site, tables=site.tables | {"verdict": site.tables["verdict"].with_columns(results)})
              for site in filled[0].sites]  # fmt: skip
     (tmp_path / "report.html").write_text(render(replace(filled[0], sites=sites)), encoding="utf-8")
@@ -1013,9 +1100,12 @@ def test_a_new_check_is_all_over_the_page(browser, filled, monkeypatch, tmp_path
         "not by chance",
         " undecided",
         "0.25",
-        "share of runs, at least 0.5",
+        "share of runs, at least 0.05",
         "one run",
+        "about 40 traces would decide it",
     ]
+    takes = {row[0]: row[1:] for row in table_cells(page, "What it would take")}
+    assert takes["not by chance"][1:] == [takes["verdict"][0], "about 40", "about 40"]
     assert "undefined" not in page.locator("body").inner_text()
     assert page.seen == []
     page.context.close()

@@ -112,7 +112,7 @@ def cluster(tmp_path_factory):
 
 
 def test_the_shipped_profile_runs_a_study(cluster, tmp_path, tiny_model):
-    """GPU jobs ask Slurm for a GPU; a block's tables and pictures are one job, a site's another."""
+    """GPU jobs ask Slurm for a GPU; a block's tables are one job, a site's tests and the rest of its tables two."""
     study = new_study(tmp_path / "study", tiny_model).edit(conditions=["reason"])
     profile = yaml.safe_load((REPO / "profiles" / "slurm" / "config.yaml").read_text()) | SITE
     profile["default-resources"] = profile["default-resources"] | {"slurm_partition": "main", "mem_mb": 1000}
@@ -121,8 +121,8 @@ def test_the_shipped_profile_runs_a_study(cluster, tmp_path, tiny_model):
     run = study.snakemake("--profile", str(tmp_path / "profile"), timeout=400)
     assert run.code == 0, run.output
     submitted = dict(re.findall(r"Job (\S+) has been submitted with SLURM jobid (\d+)", run.output))
-    # generate, train_sae, read, the block's tables, the site's group
-    assert len(submitted) == 5, run.output
+    # generate, train_sae, read, the block's tables, the site's two groups
+    assert len(submitted) == 6, run.output
     assert len(pl.read_parquet(study.results / "tables" / "trained" / "layers.1.mlp" / "recurrence.parquet")) > 0
     assert (study.results / "summary.md").exists()
     jobs = subprocess.run(["scontrol", "show", "jobs"], capture_output=True, text=True, check=True).stdout.split("\n\n")

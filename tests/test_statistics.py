@@ -35,22 +35,91 @@ def test_fdr_leaves_out_what_is_not_a_number():
     assert np.isnan(statistics.fdr(np.array([np.nan]))).all()
 
 
-def test_paired_is_wilcoxons_test_column_by_column():
-    d = CHANCE.normal(0.2, 1, size=(20, 6))
-    d[:7, 1] = 0
-    d[:, 2] = 0
-    d[:, 3] = np.abs(d[:, 3])
-    d[1:, 4] = 0
-    found = statistics.paired(d)
-    for column in range(6):
-        values = d[:, column][d[:, column] != 0]
-        expected = stats.wilcoxon(values).pvalue if len(values) else 1.0
-        assert found.p[column] == pytest.approx(expected)
-        ranks = stats.rankdata(np.abs(values))
-        up, down = ranks[values > 0].sum(), ranks[values < 0].sum()
-        assert found.effect[column] == pytest.approx((up - down) / (up + down) if len(values) else 0)
-    assert found.effect[3] == 1
-    assert np.isnan(statistics.paired(np.empty((0, 3))).p).all()
+def test_a_mean_without_skewness_is_students():
+    half = CHANCE.normal(0.3, 1, size=(10, 5))
+    values = np.vstack([half, 2 * half.mean(axis=0) - half])  # mirrored at its mean: no skewness
+    found = statistics.mean_over_traces(values)
+    for column in range(5):
+        test = stats.ttest_1samp(values[:, column], 0, alternative="greater")
+        low, high = stats.ttest_1samp(values[:, column], 0).confidence_interval()
+        assert found.p[column] == pytest.approx(max(test.pvalue, 0.5**20))  # of three factors of no skewness
+        assert (found.low[column], found.high[column]) == pytest.approx((low, high))
+    few = statistics.mean_over_traces(values[:4])
+    assert np.isnan([*few.value, *few.low, *few.p]).all()
+    same = statistics.mean_over_traces(np.array([[2.0, 0.0, -1.0]] * 6))
+    assert same.p.tolist() == [0.5**6, 1.0, 1.0]
+    assert same.low.tolist() == same.high.tolist() == [2.0, 0.0, -1.0]
+
+
+def test_halls_transformation_and_back():
+    t, a = CHANCE.normal(size=50), CHANCE.uniform(-0.6, 0.6, 50)
+    a[0] = 0
+    there = t + a * t**2 / 3 + a**2 * t**3 / 27 + a / 6
+    back = [statistics._inverse_hall(value, np.array([skew]))[0] for value, skew in zip(there, a, strict=True)]
+    assert back == pytest.approx(t)
+
+
+def sparse_lognormal(sigma, share, traces, columns):
+    """Values of latents active in a share of traces, and their true mean."""
+    values = np.exp(CHANCE.normal(0, sigma, (traces, columns))) * (CHANCE.random((traces, columns)) < share)
+    return values, share * math.exp(sigma**2 / 2)
+
+
+@pytest.mark.parametrize(("sigma", "share"), [(0.8, 0.6), (0.8, 1.0), (1.0, 0.6), (1.0, 1.0)])
+def test_intervals_hold_the_mean_of_sparse_lognormal_values(sigma, share):
+    values, truth = sparse_lognormal(sigma, share, 16, 4000)
+    found = statistics.mean_over_traces(values)
+    held = ((found.low <= truth) & (truth <= found.high)).mean()
+    assert held > 0.94
+    student = stats.t.ppf(0.975, 15) * values.std(axis=0, ddof=1) / 4
+    assert (np.abs(values.mean(axis=0) - truth) <= student).mean() < held  # what it is there for
+
+
+def test_p_of_a_mean_is_rarely_small_where_it_is_0():
+    for traces in (16, 100):
+        values, truth = sparse_lognormal(1.0, 0.5, traces, 4000)
+        for sign in (1, -1):
+            below = (statistics.mean_over_traces(sign * (values - truth)).p < 0.05).mean()
+            assert below < 0.05 + 3 * math.sqrt(0.05 * 0.95 / 4000)
+
+
+def test_a_share_is_above_a_margin_where_its_mean_is():
+    whole = CHANCE.exponential(size=(40, 3))
+    part = whole * np.array([0.1, 0.3, 0.5]) * CHANCE.uniform(0.8, 1.2, size=(40, 3))
+    found = statistics.share_over_traces(part, whole, 0.3)
+    assert found.value == pytest.approx(part.sum(axis=0) / whole.sum(axis=0))
+    assert found.low[2] > 0.3 > found.high[0]
+    assert found.low[1] < found.value[1] < found.high[1]
+    assert found.p[2] < 1e-4
+    assert found.p[0] > 0.999
+    # The ends are where the test of them leaves it open, the upper one but for one more trace.
+    scale, reach = whole.mean(axis=0), found.high - found.low
+    farthest = np.abs(part - found.value * whole).max(axis=0) / (40 * scale)
+    below = statistics.mean_over_traces(part - found.low * whole).low
+    above = statistics.mean_over_traces(part - (found.high - farthest) * whole).high
+    assert (np.abs(below) < 0.05 * scale * reach).all()
+    assert (np.abs(above) < 0.05 * scale * reach).all()
+
+
+@pytest.mark.parametrize("traces", [16, 32])
+def test_intervals_hold_a_share_of_sparse_lognormal_values(traces):
+    whole, _ = sparse_lognormal(1.0, 0.6, traces, 4000)
+    part = whole * CHANCE.beta(0.5, 1, size=whole.shape)
+    found = statistics.share_over_traces(part, whole, 0.25)
+    assert ((found.low <= 1 / 3) & (found.high >= 1 / 3)).mean() > 0.93
+
+
+def test_evidence_stays_valid_however_often_one_looks():
+    """Twenty looks at values without an effect: e reaches 20 in at most 5 % of studies, p falls below 0.05 in more."""
+    studies, looks = 2000, range(20, 401, 20)
+    values = CHANCE.normal(size=(400, studies))
+    p = np.array([statistics.mean_over_traces(values[:look]).p for look in looks])
+    e = np.array([statistics.e_values(row, look) for row, look in zip(p, looks, strict=True)])
+    assert (e.max(axis=0) >= 20).mean() < 0.05
+    assert (p.min(axis=0) < 0.05).mean() > 0.15
+    assert e.mean(axis=1) == pytest.approx(1, abs=0.25)  # on average 1, where p is exact
+    effect = values[:200] + 0.4
+    assert np.median(statistics.e_values(statistics.mean_over_traces(effect).p, 200)) > 1000  # and grows where one is
 
 
 def brute_auroc(values, positive):

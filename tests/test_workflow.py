@@ -17,8 +17,9 @@ from conftest import Study, new_study
 from thoughtscope import files
 
 POOLED = ["top_activations", "frequencies", "histogram", "recurrence", "top_tokens"]
-CANDIDATES = ["contrasts", "outcomes", "pattern_tests", "reason_scores", "lexicality", "verdict"]  # tests of latents
-TABLES = [*POOLED, "relevant_latents", "sinks", "fit", "controls", *CANDIDATES]  # of a site, over all its traces
+TESTED = ["presence", "pattern_tests"]  # of all latents
+CANDIDATES = ["candidates", "contrasts", "outcomes", "lexicality", "verdict"]  # of those that are judged
+TABLES = [*POOLED, "relevant_latents", "sinks", "fit", "controls", "reason_scores", *TESTED, *CANDIDATES]  # of a site
 LATENTS = ["passages", "latent_histograms", "strips", "coactivation", "logit_effects", "neighbours"]  # of dashboards
 JUDGED = ["waterfall", "verdict", "patterns", "outcomes"]  # pictures of the verdict
 PICTURES = [*POOLED, *JUDGED]
@@ -26,7 +27,7 @@ TEXT = {"matches", "pattern_counts", "plot_pattern_counts"}  # what is in the te
 CONDITIONS = ["reason", "bypass"]
 FIRST, SECOND = "00000-00001", "00002-00003"
 GATE = {"site_gate", "plot_site_gate"}
-ACROSS = {"layers", "plot_layers", "summary", "report"} | GATE  # what compares layers
+ACROSS = {"layers", "plot_layers", "summary", "report", "headline"} | GATE  # what compares layers, or counts them all
 
 
 BOARDS = ["dashboards", "directions"]
@@ -67,6 +68,11 @@ def judged(site: str) -> set[str]:
     return {f"verdict {site}", "summary", "report"} | shown
 
 
+def counted_anew(site: str) -> set[str]:
+    """What follows where the latents of all sites are counted anew, as one error rate is over all of them."""
+    return {"headline"} | {f"{rule} {site}" for rule in CANDIDATES} | judged(site)
+
+
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Study:
     """A complete run of the tiny study; tests that change files copy it, or put back what they changed."""
@@ -95,7 +101,7 @@ def test_results_are_where_the_design_says(done):
     assert names == {
         f"traces/reason/{FIRST}.parquet",
         *[f"{READ}/reason/{FIRST}/{name}.parquet" for name in ("activations", "features", "reconstruction")],
-        *[f"tables/{name}.parquet" for name in ("layers", "site_gate", "matches", "pattern_counts")],
+        *[f"tables/{name}.parquet" for name in ("layers", "site_gate", "matches", "pattern_counts", "headline")],
         *[f"plots/{name}.png" for name in ("layers", "site_gate", "pattern_counts")],
         *[f"tables/trained/{SITE}/traces/reason/{FIRST}/{name}.parquet" for name in tables],
         *[f"tables/trained/{SITE}/{name}.parquet" for name in [*TABLES, *LATENTS]],
@@ -157,17 +163,18 @@ def test_reruns_are_exactly_what_an_edit_affects(done):
     """The rerun table: each edit is made, run and undone; after each, both plan and results are checked."""
     before = snapshot(done)
 
-    # A layer is added: its SAE, encodings, tables, pictures, and what compares layers.
+    # A layer is added: its SAE, encodings, tables, pictures, and what compares layers or counts their latents.
     other = "layers.2.mlp"
     added = done.edit(layers=[1, 2])
-    expected = {f"train_sae {other}"} | read(other, [FIRST]) | of_site(other) | ACROSS
+    expected = {f"train_sae {other}"} | read(other, [FIRST]) | of_site(other) | ACROSS | counted_anew(SITE)
     assert added.plan() == expected
     assert added.run().jobs == expected
     assert added.plan() == set()
     assert added.edit(layers=[2, 1]).plan() == set()  # the order is no edit
-    # It is removed: what compares layers.
-    assert done.plan() == ACROSS
-    assert done.run().jobs == ACROSS
+    # It is removed: what compares layers, or counts their latents.
+    expected = ACROSS | counted_anew(SITE)
+    assert done.plan() == expected
+    assert done.run().jobs == expected
     assert snapshot(done).items() >= before.items()
 
     # One block more: its traces and encodings, and what counts them; the first block's pictures stay.
@@ -211,19 +218,21 @@ def test_reruns_are_exactly_what_an_edit_affects(done):
             f"{rule} {SITE}"
             for rule in ("relevant_latents", "recurrence", "top_tokens", "plot_recurrence", "plot_top_tokens")
         }
-        | {f"{rule} {SITE}" for rule in ("controls", *CANDIDATES)}
+        | {f"{rule} {SITE}" for rule in ("controls", "reason_scores", *CANDIDATES)}
         | judged(SITE)
-        | ACROSS - GATE
+        | ACROSS - GATE - {"headline"}
     )
     assert done.edit(analysis__include_sinks=True).plan() == (
         blocks | of_site(SITE) - {f"sinks {SITE}", f"fit {SITE}"} | ACROSS - GATE
     )
     assert done.edit(analysis__max_fvu=0.5).plan() == GATE | judged(SITE)
-    assert done.edit(analysis__min_excess=0.3).plan() == judged(SITE)
-    found = {f"pattern_tests {SITE}", f"reason_scores {SITE}"}
-    assert done.edit(patterns={"doubt": ["hm"]}).plan() == TEXT | found | judged(SITE)
-    assert done.edit(analysis__shifts=200).plan() == found | judged(SITE)
-    assert done.edit(analysis__alpha=0.01).plan() == found | judged(SITE)  # with it goes how small a p must get
+    present, tests, scores = ({f"{rule} {SITE}"} for rule in ("presence", "pattern_tests", "reason_scores"))
+    assert done.edit(analysis__min_excess=0.3).plan() == present | counted_anew(SITE)
+    assert done.edit(analysis__min_share=0.3).plan() == tests | counted_anew(SITE)
+    assert done.edit(patterns={"doubt": ["hm"]}).plan() == TEXT | tests | scores | counted_anew(SITE)
+    assert done.edit(analysis__shifts=200).plan() == scores | {"report"}
+    # With alpha goes which latents are judged, and how small a p of a score must get.
+    assert done.edit(analysis__alpha=0.01).plan() == scores | counted_anew(SITE) - {"headline"}
     lexical = {f"lexicality {SITE}"}
     assert done.edit(analysis__max_top_3=0.9).plan() == lexical | judged(SITE)
     assert done.edit(plots={"scope": "all"}).plan() == scoped | {"report"}

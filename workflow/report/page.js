@@ -56,6 +56,8 @@ function number(value, digits = 3) {
 }
 
 const counted = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
+const percent = (value, digits = 2) => (value === null || value === undefined ? "–" : `${number(100 * value, digits)}%`);
+const shareOf = (value, low, high) => `${percent(value)}${low === null || low === undefined ? "" : ` (${percent(low)} to ${percent(high)})`}`;
 const range = (low, high) => (low === null || low === undefined ? "" : ` (${number(low)} to ${number(high)})`);
 const held = (condition, id) => document.getElementById(`parcel-trace-${condition}-${id}`) !== null;
 
@@ -71,7 +73,7 @@ function sortKey(row, key) {
 
 function sortBy(table, heading) {
   const key = heading.dataset.key;
-  const small = ["latent", "verdict", "pattern", "words"].includes(key); // first ascending
+  const small = ["latent", "verdict", "words"].includes(key); // first ascending
   const was = heading.getAttribute("aria-sort");
   const order = was === null ? (small ? "ascending" : "descending") : was === "ascending" ? "descending" : "ascending";
   for (const other of table.querySelectorAll("th[aria-sort]")) other.removeAttribute("aria-sort");
@@ -256,6 +258,14 @@ function passages(board, tokens, site, latent) {
   });
 }
 
+/** Return the rows of the patterns, one alone for a pattern that has the same note in place of a number in all windows. */
+function patternRows(board) {
+  const rows = rowsOf(board.patterns);
+  const alike = (row) => row.note && rows.filter((other) => other.pattern === row.pattern).every((other) => other.note === row.note);
+  const first = (row) => rows.find((other) => other.pattern === row.pattern) === row;
+  return rows.filter((row) => !alike(row) || first(row)).map((row) => (alike(row) ? { ...row, window: null } : row));
+}
+
 function dashboard(board, tokens, site, latent) {
   const name = core.sites[site].name;
   const rows = [...document.querySelectorAll(`#latents-${site} tbody tr:not([hidden])`)].map((row) => Number(row.dataset.latent));
@@ -265,7 +275,7 @@ function dashboard(board, tokens, site, latent) {
   const step = (by, rel, words, arrow) => el("a", { rel, href: `#${name}/${order[(place + by + order.length) % order.length]}`, title: words, "aria-label": words,
     click: (event) => { event.preventDefault(); history.replaceState(null, "", event.currentTarget.hash); follow(); } }, arrow);
   const label = (token) => el("code", {}, tokens[token].label);
-  const [reason, effects, controls, contrasts] = [board.reason, ...["effects", "controls", "contrasts"].map((key) => rowsOf(board[key]))];
+  const [reason, effects, controls, presence, contrasts] = [board.reason, ...["effects", "controls", "presence", "contrasts"].map((key) => rowsOf(board[key]))];
   const parts = [
     el("div", { class: "head" },
       el("h2", { id: "dashboard-title", tabindex: "-1" }, `Latent ${latent} `, el("small", {}, `at ${name}`)),
@@ -273,10 +283,11 @@ function dashboard(board, tokens, site, latent) {
         step(-1, "prev", "Previous latent of the table", "←"), el("span", {}, `${place + 1} of ${order.length}`), step(1, "next", "Next latent of the table", "→"),
         el("button", { type: "button", click: () => dialog.close() }, "Close"))),
     el("p", {}, el("span", { class: `verdict ${board.verdict.replace(" ", "-")}` }, board.verdict), board.why ? ` (${board.why}). ` : ". ",
+      board.needs ? `${board.needs[0].toUpperCase()}${board.needs.slice(1)}. ` : null,
       `Among the top ${core.top} in ${board.traces} of ${counted(board.of, "trace")} under “${core.conditions[0]}” (95% interval ${board.interval} of all such traces).`,
       board.neuronpedia ? [" ", el("a", { href: board.neuronpedia, rel: "noreferrer" }, "On Neuronpedia")] : null),
-    part("Checks", table("Checks", ["check", "result", "number", "what it is", "why"], rowsOf(board.checks).map((row) =>
-      [row.check, el("span", { class: "result" }, el("span", { class: `check ${row.result}` }), ` ${row.result}`), number(row.number), core.numbers[row.check], row.note]))),
+    part("Checks", table("Checks", ["check", "result", "number", "what it is", "why", "what it would take"], rowsOf(board.checks).map((row) =>
+      [row.check, el("span", { class: "result" }, el("span", { class: `check ${row.result}` }), ` ${row.result}`), number(row.number), core.numbers[row.check], row.note, row.needs || "–"]))),
     el("div", { class: "columns" },
       part("Activations", histogram(rowsOf(board.histograms))),
       part("Recurrence", strip(board, site, latent))),
@@ -292,19 +303,30 @@ function dashboard(board, tokens, site, latent) {
         rowsOf(board.neighbours).map((row) => [latentLink(site, row.neighbour), number(row.cosine)]))),
       part("Nearest by co-activation", board.coactive.phi.length ? table("Nearest latents by co-activation", ["latent", "φ", "both on"],
         rowsOf(board.coactive).map((row) => [latentLink(site, row.neighbour), number(row.phi), counted(row.both, "token")])) : el("p", {}, "None."))),
-    controls.length ? part("Controls", table("Controls", ["control", "traces", "excess (95%)", "p", "q", "with sinks"],
-      controls.map((row) => [row.control, `${row.traces} against ${row.traces_control} of ${row.of}`,
-        `${number(row.excess)}${range(row.excess_low, row.excess_high)}`, number(row.p), number(row.q),
-        `${row.traces_with_sinks} against ${row.traces_control_with_sinks}`]))) : null,
-    part("Thinking patterns", table("Thinking patterns", ["pattern", "traces", "inside", "outside", "difference (95%)", "p", "q"],
-      rowsOf(board.patterns).map((row) => row.note ? [row.pattern, row.note, "–", "–", "–", "–", "–"] : [row.pattern, row.traces, number(row.mean_inside), number(row.mean_outside),
-        `${number(row.difference)}${range(row.low, row.high)}`, number(row.p), number(row.q)])),
+    controls.length || presence.length ? part("Controls",
+      presence.length ? [el("h4", {}, "At equal length ", el("small", {}, "by which it is judged")), table("Recurrence at equal length",
+        ["control", "tokens of a stretch", "stretches with it", "under the control", "beyond it (95%)", "tokens with it", "under the control", "beyond it (95%)", "p"],
+        presence.map((row) => [row.control, row.tokens, percent(row.presence), percent(row.presence_control), shareOf(row.excess, row.low, row.high),
+          percent(row.rate), percent(row.rate_control), shareOf(row.rate_excess, row.rate_low, row.rate_high), number(row.p)]))]
+        : el("p", {}, "Too rarely active to be compared at equal length."),
+      controls.length ? [el("h4", {}, `Original count `, el("small", {}, `traces with it among the top ${core.top}, whatever their length`)),
+        table("Controls", ["control", "traces", "excess (95%)", "p", "q", "with sinks"],
+          controls.map((row) => [row.control, `${row.traces} against ${row.traces_control} of ${row.of}`,
+            `${number(row.excess)}${range(row.excess_low, row.excess_high)}`, number(row.p), number(row.q),
+            `${row.traces_with_sinks} against ${row.traces_control_with_sinks}`]))] : null) : null,
+    part("Thinking patterns", board.patterns.pattern.length ? table("Thinking patterns", ["pattern", "the latent", "traces", "inside", "on tokens alike", "share of its activation (95%)", "p", "told from place", "rank"],
+      patternRows(board).map((row) => row.note ? [row.pattern, core.windows[row.window] ?? "–", row.note, "–", "–", "–", "–", "–", "–"]
+        : [row.pattern, core.windows[row.window], row.traces, number(row.mean_inside), number(row.mean_alike), shareOf(row.share, row.low, row.high), number(row.p), percent(row.told_apart), percent(row.rank)]))
+      : el("p", {}, "Too rarely active to be tested."),
+      board.patterns.pattern.length ? el("p", {}, `Inside: its mean activation in that window. On tokens alike: what it would be there by which tokens these are and where they stand. Share: what is beyond that, of all its activation. p: of a share of ${core.min_share} or less. Told from place: how much of the window isn’t a matter of where it stands. Rank: share of the latents tested with no larger share.`) : null,
       reason ? el("p", {}, reason.score === null ? `ReasonScore: ${reason.note}.` : `ReasonScore ${number(reason.score)}${range(reason.low, reason.high)}, q ${number(reason.q)}${reason.that_word === null ? "" : `; without “${reason.that_word}” ${number(reason.least_without_a_word)}`}.`) : null),
-    board.words?.tokens ? part("Which tokens it is on", el("p", {}, `Active on ${counted(board.words.tokens, "token")} of ${counted(board.words.types, "type")}. Share of its activation on one type ${board.words.top_1}, on three ${board.words.top_3}, on ten ${board.words.top_10}; ${counted(board.words.types_90, "type")} ${board.words.types_90 === 1 ? "holds" : "hold"} 90%. Variance between types: ${board.words.eta_squared}, by chance ${board.words.eta_squared_by_chance}.`)) : null,
-    part("Outcomes", table("Outcomes", ["outcome", "of its", "AUROC (95%)", "q", "length alone", "at equal length"],
-      rowsOf(board.outcomes).map((row) => row.note ? [row.outcome, row.value, row.note, "–", "–", "–"] : [row.outcome, row.value, `${number(row.auroc)}${range(row.low, row.high)}`, number(row.q), number(row.length_auroc), number(row.within_length)]))),
-    contrasts.length ? part("Contrasts", table("Contrasts", ["contrast", "pairs", "effect", "p", "q"],
-      contrasts.map((row) => row.note ? [row.contrast, row.note, "–", "–", "–"] : [row.contrast, row.pairs, number(row.effect), number(row.p), number(row.q)]))) : null,
+    board.words?.tokens ? part("Which tokens it is on", el("p", {}, `Active on ${counted(board.words.tokens, "token")} of ${counted(board.words.types, "type")}. Share of its activation on one type ${board.words.top_1}, on three ${board.words.top_3} (95% interval ${board.words.low} to ${board.words.high}; digits count as one there, and so do marks), on ten ${board.words.top_10}; on words of thinking patterns ${board.words.in_words}; ${counted(board.words.types_90, "type")} ${board.words.types_90 === 1 ? "holds" : "hold"} 90%. Variance between types: ${board.words.eta_squared}, by chance ${board.words.eta_squared_by_chance}.`)) : null,
+    part("Outcomes", table("Outcomes", ["outcome", "of its", "AUROC (95%)", "q", "length alone (95%)", "at equal length (95%)", "p there"],
+      rowsOf(board.outcomes).map((row) => row.note ? [row.outcome, row.value, row.note, "–", "–", "–", "–"] : [row.outcome, row.value, `${number(row.auroc)}${range(row.low, row.high)}`, number(row.q),
+        `${number(row.length_auroc)}${range(row.length_low, row.length_high)}`, `${number(row.within_length)}${range(row.within_low, row.within_high)}`, number(row.within_p)])),
+      board.outcomes.auroc.some((area) => area !== null) ? el("p", {}, "How well its activation in a trace tells the outcome, what the trace’s length alone tells, and what is left of the first at equal length. Length may be a mediator: what the latent stands for may make traces longer, and longer traces end otherwise. So this speaks against no latent.") : null),
+    contrasts.length ? part("Contrasts", table("Contrasts", ["contrast", "pairs", "effect (95%)", "p", "q"],
+      contrasts.map((row) => row.note ? [row.contrast, row.note, "–", "–", "–"] : [row.contrast, row.pairs, `${number(row.effect)}${range(row.low, row.high)}`, number(row.p), number(row.q)]))) : null,
   ];
   return parts.flat().filter((node) => node !== null);
 }

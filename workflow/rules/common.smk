@@ -105,7 +105,7 @@ def settings(of, *keys, **sections):
     """Return params: what the job calls, and config values under the names they have there.
 
     `of` is a function of the library, or the job's own script. `keys` are of the config's top level, `sections` say a
-    section's, as in analysis="alpha min_link".
+    section's, as in analysis="alpha min_share".
     """
     values = {key: config[key] for key in keys}
     for section, names in sections.items():

@@ -9,6 +9,7 @@ of the config is the one under study.
 
 localrules:
     site_gate,
+    headline,
     layers,
     matches,
     pattern_counts,
@@ -205,12 +206,69 @@ use rule _site_table as controls with:
         **settings("evidence.controls.controls", "conditions", analysis="top_latents min_traces include_sinks"),
 
 
+# What follows needs one table of all sites' tests, so these are a job of their own on a cluster.
+use rule _site_table as presence with:
+    input:
+        activations=per_block(rules.read.output.activations),
+        traces=per_block(rules.generate.output.traces),
+    pathvars:
+        table="presence",
+    group:
+        on_cluster("tested")
+    params:
+        **settings("evidence.presence.presence", "conditions", analysis="min_excess include_sinks"),
+
+
+use rule _site_table as pattern_tests with:
+    input:
+        activations=of_studied(rules.read.output.activations),
+        traces=of_studied(rules.generate.output.traces),
+        matches=rules.matches.output.table,
+        vocabulary=rules.model.output.vocabulary,
+    pathvars:
+        table="pattern_tests",
+    group:
+        on_cluster("tested")
+    params:
+        **settings(
+            "evidence.patterns.pattern_tests",
+            "patterns",
+            analysis="tokens_before tokens_after min_share include_sinks",
+        ),
+        condition=CONDITIONS[0],
+
+
+use rule _table as headline with:
+    input:
+        pattern_tests=per_site(rules.pattern_tests.output.table),
+        presence=per_site(rules.presence.output.table),
+        traces=of_studied(rules.generate.output.traces),
+    pathvars:
+        table="headline",
+    params:
+        **settings("evidence.headline.headline"),
+        condition=CONDITIONS[0],
+
+
+use rule _site_table as candidates with:
+    input:
+        features=of_studied(rules.read.output.features),
+        controls=rules.controls.output.table,
+        relevant=rules.relevant_latents.output.table,
+        headline=rules.headline.output.table,
+    pathvars:
+        table="candidates",
+    params:
+        **settings("evidence.candidates.candidates", analysis="min_traces alpha max_sink_share"),
+        condition=CONDITIONS[0],
+
+
 use rule _site_table as contrasts with:
     input:
         features=per_block(rules.read.output.features),
         traces=per_block(rules.generate.output.traces),
         sinks=rules.sinks.output.table,
-        candidates=rules.controls.output.table,
+        candidates=rules.candidates.output.table,
     pathvars:
         table="contrasts",
     params:
@@ -222,28 +280,11 @@ use rule _site_table as outcomes with:
         features=of_studied(rules.read.output.features),
         traces=of_studied(rules.generate.output.traces),
         sinks=rules.sinks.output.table,
-        candidates=rules.controls.output.table,
+        candidates=rules.candidates.output.table,
     pathvars:
         table="outcomes",
     params:
         **settings("evidence.outcomes.outcomes", analysis="include_sinks"),
-        condition=CONDITIONS[0],
-
-
-use rule _site_table as pattern_tests with:
-    input:
-        activations=of_studied(rules.read.output.activations),
-        traces=of_studied(rules.generate.output.traces),
-        matches=rules.matches.output.table,
-        candidates=rules.controls.output.table,
-    pathvars:
-        table="pattern_tests",
-    params:
-        **settings(
-            "evidence.patterns.pattern_tests",
-            "patterns",
-            analysis="window_before window_after shifts alpha include_sinks",
-        ),
         condition=CONDITIONS[0],
 
 
@@ -268,7 +309,8 @@ use rule _site_table as lexicality with:
     input:
         activations=of_studied(rules.read.output.activations),
         traces=of_studied(rules.generate.output.traces),
-        candidates=rules.controls.output.table,
+        candidates=rules.candidates.output.table,
+        matches=rules.matches.output.table,
         vocabulary=rules.model.output.vocabulary,
     pathvars:
         table="lexicality",
@@ -279,15 +321,16 @@ use rule _site_table as lexicality with:
 
 use rule _site_table as verdict with:
     input:
-        controls=rules.controls.output.table,
+        candidates=rules.candidates.output.table,
         fit=rules.fit.output.table,
+        presence=rules.presence.output.table,
         pattern_tests=rules.pattern_tests.output.table,
         lexicality=rules.lexicality.output.table,
-        outcomes=rules.outcomes.output.table,
+        headline=rules.headline.output.table,
     pathvars:
         table="verdict",
     params:
         **settings(
             "evidence.verdict.verdict",
-            analysis="min_traces alpha min_excess min_link max_fvu max_sink_share max_top_3 max_length_auroc",
+            analysis="alpha min_excess min_share max_fvu max_sink_share max_top_3",
         ),

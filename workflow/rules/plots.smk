@@ -109,14 +109,14 @@ use rule _site_picture as plot_waterfall with:
 use rule _site_picture as plot_verdict with:
     input:
         table=rules.verdict.output.table,
-        reason_scores=rules.reason_scores.output.table,
+        pattern_tests=rules.pattern_tests.output.table,
         lexicality=rules.lexicality.output.table,
     output:
         picture=picture("verdict", "Evidence", "verdict"),
     pathvars:
         picture="verdict",
     params:
-        **settings("plots.evidence.verdict", analysis="max_top_3", plots="dpi"),
+        **settings("plots.evidence.verdict", analysis="max_top_3 min_share", plots="dpi"),
 
 
 use rule _site_picture as plot_patterns with:

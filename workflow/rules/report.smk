@@ -49,6 +49,8 @@ rule summary:
         recurrence=per_site(rules.recurrence.output.table),
         top_tokens=per_site(rules.top_tokens.output.table),
         verdicts=per_site(rules.verdict.output.table),
+        matches=rules.matches.output.table,
+        headline=rules.headline.output.table,
     output:
         page=paths.SUMMARY,
     log:
@@ -59,7 +61,11 @@ rule summary:
     conda:
         "../../envs/analysis.yaml"
     params:
-        **settings("summary.py", "conditions", analysis="top_latents min_traces max_fvu include_sinks"),
+        **settings(
+            "summary.py",
+            "conditions",
+            analysis="top_latents min_traces alpha max_fvu include_sinks",
+        ),
     script:
         "../scripts/summary.py"
 
@@ -77,6 +83,7 @@ rule report:
         matches=rules.matches.output.table,
         gate=rules.site_gate.output.table,
         layers=rules.layers.output.table,
+        headline=rules.headline.output.table,
         saes=rules.summary.input.saes,
         pictures=expand(paths.STUDY_PICTURE, picture=list(REPORT_PICTURES_ACROSS), allow_missing=True),
         site_pictures=per_site(expand(paths.SITE_PICTURE, picture=list(REPORT_PICTURES), allow_missing=True)),

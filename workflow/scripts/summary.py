@@ -23,9 +23,12 @@ with job(snakemake.log[0], snakemake.rule):
         recurrence=recurrence,
         top_tokens=top_tokens,
         verdicts=verdicts,
+        matches=pl.read_parquet(source.matches),
+        headline=pl.read_parquet(source.headline),
         conditions=params.conditions,
         top_latents=params.top_latents,
         min_traces=params.min_traces,
+        alpha=params.alpha,
         max_fvu=params.max_fvu,
         include_sinks=params.include_sinks,
     )

@@ -19,17 +19,19 @@ SEGMENTS = ("prompt", "think", "answer")
 
 
 REPORT_TABLES = (
-    "controls", "contrasts", "outcomes", "pattern_tests", "reason_scores", "lexicality", "verdict",
+    "controls", "presence", "contrasts", "outcomes", "pattern_tests", "reason_scores", "lexicality", "verdict",
     "top_tokens", "passages", "latent_histograms", "strips", "coactivation", "logit_effects", "neighbours",
 )  # fmt: skip
 """The tables of a site that the report shows."""
 
 REPORT_PICTURES = {
-    "verdict": "The verdict on each leading latent, by the share of its activation on its three top token types and,"
-    " where there is one, its ReasonScore",
-    "patterns": "How much more active each leading latent is inside a thinking pattern's windows than outside",
+    "verdict": "The verdict on each candidate latent, by what share of its activation is beside a thinking pattern's"
+    " words, beyond what the same tokens have elsewhere, and what share is on its three top token types",
+    "patterns": "What share of each leading latent's activation is before a thinking pattern's words (it leads to it),"
+    " on them (it is the word) and after them (it goes with it), beyond what such tokens have; frames mark links",
     "recurrence": "In how many traces each leading latent is among the top, by condition, with 95% intervals",
-    "outcomes": "How well each leading latent tells correct and truncated traces, beside what trace length alone tells",
+    "outcomes": "How well each leading latent tells correct and truncated traces, in all and at equal length, beside"
+    " what trace length alone tells",
 }
 """The pictures of a site that the report shows, and what is in them."""
 
@@ -212,10 +214,9 @@ _FRACTIONAL = (
     "max_fvu",
     "alpha",
     "min_excess",
-    "min_link",
+    "min_share",
     "max_sink_share",
     "max_top_3",
-    "max_length_auroc",
 )
 """Keys whose value need not be a whole number."""
 

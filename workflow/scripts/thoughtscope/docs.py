@@ -34,7 +34,9 @@ MODULES = {
         "evidence.fit": "fit",
         "evidence.controls": "controls contrasts",
         "evidence.outcomes": "outcomes",
+        "evidence.presence": "presence",
         "evidence.patterns": "pattern_tests",
+        "evidence.candidates": "candidates",
         "evidence.reason": "reason_scores",
         "evidence.lexicality": "lexicality",
         "evidence.verdict": "verdict",
@@ -43,6 +45,7 @@ MODULES = {
     },
     paths.STUDY_TABLE: {
         "evidence.fit": "site_gate",
+        "evidence.headline": "headline",
         "evidence.recurrence": "layers",
         "evidence.matches": "matches pattern_counts",
     },

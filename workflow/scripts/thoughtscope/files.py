@@ -15,7 +15,7 @@ import polars as pl
 
 from .errors import InputError
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
 """Version of the parquet files' columns; raised when a column changes its name, type or meaning."""
 
 _LIBRARIES = ("torch", "transformers", "datasets", "eai-sparsify", "polars", "pyarrow")

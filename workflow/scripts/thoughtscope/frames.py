@@ -24,6 +24,9 @@ ROWS_AT_ONCE = 5_000_000
 LATENTS_AT_ONCE = 1000
 """Latents whose numbers of each trace are held at a time."""
 
+CELLS_AT_ONCE = 4_000_000
+"""Numbers, one a trace and latent, that are held at a time where traces are few, so that more latents are."""
+
 Column = tuple[Any, str]
 """A column's type, and in words what it holds, with its unit."""
 

@@ -19,6 +19,14 @@ MIN_CLASS = 8
 MIN_TOKENS = 10
 """Tokens a latent must be active on before it says anything on which."""
 
+MIN_TRACES = 5
+"""Traces a mean over traces needs at least before it is tested: with fewer no p is below 0.05 (2^-4)."""
+
+LESS_SKEWED, SKEWER = 0.5, 1.4
+"""How much less and more skewed than its sample a population may well be.
+
+Small samples of skewed values hardly show it, and a few large values make others look skewed."""
+
 
 def wilson(successes: NDArray, trials: int) -> tuple[Floats, Floats]:
     """Return the 95 % Wilson interval (Wilson 1927) of each share successes / trials."""
@@ -61,32 +69,111 @@ def matched_difference(only_first: NDArray, only_second: NDArray, pairs: int) ->
     return difference - half, difference + half
 
 
-class Paired(NamedTuple):
-    """A paired comparison, each (latents,)."""
+class Mean(NamedTuple):
+    """Means over traces, each (latents,); not a number below MIN_TRACES."""
 
+    value: Floats
+    low: Floats
+    """95 % interval."""
+    high: Floats
     p: Floats
-    """Two-sided Wilcoxon signed-rank p; 1 where no pair differs."""
-    effect: Floats
-    """Matched rank-biserial correlation (Kerby 2014): the rank sums' difference over their total, -1 to 1."""
+    """One-sided, of the mean being 0 or less."""
 
 
-def paired(differences: Floats) -> Paired:
-    """Compare pairs by their differences, (pairs, latents): Wilcoxon signed-rank test (1945), zeros left out."""
+def mean_over_traces(values: Floats) -> Mean:
+    """Return the mean of each column of values (traces, latents), its interval and p.
+
+    Student's t, with Hall's (1992) cubic transformation for what skewness does to it: with a = skewness / sqrt(n),
+    g(t) = t + a t²/3 + a² t³/27 + a/6. As a sample's skewness (G1) says little of where it is from, LESS_SKEWED and
+    SKEWER times it count, too, and for the interval none: the widest interval and the largest p are returned. No p is
+    below 2^-n, what the sign test gives of n traces that are not 0.
+    """
+    mean = values.mean(axis=0) if len(values) else np.zeros(values.shape[1])
+    centred = values - mean
+    squares, cubes = np.einsum("ij,ij->j", centred, centred), np.einsum("ij,ij,ij->j", centred, centred, centred)
+    # Rounding leaves a trace of variance where there is none.
+    found = _student_hall(len(values), mean, squares, cubes, 1e-24 * len(values) * np.square(mean))
+    return found._replace(p=np.maximum(found.p, 0.5 ** (values != 0).sum(axis=0)))
+
+
+def share_over_traces(part: Floats, whole: Floats, margin: float) -> Mean:
+    """Return the share Σ part / Σ whole of each column of (traces, latents), its interval, and p of `margin` or less.
+
+    The share is above a margin where the mean of part - margin · whole is above 0, which is tested as
+    `mean_over_traces` does. Its interval has the margins that this leaves open (Fieller 1954): two steps towards each
+    end, from an interval at the share itself.
+    """
+    count = len(part)
+    if count < MIN_TRACES:
+        return Mean(*(np.full(part.shape[1], np.nan) for _ in Mean._fields))
+    means = part.mean(axis=0), whole.mean(axis=0)
+    x, y = part - means[0], whole - means[1]
+    xx, xy, yy = (np.einsum("ij,ij->j", *pair) for pair in ((x, x), (x, y), (y, y)))
+    xxx, xxy, xyy, yyy = (np.einsum("ij,ij,ij->j", *three) for three in ((x, x, x), (x, x, y), (x, y, y), (y, y, y)))
+
+    def at(share: Floats) -> Mean:
+        """The mean of part - share · whole, whose moments follow from those of both."""
+        squares = xx - 2 * share * xy + share**2 * yy
+        cubes = xxx - 3 * share * xxy + 3 * share**2 * xyy - share**3 * yyy
+        return _student_hall(count, means[0] - share * means[1], squares, cubes, 1e-12 * (xx + share**2 * yy))
+
+    scale = np.maximum(means[1], 1e-300)
+    tested, value = at(np.full(part.shape[1], margin)), means[0] / scale
+    here = at(value)
+    low, high = value + here.low / scale, value + here.high / scale
+    for _ in range(2):
+        low, high = low + at(low).low / scale, high + at(high).high / scale
+    # A sample that lacks the large values of what it is from draws the upper end in: one more trace, as far off as the
+    # farthest, is allowed for.
+    high = high + np.abs(part - value * whole).max(axis=0) / (count * scale)
+    least = 0.5 ** ((part != 0) | (whole != 0)).sum(axis=0)
+    return Mean(value, low, high, np.maximum(tested.p, least))
+
+
+def _student_hall(count: int, mean: Floats, squares: Floats, cubes: Floats, none: Floats) -> Mean:
+    """Return what `mean_over_traces` does, from sums of squares (none up to `none`) and cubes around the mean."""
     from scipy import stats
 
-    count, latents = differences.shape
-    if count == 0:
-        return Paired(np.full(latents, np.nan), np.full(latents, np.nan))
-    d = np.where(differences == 0, np.nan, differences)
-    ranks = stats.rankdata(np.abs(d), axis=0, nan_policy="omit")
-    total = np.nansum(ranks, axis=0)
-    signed = np.nansum(np.sign(d) * ranks, axis=0)
-    effect = np.divide(signed, total, out=np.zeros(latents), where=total > 0)
-    p = np.ones(latents)
-    differ = total > 0
-    if differ.any():
-        p[differ] = stats.wilcoxon(d[:, differ], axis=0, nan_policy="omit").pvalue
-    return Paired(p, effect)
+    if count < MIN_TRACES:
+        return Mean(*(np.full(len(mean), np.nan) for _ in Mean._fields))
+    varies = squares > none
+    squares = np.where(varies, squares, 1.0)
+    scale = np.sqrt(squares / (count * (count - 1)))
+    a = np.where(varies, cubes / count / (squares / count) ** 1.5, 0.0) * np.sqrt(count - 1) / (count - 2)
+    t, quantile = mean / scale, stats.t.ppf(0.975, count - 1)
+    low, high, p = mean - scale * quantile, mean + scale * quantile, np.zeros(len(mean))
+    for factor in (LESS_SKEWED, 1.0, SKEWER):
+        skewed = factor * a
+        low = np.minimum(low, mean - scale * _inverse_hall(quantile, skewed))
+        high = np.maximum(high, mean - scale * _inverse_hall(-quantile, skewed))
+        p = np.maximum(p, stats.t.sf(t + skewed * t**2 / 3 + skewed**2 * t**3 / 27 + skewed / 6, count - 1))
+    p = np.where(varies, p, np.where(mean > 0, 0.0, 1.0))
+    return Mean(mean, np.where(varies, low, mean), np.where(varies, high, mean), p)
+
+
+def _inverse_hall(value: float, a: Floats) -> Floats:
+    """Return the t of which Hall's transformation is `value`."""
+    small = np.abs(a) < 1e-8
+    divisor = np.where(small, 1.0, a)
+    return np.where(small, value, 3 / divisor * (np.cbrt(1 + divisor * (value - divisor / 6)) - 1))
+
+
+LOOKS = 100.0
+"""Traces at which `e_values` are the strongest; elsewhere they are nearly so."""
+
+
+def e_values(p: Floats, traces: int) -> Floats:
+    """Return the evidence, for each one-sided p of a mean over so many traces, that stays valid as traces are added.
+
+    An e-value is on average at most 1 where there is no effect, however often and whenever one looks (Ramdas et al.
+    2023), so that e >= 1/α is as sure as p < α. Robbins's (1970) one-sided normal mixture, applied to the z of p: with
+    r = n / (n + LOOKS), E = 2 sqrt(1 - r) exp(r z² / 2) Φ(z sqrt(r)); valid as far as means are nearly normal
+    (Waudby-Smith et al. 2024), which the z of `mean_over_traces` is made to be.
+    """
+    from scipy import stats
+
+    ratio, z = traces / (traces + LOOKS), stats.norm.isf(np.clip(p, 1e-300, 1 - 1e-16))
+    return 2 * np.sqrt(1 - ratio) * np.exp(np.minimum(ratio * z**2 / 2, 700)) * stats.norm.cdf(z * np.sqrt(ratio))
 
 
 class Auroc(NamedTuple):

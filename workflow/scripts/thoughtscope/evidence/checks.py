@@ -1,24 +1,21 @@
-"""Room 6, evidence: the checks that a recurring latent must pass to be called a thinking pattern.
+"""Room 6, evidence: the checks that a latent must pass to be called a thinking pattern.
 
 A check is data: the verdict's columns, the waterfall, the pictures, the report and the table in README follow from
-CHECKS. The shares of the checks on sinks and words are what they are in these traces; the others fail only where an
-interval rules the opposite out.
+CHECKS. A check that asks for a share has one margin: it passes where the share's interval is on the right side of the
+margin, fails where it is on the other, and is undecided where the margin is inside (Lakens et al. 2018); then it says
+how many traces would decide it, if they went on like these.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ..statistics import MIN_CLASS, MIN_TOKENS
+from ..statistics import MIN_CLASS, MIN_TOKENS, MIN_TRACES
+from .links import LEADING, MIN_TOLD_APART, WINDOWS
 
 RESULTS = ("pass", "fail", "undecided")
 VERDICTS = ("thinking pattern", "no", "undecided")
-
-MIN_PATTERN_TRACES = 5
-"""Traces a pattern must be in before a link to it counts."""
-
-MOST_TRACES = 0.75
-"""Share of traces from which a latent counts as present in long and short ones alike, where too few lack it to test."""
 
 Row = Mapping[str, Any]
 """A row of a table."""
@@ -32,19 +29,22 @@ class Judgement(NamedTuple):
     number: float | None
     """The number behind it."""
     note: str
+    needs: int | None = None
+    """Traces that would decide it, if they went on like these; none where it is decided, or that can't be said."""
 
 
 @dataclass(frozen=True)
 class Known:
-    """What the tables hold on one latent: its rows, of which there may be none, but for `controls`."""
+    """What the tables hold on one latent: its row in `candidates`, and those in others, of which there may be none."""
 
-    controls: Sequence[Row]
-    """One a control."""
+    about: Row
     fit: Sequence[Row]
     """Of its SAE, over all conditions: one a place where it was tried."""
+    presence: Sequence[Row]
+    """One a control."""
     pattern_tests: Sequence[Row]
     lexicality: Sequence[Row]
-    outcomes: Sequence[Row]
+    headline: Sequence[Row]
 
 
 @dataclass(frozen=True)
@@ -53,19 +53,60 @@ class Thresholds:
 
     alpha: float
     min_excess: float
-    min_link: float
+    min_share: float
     max_fvu: float
     max_sink_share: float
     max_top_3: float
-    max_length_auroc: float
 
 
-def not_a_sink(controls: Sequence[Row], most: float) -> Judgement:
-    """Judge a latent by the share of its activation mass on sink tokens, at most `most`."""
-    share = controls[0]["sink_share"]
-    if share is None:
+class Interval(NamedTuple):
+    """A share and its 95 % interval, from so many traces."""
+
+    value: float
+    low: float
+    high: float
+    traces: int
+
+    def against(self, margin: float) -> tuple[str, int | None]:
+        """Return whether it is `above` a margin, `below` or `open`, and the traces that would say if it is open.
+
+        An interval narrows by the square root of the number of traces.
+        """
+        if self.low > margin:
+            return "above", None
+        if self.high < margin:
+            return "below", None
+        reach = self.value - self.low if self.value > margin else self.high - self.value
+        return "open", more_traces(self.traces, reach, abs(self.value - margin))
+
+    def __str__(self) -> str:
+        return f"{self.value:.0%} ({max(self.low, -9.99):.0%} to {min(self.high, 9.99):.0%})".replace("-", "−")
+
+
+MOST_TRACES = 1_000_000
+"""Traces beyond which it isn't said how many more would do."""
+
+
+def more_traces(traces: int, reach: float, distance: float) -> int | None:
+    """Return the traces at which what reaches `reach` now reaches `distance`; none where these would be too many."""
+    if distance <= 0 or not math.isfinite(needed := traces * (reach / distance) ** 2) or needed > MOST_TRACES:
+        return None
+    return max(traces + 1, math.ceil(needed))
+
+
+def not_a_sink(about: Row, most: float) -> Judgement:
+    """Judge a latent by the share of its activation on sink tokens, at most `most`."""
+    if about["sink_share"] is None:
         return Judgement("undecided", None, "active on no generated token")
-    return Judgement("fail" if share > most else "pass", share, f"{share:.0%} of its activation is on sink tokens")
+    if about["sink_low"] is None:
+        return Judgement("undecided", about["sink_share"], f"from fewer than {MIN_TRACES} traces")
+    share = Interval(about["sink_share"], about["sink_low"], about["sink_high"], about["of"])
+    if about["sink_traces"] < MIN_CLASS and share.value > most / 2:
+        note = f"{share.value:.0%} of its activation is on sink tokens, of {about['sink_traces']} traces only"
+        return Judgement("undecided", share.value, note)
+    side, needs = share.against(most)
+    result = {"above": "fail", "below": "pass", "open": "undecided"}[side]
+    return Judgement(result, share.value, f"{share} of its activation is on sink tokens", needs)
 
 
 def fits(fit: Sequence[Row], max_fvu: float) -> Judgement:
@@ -91,69 +132,92 @@ def fits(fit: Sequence[Row], max_fvu: float) -> Judgement:
     return Judgement("pass" if high <= max_fvu else "undecided", fvu, f"{interval}, best at this site")
 
 
-def recurs(controls: Sequence[Row], alpha: float, min_excess: float) -> Judgement:
-    """Judge whether a latent recurs in more traces than under each control, with a q below `alpha`.
+def recurs(presence: Sequence[Row], alpha: float, min_excess: float) -> Judgement:
+    """Judge whether at least `min_excess` of a latent's presence, or of its rate, is beyond each control's.
 
-    It fails where even the upper end of the excess's interval over one is below `min_excess` of its share of traces.
+    It passes where p, of both, is below `alpha`, and fails where the interval of neither leaves room for that.
     """
-    known = [row for row in controls if row["control"] is not None]
-    if not known:
+    if not presence:
+        return Judgement("undecided", None, "too rarely active")
+    if presence[0]["control"] is None:
         return Judgement("undecided", None, "no control condition")
-    results = [_recurs_beyond(row, alpha, min_excess) for row in known]
+    judged = [_beyond(row, alpha, min_excess) for row in presence]
     for result in ("fail", "undecided"):
-        if result in results:
-            row = known[results.index(result)]
-            break
+        if open_ := [judgement for judgement in judged if judgement.result == result]:
+            return max(open_, key=lambda judgement: judgement.needs or 0)
+    return min(judged, key=lambda judgement: judgement.number or 0)
+
+
+def _beyond(row: Row, alpha: float, min_excess: float) -> Judgement:
+    """Judge a latent against a control."""
+    if row["low"] is None:
+        return Judgement("undecided", row["excess"], f"{row['problems']} problems; {MIN_TRACES} are needed")
+    excess = Interval(row["excess"], row["low"], row["high"], row["problems"])
+    of_rate = Interval(row["rate_excess"], row["rate_low"], row["rate_high"], row["problems"])
+    if excess.low >= of_rate.low:
+        best = excess
+        what = (
+            f"presence is beyond {row['control']}’s: in {row['presence']:.0%} of stretches of {row['tokens']} tokens,"
+            f" against {row['presence_control']:.0%}"
+        )
     else:
-        result, row = "pass", max(known, key=lambda row: row["q"])
-    note = f"{row['traces']}/{row['of']} against {row['traces_control']}/{row['of']} under {row['control']}"
-    return Judgement(result, row["q"], note)
+        best, rates = of_rate, (row["rate"], row["rate_control"])
+        what = f"rate is beyond {row['control']}’s: {rates[0]:.2%} of tokens, against {rates[1]:.2%}"
+    note = f"{best} of its {what}"
+    if row["p"] < alpha:
+        return Judgement("pass", best.value, note)
+    if max(excess.high, of_rate.high) < min_excess:
+        return Judgement("fail", best.value, note)
+    return Judgement("undecided", best.value, note, best.against(min_excess)[1])
 
 
-def _recurs_beyond(row: Row, alpha: float, min_excess: float) -> str:
-    if row["q"] is not None and row["q"] < alpha and row["only_condition"] > row["only_control"]:
-        return "pass"
-    return "fail" if row["excess_high"] < min_excess * row["traces"] / row["of"] else "undecided"
+def pattern_linked(tests: Sequence[Row], alpha: float, min_share: float) -> Judgement:
+    """Judge whether `min_share` of a latent's activation or more is beside a pattern's words, beyond tokens alike.
 
-
-def pattern_linked(tests: Sequence[Row], alpha: float, min_link: float) -> Judgement:
-    """Judge whether a latent is linked to a pattern: q below `alpha`, and a bootstrap interval above 0.
-
-    In at least MIN_PATTERN_TRACES traces. It fails where, for every pattern in so many traces, the latent is active in
-    as many of them, on MIN_TOKENS tokens, and the interval leaves no room for a mean activation that is higher inside
-    than outside by `min_link` of that outside.
+    It passes where p is below `alpha` for a window before or after them, the smallest p times the number of windows. It
+    fails where the interval of none leaves room for that.
     """
-    known = [row for row in tests if row["p"] is not None]
-    if not known:
-        notes = sorted({str(row["note"]) for row in tests if row["note"]})
-        return Judgement("undecided", None, "; ".join(notes) or "no pattern")
-    known.sort(key=lambda row: (row["q"], row["p"], -row["difference"]))
-    # The shifts say that it is aligned with the words; the traces must also agree among themselves.
-    aligned = [row for row in known if row["q"] < alpha and row["difference"] > 0]
-    linked = [row for row in aligned if row["traces"] >= MIN_PATTERN_TRACES and row["low"] > 0]
-    best = (linked or aligned or known)[0]
-    note = (
-        f"{best['pattern']}: {best['mean_inside']:.3g} inside, {best['mean_outside']:.3g} outside, difference"
-        f" {best['low']:.3g} to {best['high']:.3g}"
-    )
-    if linked:
-        return Judgement("pass", best["q"], note)
-    if aligned:
-        return Judgement("undecided", best["q"], f"{note}; in {best['traces']} traces")
-    if best["p"] < alpha:
-        return Judgement("undecided", best["q"], f"{note}; not beyond what {best['family']} give by chance")
-    # A pattern in fewer traces can't be linked to any latent; the others are, or aren't, or leave it open.
-    able = [row for row in known if row["traces"] >= MIN_PATTERN_TRACES]
-    if not able:
-        return Judgement("undecided", best["q"], f"no pattern is in {MIN_PATTERN_TRACES} traces")
-    rare = [
-        row["pattern"] for row in able if row["active_traces"] < MIN_PATTERN_TRACES or row["active_tokens"] < MIN_TOKENS
-    ]
-    likely = [row["pattern"] for row in able if row["high"] >= min_link * row["mean_outside"]]
-    if not rare and not likely:
-        return Judgement("fail", best["q"], note)
-    why = "too rarely active in traces with" if rare else "room is left for a link to"
-    return Judgement("undecided", best["q"], f"{note}; {why} {', '.join(sorted(rare or likely))}")
+    known = [row for row in tests if row["share"] is not None and row["low"] is not None]
+    beside = [row for row in known if row["window"] != "at"]
+    if not beside:
+        return Judgement("undecided", None, _notes(tests) or "too rarely active")
+    blocked = {id(row): _blocked(row) for row in beside}
+    best = min(beside, key=lambda row: (bool(blocked[id(row)]), row["p"], -row["share"]))
+    share = Interval(best["share"], best["low"], best["high"], best["traces"])
+    note = f"{WINDOWS[best['window']]}, {best['pattern']}: {share} of its activation beyond tokens alike"
+    if best["p"] * len(beside) < alpha:
+        if why := blocked[id(best)]:
+            return Judgement("undecided", share.value, f"{note}; {why}")
+        return Judgement("pass", share.value, note)
+    if untested := sorted(
+        {row["pattern"] for row in tests if row["window"] != "at" and row["share"] is None and row["traces"]}
+    ):
+        return Judgement("undecided", share.value, f"{note}; {', '.join(untested)} can't be tested: {_notes(tests)}")
+    room = [row for row in beside if row["high"] >= min_share]
+    if room:
+        needs = [Interval(row["share"], row["low"], row["high"], row["traces"]).against(min_share)[1] for row in room]
+        known_needs = [number for number in needs if number is not None]
+        # More of one window would do, where it is above; all others need it, where they are below.
+        decided = min(known_needs) if share.value > min_share and known_needs else max(known_needs, default=None)
+        return Judgement("undecided", share.value, note, decided)
+    words = [row for row in known if row["window"] == "at" and row["low"] > min_share]
+    if words:
+        word = max(words, key=lambda row: row["share"])
+        note = f"{WINDOWS['at']}, {word['pattern']}: {word['share']:.0%}; {note}"
+    return Judgement("fail", share.value, note)
+
+
+def _notes(tests: Sequence[Row]) -> str:
+    return "; ".join(sorted({str(row["note"]) for row in tests if row["note"] and row["window"] != "at"}))
+
+
+def _blocked(row: Row) -> str:
+    """Say why a test can't make a link, or nothing; as `links.links` has it."""
+    if row["rank"] is not None and row["rank"] < LEADING:
+        return f"{1 - row['rank']:.0%} of all latents are as selective"
+    if row["told_apart"] is not None and row["told_apart"] < MIN_TOLD_APART:
+        return f"its place explains {1 - row['told_apart']:.0%} of the window, too much to tell place from state"
+    return ""
 
 
 def not_lexical(lexicality: Sequence[Row], most: float) -> Judgement:
@@ -162,41 +226,40 @@ def not_lexical(lexicality: Sequence[Row], most: float) -> Judgement:
     share, tokens = words["top_3"], words["tokens"]
     if share is None or tokens < MIN_TOKENS:
         return Judgement("undecided", share, f"active on {tokens} tokens only")
-    note = f"{share:.0%} of its activation on {words['top_tokens']}"
-    return Judgement("fail" if share >= most else "pass", share, note)
+    if words["low"] is None or words["traces"] < MIN_CLASS:
+        return Judgement("undecided", share, f"active in {words['traces']} traces; {MIN_CLASS} are needed")
+    interval = Interval(share, words["low"], words["high"], words["traces"])
+    side, needs = interval.against(most)
+    result = {"above": "fail", "below": "pass", "open": "undecided"}[side]
+    return Judgement(result, share, f"{interval} of its activation on {words['top_tokens']}", needs)
 
 
-def not_length(controls: Sequence[Row], outcomes: Sequence[Row], alpha: float, most: float) -> Judgement:
-    """Judge whether a latent merely follows the length of a trace.
+def beyond_chance(headline: Sequence[Row], alpha: float) -> Judgement:
+    """Judge whether a latent's p of not being a thinking pattern stands out among all latents of all sites.
 
-    Where its mean or maximum tells correct from wrong traces (q below `alpha`): whether it does among traces of equal
-    length; it fails where length surely explains a part and maybe all. Else how well a trace's length alone tells
-    whether it is among the top there, at most `most` from either end.
+    It never fails: what could speak against a latent is in the other checks.
     """
-    about = controls[0]
-    linked = [row for row in outcomes if row["outcome"] == "correct" and row["q"] is not None and row["q"] < alpha]
-    if linked:
-        row = min(linked, key=lambda row: row["q"])
-        area, within = row["auroc"], row["within_length"]
-        note = f"tells correct traces: AUROC {area:.2f} ({row['value']}), of length alone {row['length_auroc']:.2f}"
-        if within is None:
-            return Judgement("undecided", None, f"{note}; too few traces of equal length")
-        note = f"{note}, {within:.2f} at equal length"
-        if row["within_p"] < alpha and (within > 0.5) == (area > 0.5):
-            return Judgement("pass", within, note)
-        # Length has taken a part away for certain, and may have taken all.
-        explained = not row["within_low"] <= area <= row["within_high"]
-        return Judgement("fail" if explained else "undecided", within, note)
-    area = about["length_auroc"]
-    if area is None:
-        traces, total = about["traces"], about["of"]
-        if traces >= max(MIN_CLASS, MOST_TRACES * total):
-            return Judgement("pass", None, f"in {traces} of {total} traces, long and short")
-        return Judgement("undecided", None, f"{traces} of {total} traces; {MIN_CLASS} with and without it are needed")
-    # Of short traces only is merely length, too.
-    apart, surely = (area, about["length_low"]) if area >= 0.5 else (1 - area, 1 - about["length_high"])
-    note = f"AUROC of a trace's length alone for its being among the top there: {area:.2f}"
-    return Judgement("pass" if apart <= most else "fail" if surely > 0.5 else "undecided", area, note)
+    row = headline[0] if headline else None
+    if row is None or row["q"] is None:
+        return Judgement("undecided", None, "not tested for a link and a control")
+    note = f"p {row['p']:.2g}, among {row['family']} latents q {row['q']:.2g}"
+    if row["q"] < alpha:
+        later = row["q_looking"]
+        return Judgement("pass", row["q"], f"{note}; {_looking(later, alpha)}")
+    return Judgement("undecided", row["q"], note, _until(row, alpha))
+
+
+def _looking(q: float, alpha: float) -> str:
+    return "also if one looked often" if q < alpha else f"q {min(q, 1):.2g} if one looked often"
+
+
+def _until(row: Row, alpha: float) -> int | None:
+    """Return the traces at which its p would stand out by itself, as z grows with their square root."""
+    from scipy import stats
+
+    if row["p"] >= 0.5:
+        return None
+    return more_traces(row["traces"], stats.norm.isf(alpha / row["family"]), stats.norm.isf(max(row["p"], 1e-300)))
 
 
 @dataclass(frozen=True)
@@ -230,8 +293,8 @@ CHECKS = (
         asks="at most half of its activation is on sink tokens",
         fails="active on sink tokens",
         number="share on sinks, at most {max_sink_share}",
-        table="controls",
-        judge=lambda known, given: not_a_sink(known.controls, given.max_sink_share),
+        table="candidates",
+        judge=lambda known, given: not_a_sink(known.about, given.max_sink_share),
     ),
     Check(
         name="fits_its_site",
@@ -245,41 +308,41 @@ CHECKS = (
     Check(
         name="recurs_beyond_control",
         topic="control",
-        asks="it is among the top of more traces than under every other condition, on the same problems (exact McNemar"
-        " test)",
+        asks="a quarter of its presence, in stretches of equal length on the same problems, or of its rate, is beyond"
+        " every other condition's",
         fails="hardly beyond a control",
-        number="q, below {alpha}",
-        table="controls",
-        judge=lambda known, given: recurs(known.controls, given.alpha, given.min_excess),
+        number="excess of its presence or rate, at least {min_excess}",
+        table="presence",
+        judge=lambda known, given: recurs(known.presence, given.alpha, given.min_excess),
     ),
     Check(
         name="pattern_linked",
         topic="pattern",
-        asks="it is more active in the windows of a thinking pattern than outside: against circular shifts of the"
-        " windows within segments, and in an interval over traces",
+        asks="a twentieth of its activation is shortly before or after the words of a thinking pattern, beyond what the"
+        " same tokens at like places have, the words themselves left out",
         fails="linked to no pattern",
-        number="q, below {alpha}",
+        number="selectivity, at least {min_share}",
         table="pattern_tests",
-        judge=lambda known, given: pattern_linked(known.pattern_tests, given.alpha, given.min_link),
+        judge=lambda known, given: pattern_linked(known.pattern_tests, given.alpha, given.min_share),
     ),
     Check(
         name="not_merely_lexical",
         topic="tokens",
-        asks="less than 80 % of its activation is on three token types",
+        asks="less than 80 % of its activation is on three token types (digits are one, and so are marks)",
         fails="a token detector",
         number="share on three types, below {max_top_3}",
         table="lexicality",
         judge=lambda known, given: not_lexical(known.lexicality, given.max_top_3),
     ),
     Check(
-        name="not_merely_length",
-        topic="length",
-        asks="if it tells right from wrong answers, it does so among traces of equal length; else length doesn't tell"
-        " where it is",
-        fails="follows a trace's length",
-        number="AUROC; of length alone, at most {max_length_auroc} from either end",
-        table="outcomes",
-        judge=lambda known, given: not_length(known.controls, known.outcomes, given.alpha, given.max_length_auroc),
+        name="beyond_chance",
+        topic="chance",
+        asks="its evidence on control and pattern stands out among all latents of all sites (one false discovery rate"
+        " for the study)",
+        fails="within chance",
+        number="q, below {alpha}",
+        table="headline",
+        judge=lambda known, given: beyond_chance(known.headline, given.alpha),
     ),
 )
 """In the order in which they take latents away; what comes first would make the later ones meaningless."""

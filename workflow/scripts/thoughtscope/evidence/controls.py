@@ -11,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ..frames import Schema, complete, counted, keys, latents_of, portions, with_q
-from ..statistics import MIN_CLASS, Floats, auroc, fdr, matched_difference, mcnemar, paired
+from ..statistics import Floats, fdr, matched_difference, mcnemar, mean_over_traces
 from .recurrence import ranked_latents
 
 CONTROLS_SCHEMA = Schema(
@@ -41,11 +41,6 @@ CONTROLS_SCHEMA = Schema(
     family_with_sinks=(pl.String, "family, with sink tokens counted"),
     tokens=(pl.Float64, "mean length of the traces compared, in tokens; unequal lengths are an explanation, too"),
     tokens_control=(pl.Float64, "mean length of those of the control, in tokens"),
-    sink_share=(pl.Float64, "share of its activation mass on the condition's generated tokens that is on sinks"),
-    length_auroc=(pl.Float64, "how well a trace's length alone tells whether the latent is among its top, where at"
-                  f" least {MIN_CLASS} traces have it and as many lack it"),
-    length_low=(pl.Float64, "95 % interval of that (DeLong et al. 1988): lower end"),
-    length_high=(pl.Float64, "95 % interval of that: upper end"),
 )  # fmt: skip
 
 
@@ -72,11 +67,13 @@ def controls(
         return pl.DataFrame(schema=CONTROLS_SCHEMA)
     studied, *others = conditions
     lengths = {condition: _lengths(traces, condition) for condition in conditions}
-    about = {"latent": candidates, "condition": studied, "sink_share": _sink_shares(features, candidates, studied)}
+    about = {"latent": candidates, "condition": studied}
     compared: Sequence[str | None] = others or [None]
     tables = []
     for control in compared:
         problems = sorted(set(lengths[studied]) & set(lengths[control or studied]))
+        if not problems:
+            continue
         tokens = np.array([float(lengths[studied][problem]) for problem in problems])
         row: dict[str, Any] = about | {"control": control, "of": len(problems), "tokens": tokens.mean()}
         if control is not None:
@@ -84,8 +81,6 @@ def controls(
         for suffix, relevant in by_count.items():
             is_top = _indicator(relevant, studied, candidates, problems)
             row[f"traces{suffix}"] = is_top.sum(axis=0)
-            if not suffix:
-                row |= _length_areas(is_top, tokens)
             if control is None:
                 continue
             is_top_control = _indicator(relevant, control, candidates, problems)
@@ -123,26 +118,6 @@ def _lengths(traces: pl.LazyFrame, condition: str) -> dict[int, int]:
     """Return how many tokens each trace under a condition has, of those with any that was read."""
     read = traces.filter(pl.col("condition") == condition, pl.col("generated_ids").list.len() > 1)
     return dict(read.select("trace_id", pl.col("generated_ids").list.len()).collect().iter_rows())
-
-
-def _sink_shares(features: pl.LazyFrame, latents: Sequence[int], condition: str) -> Floats:
-    shares = (
-        features.filter(pl.col("condition") == condition, pl.col("segment") != "prompt")
-        .group_by("latent")
-        .agg(share=pl.col("sum").filter("sink").sum() / pl.col("sum").sum())
-        .collect(engine="streaming")
-    )
-    of_latent = dict(shares.iter_rows())
-    return np.array([of_latent.get(latent, np.nan) for latent in latents], dtype=float)
-
-
-def _length_areas(is_top: NDArray[np.bool_], lengths: Floats) -> dict[str, Floats]:
-    areas = np.full((3, is_top.shape[1]), np.nan)
-    for column, positive in enumerate(is_top.T):
-        if min(positive.sum(), (~positive).sum()) >= MIN_CLASS:
-            area = auroc(lengths[:, None], positive)
-            areas[:, column] = area.value[0], area.low[0], area.high[0]
-    return dict(zip(("length_auroc", "length_low", "length_high"), areas, strict=True))
 
 
 def token_counts(traces: pl.LazyFrame, sinks: pl.LazyFrame, include_sinks: bool) -> pl.DataFrame:
@@ -225,8 +200,10 @@ CONTRASTS_SCHEMA = Schema(
     pairs=(pl.UInt32, "traces with both segments, or problems with both traces"),
     mean_first=(pl.Float64, "its mean activation in the first (tokens first, then the pairs)"),
     mean_second=(pl.Float64, "its mean activation in the second"),
-    effect=(pl.Float64, "matched rank-biserial correlation, -1 to 1"),
-    p=(pl.Float64, "Wilcoxon signed-rank test, two-sided"),
+    effect=(pl.Float64, "mean_first - mean_second over their sum, -1 to 1; unlike ranks, means don't depend on length"),
+    low=(pl.Float64, "95 % interval of that over pairs (Hall 1992): lower end"),
+    high=(pl.Float64, "95 % interval of that: upper end"),
+    p=(pl.Float64, "of an effect of 0, two-sided"),
     q=(pl.Float64, "Benjamini-Hochberg q over the family"),
     family=(pl.String, "the tests that q is over"),
     note=(pl.String, "why there is no number"),
@@ -264,12 +241,14 @@ def contrasts(
             first, second = (trace_values(features, counts, portion, *side, include_sinks) for side in pair)
             _, left, right = np.intersect1d(first.trace_ids, second.trace_ids, return_indices=True)
             row: dict[str, Any] = {"latent": portion, "contrast": name, "pairs": len(left)}
-            row["family"] = f"{len(latents)} recurring latents"
+            row["family"] = f"{len(latents)} candidates"
             if len(left):
                 means = first.mean[left], second.mean[right]
-                compared = paired(means[0] - means[1])
                 row |= {"mean_first": means[0].mean(axis=0), "mean_second": means[1].mean(axis=0)}
-                row |= {"effect": compared.effect, "p": compared.p}
+                difference, scale = means[0] - means[1], np.maximum((means[0] + means[1]).mean(axis=0), 1e-300)
+                more, less = mean_over_traces(difference), mean_over_traces(-difference)
+                row |= {"effect": difference.mean(axis=0) / scale, "low": more.low / scale, "high": more.high / scale}
+                row["p"] = np.minimum(1.0, 2 * np.minimum(more.p, less.p))
             else:
                 row["note"] = "no trace has both"
             parts.append(complete(pl.DataFrame(row) if portion else pl.DataFrame(), CONTRASTS_SCHEMA))

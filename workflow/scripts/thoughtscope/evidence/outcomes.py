@@ -10,8 +10,8 @@ from ..frames import Schema, complete, keys, latents_of, portions, with_q
 from ..statistics import MIN_CLASS, Floats, auroc, stratified_auroc
 from .controls import WRITTEN, token_counts, trace_values
 
-LENGTH_STRATA = 3
-"""Strata of trace length, of about as many traces each."""
+OF_EQUAL_LENGTH = 5
+"""Traces of about the same length in a stratum: so few that length hardly varies within it."""
 
 SCHEMA = Schema(
     "a candidate latent, outcome and value, over the traces of the condition under study",
@@ -31,7 +31,7 @@ SCHEMA = Schema(
     length_high=(pl.Float64, "95 % interval of that: upper end"),
     within_length=(
         pl.Float64,
-        f"the latent's area over pairs of traces of about the same length ({LENGTH_STRATA} quantiles)",
+        f"the latent's area over pairs of traces of about the same length (strata of {OF_EQUAL_LENGTH})",
     ),
     within_low=(pl.Float64, "95 % interval of that: lower end"),
     within_high=(pl.Float64, "95 % interval of that: upper end"),
@@ -71,7 +71,7 @@ def outcomes(
                     row["note"] = f"too few: {sizes[0]} {outcome} and {sizes[1]} not, {MIN_CLASS} needed of each"
                 else:
                     row |= _outcome(getattr(values, value)[rows], lengths, positive)
-                    row["family"] = f"{2 * len(latents)} tests: recurring latents x mean and max"
+                    row["family"] = f"{2 * len(latents)} tests: candidates x mean and max"
                 parts.append(complete(pl.DataFrame(row | {"value": value}), SCHEMA))
     empty = pl.DataFrame(schema=SCHEMA)
     return pl.concat([empty, *(with_q(pl.concat([empty, *parts])) for parts in tables.values())]).sort(
@@ -80,11 +80,12 @@ def outcomes(
 
 
 def length_strata(lengths: Floats) -> NDArray[np.int64]:
-    """Return the stratum of each length: LENGTH_STRATA quantiles; a length at an edge is a stratum of its own.
+    """Return the stratum of each length: quantiles of OF_EQUAL_LENGTH traces; a length at an edge is one of its own.
 
     Truncated traces all have the greatest length; among shorter ones they would make length a difference again.
     """
-    edges = np.unique(np.quantile(lengths, np.linspace(0, 1, LENGTH_STRATA + 1)[1:-1]))
+    strata = max(3, len(lengths) // OF_EQUAL_LENGTH)
+    edges = np.unique(np.quantile(lengths, np.linspace(0, 1, strata + 1)[1:-1]))
     return np.searchsorted(edges, lengths, side="left") + np.searchsorted(edges, lengths, side="right")
 
 

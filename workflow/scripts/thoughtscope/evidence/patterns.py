@@ -1,112 +1,110 @@
-"""Room 6, evidence: which thinking patterns a latent responds to."""
+"""Room 6, evidence: which thinking patterns a latent leads to, goes with, or is the word of."""
 
 import json
+from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
-from ..frames import Schema, complete, keys, latents_of, with_q
-from ..statistics import Floats, percentiles, resamples
-from .windows import Activations, Integers, enough_shifts, lay_out, shift_p
+from ..frames import Schema, complete, keys
+from ..statistics import MIN_TOKENS, MIN_TRACES, Floats, share_over_traces
+from .alike import alike
+from .links import RANKED, WINDOWS
+from .windows import lay_out, testable
 
 SCHEMA = Schema(
-    "a candidate latent and pattern; all numbers are over the traces with tokens inside and outside its windows (none:"
-    " no number), means and rates over tokens first, then over traces",
+    f"a latent (active on {MIN_TOKENS} tokens and in {MIN_TRACES} traces at least), pattern and window: up to"
+    " `analysis.tokens_before` tokens before its words, they themselves, up to `tokens_after` after them, within the"
+    " segment",
     **keys("latent"),
     pattern=(pl.String, "the pattern"),
-    traces=(pl.UInt32, "these traces"),
-    active_traces=(pl.UInt32, "those of them in which the latent is active at all"),
-    active_tokens=(pl.UInt32, "tokens it is active on"),
-    tokens_inside=(pl.UInt32, "tokens inside the windows"),
-    rate_inside=(pl.Float64, "share of the tokens inside that it is active on"),
-    rate_outside=(pl.Float64, "share of the tokens outside that it is active on"),
+    window=(pl.Enum(list(WINDOWS)), "; ".join(f"`{name}`: {words}" for name, words in WINDOWS.items())),
+    traces=(pl.UInt32, "traces with the window"),
+    active_traces=(pl.UInt32, "traces in which the latent is active"),
+    tokens_inside=(pl.UInt32, "tokens inside"),
     mean_inside=(pl.Float64, "its mean activation inside, zeros included"),
-    mean_outside=(pl.Float64, "its mean activation outside, zeros included"),
-    difference=(pl.Float64, "mean_inside - mean_outside"),
-    low=(pl.Float64, "95 % bootstrap interval of that over traces: lower end"),
-    high=(pl.Float64, "95 % bootstrap interval of that over traces: upper end"),
-    p=(pl.Float64, "one-sided, from circular shifts of the windows within segments"),
-    q=(pl.Float64, "Benjamini-Hochberg q over the family"),
-    shifts=(
-        pl.UInt32,
-        "shifts seen: at most `analysis.shifts`, or as many more as let a single latent reach q < alpha",
-    ),
-    family=(pl.String, "the tests that q is over"),
+    mean_alike=(pl.Float64, "what it would be there by which tokens these are and where they stand (see `alike`)"),
+    share=(pl.Float64, "selectivity: share of its activation that is inside beyond that, mean_inside - mean_alike times"
+                       " tokens_inside over the sum of all its activation"),
+    low=(pl.Float64, "95 % interval of the share over traces (Hall 1992): lower end"),
+    high=(pl.Float64, "95 % interval of the share: upper end"),
+    p=(pl.Float64, "one-sided, of a share of `analysis.min_share` or less"),
+    rank=(pl.Float64, f"share of the tested latents with no larger share in this window; null below {RANKED} of them"),
+    told_apart=(pl.Float64, "share of the window's variance within segments that its place there doesn't explain"),
     note=(pl.String, "why there is no number"),
-)
+)  # fmt: skip
 
 
 def pattern_tests(
     activations: pl.LazyFrame,
     traces: pl.LazyFrame,
     matches: pl.LazyFrame,
-    candidates: pl.LazyFrame,
+    vocabulary: pl.LazyFrame,
     *,
     patterns: str,
     condition: str,
-    window_before: int,
-    window_after: int,
-    shifts: int,
-    alpha: float,
+    tokens_before: int,
+    tokens_after: int,
+    min_share: float,
     include_sinks: bool,
 ) -> pl.DataFrame:
-    """Compare each candidate latent's activation inside and outside each pattern's windows (see `windows`).
+    """Compare each latent's activation before, in and after each pattern's words with what it is on tokens alike.
 
-    patterns: the config's section as JSON, of which the names count; window_before, window_after: tokens around a
-    match that belong to its window.
+    patterns: the config's section as JSON, of which the names count. All latents that can be tested are.
     """
-    names, latents = sorted(json.loads(patterns)), latents_of(candidates)
     layout = lay_out(activations, traces, condition, include_sinks)
     places = matches.filter(pl.col("kind") == "pattern", pl.col("condition") == condition).collect()
-    masks = {name: layout.windows(places.filter(pl.col("name") == name), window_before, window_after) for name in names}
-    sizes = {name: layout.per_trace(mask.astype(float)) for name, mask in masks.items()}
-    testable = [name for name in names if ((sizes[name] > 0) & (sizes[name] < layout.lengths)).any()]
-    most_shifts = enough_shifts(shifts, len(testable) * len(latents), alpha)
-    frames = [pl.DataFrame(schema=SCHEMA)]
+    names: list[tuple[str, str]] = []
+    masks: list[Floats] = []
+    _, any_word, _ = layout.beside(places, 0, 0)
+    for name in sorted(json.loads(patterns)):
+        before, at, after = layout.beside(places.filter(pl.col("name") == name), tokens_before, tokens_after)
+        names += [(name, window) for window in WINDOWS]
+        # A word of one pattern may stand beside those of another: what is active on it is of the word, too.
+        masks += [mask.astype(np.float64) for mask in (before & ~any_word, at, after & ~any_word)]
+    windows = np.array(masks, dtype=np.float64).reshape(len(names), len(layout.trace)).T
+    inside = np.array([layout.per_trace(mask) for mask in windows.T])  # (windows, traces)
+    traces_with, tokens_inside = (inside > 0).sum(axis=1), inside.sum(axis=1)
+    able = np.flatnonzero(traces_with >= MIN_TRACES)
+    latents = testable(layout)
+    if not latents:
+        return pl.DataFrame(schema=SCHEMA)
+    # On its own words, whatever a latent does there must not move what it is expected to do beside them.
+    on_words = np.array([window == "at" for _, window in names])
+    tokens = alike(layout, vocabulary)
+    groups = [(tokens, able[on_words[able]]), (tokens.aside(windows[:, on_words]), able[~on_words[able]])]
+    left: dict[int, tuple[Floats, float]] = {}
+    for known, chosen in groups:
+        if len(chosen):
+            rest, apart = known.left(windows[:, chosen]), known.told_apart(windows[:, chosen])
+            left |= {index: (rest[:, column], float(apart[column])) for column, index in enumerate(chosen.tolist())}
+    frames = []
     for part in layout.parts(latents):
-        for number, name in enumerate(names):
-            table = pl.DataFrame({"latent": part.latents, "pattern": name}, schema_overrides={"latent": pl.UInt32})
-            if name in testable:
-                table = table.with_columns(**_compare(part, masks[name], most_shifts, seed=number))
+        of_trace = part.per_trace(np.ones(len(layout.trace)))  # activation, (traces, latents)
+        active = (of_trace > 0).sum(axis=0)
+        sums_inside = np.asarray(part.values.T @ windows)  # (latents, windows)
+        scores: dict[int, Floats] = {}
+        for known, chosen in groups:
+            rests = [left[index][0] for index in chosen.tolist()]
+            scores |= dict(zip(chosen.tolist(), known.scores(part, rests), strict=True))
+        for index, (name, window) in enumerate(names):
+            row: dict[str, Any] = {"latent": part.latents, "pattern": name, "window": window}
+            row |= {"traces": traces_with[index], "tokens_inside": int(tokens_inside[index]), "active_traces": active}
+            if index not in scores:
+                row["note"] = f"in {traces_with[index]} traces; {MIN_TRACES} are needed"
+            elif (spread := float(np.square(left[index][0]).sum())) < 1:
+                row["note"] = "its windows are where such tokens always are"
             else:
-                note = "all tokens are inside its windows" if masks[name].any() else "in no trace"
-                table = table.with_columns(traces=0, note=pl.lit(note))
-            frames.append(complete(table, SCHEMA))
-    family = f"{len(latents) * len(testable)} tests: recurring latents x patterns that occur"
-    return with_q(pl.concat(frames)).with_columns(family=pl.lit(family)).sort("latent", "pattern")
-
-
-def _compare(part: Activations, mask: NDArray[np.bool_], shifts: int, seed: int) -> dict[str, Floats | Integers | int]:
-    """Return the columns of SCHEMA that are numbers, for the windows `mask` (tokens,)."""
-    layout = part.layout
-    inside = np.bincount(layout.trace[mask], minlength=len(layout.trace_ids))
-    outside = layout.lengths - inside
-    tested = (inside > 0) & (outside > 0)
-    count = int(tested.sum())
-    per_inside = np.where(tested, 1 / np.maximum(inside, 1), 0.0)
-    per_outside = np.where(tested, 1 / np.maximum(outside, 1), 0.0)
-    weights_inside, weights_outside = mask * per_inside[layout.trace], (~mask) * per_outside[layout.trace]
-    means_inside, means_outside = (part.per_trace(weights)[tested] for weights in (weights_inside, weights_outside))
-    differences = means_inside - means_outside
-    scale = means_inside.mean(axis=0) + means_outside.mean(axis=0)
-    # What rounding leaves of two equal means is no difference.
-    observed = np.where(np.abs(differences.mean(axis=0)) > 1e-12 * scale, differences.mean(axis=0), 0.0)
-    # mean inside - mean outside = Σ_inside a (1/inside + 1/outside) - Σ a / outside, linear in what is inside.
-    weight = mask * (per_inside + per_outside)[layout.trace] / count
-    constant = part.per_trace(per_outside[layout.trace]).sum(axis=0) / count
-
-    def under_shifts(drawn: Integers, columns: Integers) -> Floats:
-        return part.shifted_sums(weight, drawn, columns) - constant[columns]
-
-    chance = shift_p(layout.run_lengths, observed, scale + constant, under_shifts, shifts, seed)
-    low, high = percentiles(resamples(count) @ differences / count)
-    on = part.switched_on
-    active = on.per_trace(tested[layout.trace].astype(float))
-    return {
-        "traces": count, "active_traces": (active > 0).sum(axis=0), "active_tokens": active.sum(axis=0),
-        "tokens_inside": int(inside[tested].sum()), "rate_inside": on.per_trace(weights_inside)[tested].mean(axis=0),
-        "rate_outside": on.per_trace(weights_outside)[tested].mean(axis=0), "mean_inside": means_inside.mean(axis=0),
-        "mean_outside": means_outside.mean(axis=0), "difference": observed, "low": low, "high": high, "p": chance.p,
-        "shifts": chance.shifts,
-    }  # fmt: skip
+                row["mean_inside"] = sums_inside[:, index] / tokens_inside[index]
+                row["told_apart"] = left[index][1]
+                more = scores[index] * (tokens_inside[index] / spread)
+                share = share_over_traces(more, of_trace, min_share)
+                row |= {"share": share.value, "low": share.low, "high": share.high}
+                row["p"] = np.maximum(share.p, 0.5**active)  # a sign test's, of the traces that say anything
+                row["mean_alike"] = row["mean_inside"] - more.sum(axis=0) / tokens_inside[index]
+            frames.append(complete(pl.DataFrame(row), SCHEMA))
+    table = pl.concat(frames)
+    if len(latents) >= RANKED:
+        rank = pl.col("share").rank("max").over("pattern", "window") / pl.col("share").count().over("pattern", "window")
+        table = table.with_columns(rank=rank)
+    return table.sort("latent", "pattern", "window")

@@ -1,6 +1,6 @@
-"""Room 6, evidence: which recurring latents are thinking patterns, check by check, and what speaks against the rest."""
+"""Room 6, evidence: which latents are thinking patterns, check by check, and what speaks against the rest."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -8,14 +8,18 @@ from ..frames import Schema, complete, keys
 from .checks import CHECKS, RESULTS, VERDICTS, Known, Thresholds
 
 SCHEMA = Schema(
-    "a latent that recurs under the condition under study: among the top of at least `min_traces` traces, with sinks as"
-    " configured or counted; thinking patterns first, then undecided ones, by falling traces",
+    "a candidate latent (see `candidates`); thinking patterns first, then undecided ones, by falling traces",
     **keys("latent"),
-    traces=(pl.UInt32, "traces it is among the top of"),
-    of=(pl.UInt32, "traces compared"),
+    traces=(pl.UInt32, "traces it is among the top of, under the condition under study"),
+    of=(pl.UInt32, "traces of that condition"),
     original=(pl.Boolean, "whether it recurs with sinks counted, so that the original study would call it a feature"),
     verdict=(pl.Enum(VERDICTS), "thinking pattern: all checks pass; no: any fails"),
     removed_by=(pl.String, "the first check that fails"),
+    pattern=(pl.String, "the pattern it is linked to, where it is"),
+    window=(pl.String, "the window of that: `before` (it leads to the pattern) or `after` (it goes with it)"),
+    selectivity=(pl.Float64, "the share of its activation there beyond tokens alike"),
+    needs=(pl.UInt32, "traces at which all its undecided checks would be decided, if they went on like these; null"
+                      " where none is undecided, or that can't be said"),
     **{
         f"{check.name}{part}": column
         for check in CHECKS
@@ -23,52 +27,69 @@ SCHEMA = Schema(
             ("", (pl.Enum(RESULTS), check.asks)),
             ("_number", (pl.Float64, check.number.replace("{", "`analysis.").replace("}", "`"))),
             ("_note", (pl.String, "why")),
+            ("_needs", (pl.UInt32, "traces that would decide it, if they went on like these")),
         )
     },
-)
+)  # fmt: skip
 
 
 def verdict(
-    controls: pl.LazyFrame,
+    candidates: pl.LazyFrame,
     fit: pl.LazyFrame,
+    presence: pl.LazyFrame,
     pattern_tests: pl.LazyFrame,
     lexicality: pl.LazyFrame,
-    outcomes: pl.LazyFrame,
+    headline: pl.LazyFrame,
     *,
-    min_traces: int,
+    site: str,
     alpha: float,
     min_excess: float,
-    min_link: float,
+    min_share: float,
     max_fvu: float,
     max_sink_share: float,
     max_top_3: float,
-    max_length_auroc: float,
 ) -> pl.DataFrame:
-    """Put every latent that recurs in at least `min_traces` traces to all CHECKS, whose thresholds the others are."""
-    thresholds = Thresholds(alpha, min_excess, min_link, max_fvu, max_sink_share, max_top_3, max_length_auroc)
-    of_controls, *others = (
-        {latent: group.to_dicts() for (latent,), group in frame.collect().group_by("latent")}
-        for frame in (controls, pattern_tests, lexicality, outcomes)
-    )
+    """Put every candidate latent to all CHECKS, whose thresholds the settings are."""
+    thresholds = Thresholds(alpha, min_excess, min_share, max_fvu, max_sink_share, max_top_3)
+    judged = candidates.collect()
+    tables = [
+        {latent: group.to_dicts() for (latent,), group in frame.collect().group_by("latent", maintain_order=True)}
+        for frame in (
+            *(table.filter(pl.col("latent").is_in(judged["latent"].to_list())) for table in
+              (presence, pattern_tests, lexicality)),
+            headline.filter(pl.col("site") == site).with_columns(traces=pl.lit(judged["of"].max())),
+        )
+    ]  # fmt: skip
     of_sae = fit.filter(pl.col("condition").is_null()).collect().to_dicts()
-    rows = []
-    for latent, compared in sorted(of_controls.items()):
-        about = compared[0]
-        if max(about["traces"], about["traces_with_sinks"]) < min_traces:
-            continue
-        known = Known(compared, of_sae, *(table.get(latent, []) for table in others))
-        judged = {check.name: check.judge(known, thresholds) for check in CHECKS}
-        failed = [name for name, (result, *_) in judged.items() if result == "fail"]
-        passed = all(result == "pass" for result, *_ in judged.values())
-        row = {"latent": latent, "traces": about["traces"], "of": about["of"]}
-        row |= {"original": about["traces_with_sinks"] >= min_traces, "removed_by": failed[0] if failed else None}
-        row["verdict"] = "no" if failed else "thinking pattern" if passed else "undecided"
-        for name, judgement in judged.items():
-            row |= dict(zip((name, f"{name}_number", f"{name}_note"), judgement, strict=True))
-        rows.append(row)
+    rows = [
+        _judge(Known(about, of_sae, *(table.get(about["latent"], []) for table in tables)), thresholds)
+        for about in judged.iter_rows(named=True)
+    ]
     table = complete(pl.DataFrame(rows, infer_schema_length=None), SCHEMA)
     order = pl.col("verdict").replace_strict({"thinking pattern": 0, "undecided": 1, "no": 2}, return_dtype=pl.UInt8)
     return table.sort(order, -pl.col("traces").cast(pl.Int64), "latent")
+
+
+def _judge(known: Known, thresholds: Thresholds) -> dict[str, Any]:
+    judged = {check.name: check.judge(known, thresholds) for check in CHECKS}
+    failed = [name for name, judgement in judged.items() if judgement.result == "fail"]
+    open_ = [judgement.needs for judgement in judged.values() if judgement.result == "undecided"]
+    chance = judged["beyond_chance"]
+    if chance.result == "undecided" and chance.needs is None and any(open_):
+        open_.remove(None)  # it can't be foretold, but by then another of them is decided, and likely fails
+    row = {name: known.about[name] for name in ("latent", "traces", "of", "original")}
+    row["verdict"] = "no" if failed else "undecided" if open_ else "thinking pattern"
+    row["removed_by"] = failed[0] if failed else None
+    known_needs = [needs for needs in open_ if needs is not None]
+    row["needs"] = None if failed or len(known_needs) < len(open_) else max(known_needs, default=None)
+    if judged["pattern_linked"].result == "pass":
+        best = known.headline[0]
+        row |= {"pattern": best["pattern"], "window": best["window"]}
+        row["selectivity"] = judged["pattern_linked"].number
+    for name, judgement in judged.items():
+        row |= {name: judgement.result, f"{name}_number": judgement.number, f"{name}_note": judgement.note}
+        row[f"{name}_needs"] = judgement.needs
+    return row
 
 
 def leading(table: pl.DataFrame, most: int) -> pl.DataFrame:
@@ -90,7 +111,7 @@ class Step(NamedTuple):
 
 
 def waterfall(table: pl.DataFrame) -> list[Step]:
-    """Return what is left of the recurring latents after each check, from a verdict's table.
+    """Return what is left of the candidates after each check, from a verdict's table.
 
     First the `candidates`, then each of CHECKS (those that fail it are gone), and at last the `survivors`, those that
     pass all; the rest of the last check is undecided.

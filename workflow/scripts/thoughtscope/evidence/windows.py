@@ -3,7 +3,7 @@
 A pattern's window is its tokens, with some before and after. Whether a latent is more active inside than outside is
 tested against circular shifts of all windows within each segment of each trace: they keep how windows and activations
 are clustered, and in which segments, and break how they are aligned. (What both owe to a fixed place within a segment,
-such as its start, isn't told apart.) Zeros count: a token on which a latent isn't active has activation 0.
+such as its start, isn't told apart; `alike` tells.) Zeros count: where a latent isn't active it has activation 0.
 """
 
 import math
@@ -17,8 +17,9 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import sparse
 
-from ..frames import LATENTS_AT_ONCE, ROWS_AT_ONCE, counted
-from ..statistics import Floats
+from ..config import SEGMENTS
+from ..frames import CELLS_AT_ONCE, LATENTS_AT_ONCE, ROWS_AT_ONCE, counted
+from ..statistics import MIN_TOKENS, MIN_TRACES, Floats
 
 Integers = NDArray[np.int64]
 
@@ -35,6 +36,8 @@ class Layout:
     run: Integers
     """Each token's segment of its trace, within which windows are shifted."""
     run_starts: Integers
+    segment: Integers
+    """Each token's kind of segment, an index of SEGMENTS."""
     positions: Integers
     token_ids: Integers
     active: pl.LazyFrame
@@ -74,16 +77,49 @@ class Layout:
                 mask[low + first : low + last] = True
         return mask
 
-    def parts(self, latents: Sequence[int]) -> Iterator["Activations"]:
+    def beside(self, matches: pl.DataFrame, before: int, after: int) -> tuple[NDArray[np.bool_], ...]:
+        """Return which tokens are before, in and after matches (trace_id, start, end), each (tokens,).
+
+        Up to `before` and `after` tokens from one, within its segment, those in any match left out.
+        """
+        index = {int(trace_id): row for row, trace_id in enumerate(self.trace_ids)}
+        edges = np.zeros((3, len(self.trace) + 1), dtype=np.int64)
+        for trace_id, start, end in matches.select("trace_id", "start", "end").unique().iter_rows():
+            row = index.get(trace_id)
+            if row is None:
+                continue
+            low, high = self.starts[row], self.starts[row + 1]
+            first, last = low + np.searchsorted(self.positions[low:high], [start, end])
+            if first == last:  # none of its tokens counts
+                continue
+            earliest, latest = self.run_starts[self.run[first]], self.run_starts[self.run[last - 1] + 1]
+            for window, (begin, stop) in enumerate(
+                ((max(earliest, first - before), first), (first, last), (last, min(latest, last + after)))
+            ):
+                edges[window, begin] += 1
+                edges[window, stop] -= 1
+        earlier, inside, later = np.cumsum(edges, axis=1)[:, :-1] > 0
+        return earlier & ~inside, inside, later & ~inside
+
+    @cached_property
+    def _sizes(self) -> dict[int, int]:
+        """On how many tokens each latent is active."""
+        counts = self.active.group_by("latent").agg(pl.len()).collect(engine="streaming")
+        return dict(counts.iter_rows())
+
+    def parts(self, latents: Sequence[int], alike: "Layout | None" = None) -> Iterator["Activations"]:
         """Yield what the latents do on the tokens, some latents at a time; one part at least.
 
-        So many that they are no more than LATENTS_AT_ONCE, with about ROWS_AT_ONCE activations.
+        So many that they are no more than LATENTS_AT_ONCE, or have no more than CELLS_AT_ONCE numbers of a trace, and
+        about ROWS_AT_ONCE activations, here and in the layout `alike` together, whose parts are of the same latents.
         """
         names = np.array(sorted(latents), dtype=np.int64)
-        counts = self.active.group_by("latent").agg(pl.len()).collect(engine="streaming")
-        sizes = dict(counts.iter_rows())
+        sizes = dict(self._sizes)
+        for latent, size in (alike._sizes if alike else {}).items():
+            sizes[latent] = sizes.get(latent, 0) + size
         before = np.cumsum([0, *(sizes.get(latent, 0) for latent in names[:-1])])
-        group = np.stack([before[: len(names)] // ROWS_AT_ONCE, np.arange(len(names)) // LATENTS_AT_ONCE])
+        most = max(LATENTS_AT_ONCE, CELLS_AT_ONCE // max(1, len(self.trace_ids)))
+        group = np.stack([before[: len(names)] // ROWS_AT_ONCE, np.arange(len(names)) // most])
         for part in np.split(names, np.flatnonzero(np.diff(group).any(axis=0)) + 1):
             rows = self.active.filter(pl.col("latent").is_in(part.tolist())).collect(engine="streaming")
             columns = np.searchsorted(part, rows["latent"].to_numpy())
@@ -115,12 +151,16 @@ class Activations:
 
     def per_trace(self, weights: NDArray[Any]) -> Floats:
         """Sum weighted activations within each trace: (traces, latents), from weights (tokens,)."""
-        inside = np.flatnonzero(weights)
-        chosen = sparse.csr_array(
-            (weights[inside], (self.layout.trace[inside], inside)),
-            shape=(len(self.layout.trace_ids), len(self.layout.trace)),
-        )
-        return np.asarray((chosen @ self.values).todense(), dtype=float)
+        of_token, cell = self._cells
+        shape = (len(self.layout.trace_ids), len(self.latents))
+        sums = np.bincount(cell, weights=weights[of_token] * self.values.data, minlength=shape[0] * shape[1])
+        return np.asarray(sums, dtype=float).reshape(shape)
+
+    @cached_property
+    def _cells(self) -> tuple[Integers, Integers]:
+        """Each activation's token, and its place in a table (traces, latents)."""
+        of_token = np.repeat(np.arange(len(self.layout.trace)), np.diff(self.values.indptr))
+        return of_token, self.layout.trace[of_token] * len(self.latents) + self.values.indices
 
     def shifted_sums(self, weights: Floats, shifts: Integers, columns: Integers | slice) -> Floats:
         """Return Σ weight · activation over all tokens, weights shifted circularly within each segment of a trace.
@@ -148,6 +188,19 @@ class Activations:
         return np.asarray((masks @ values).todense(), dtype=float)
 
 
+def testable(layout: Layout) -> list[int]:
+    """Return the latents that are active on MIN_TOKENS tokens and in MIN_TRACES traces at least."""
+    of_row = pl.LazyFrame({"row": np.arange(len(layout.trace)), "trace": layout.trace})
+    counts = (
+        layout.active.with_columns(pl.col("row").cast(pl.Int64))
+        .join(of_row, on="row")
+        .group_by("latent")
+        .agg(tokens=pl.len(), traces=pl.col("trace").n_unique())
+        .filter(pl.col("tokens") >= MIN_TOKENS, pl.col("traces") >= MIN_TRACES)
+    )
+    return counts.select(pl.col("latent").sort()).collect(engine="streaming")["latent"].to_list()
+
+
 def lay_out(activations: pl.LazyFrame, traces: pl.LazyFrame, condition: str, include_sinks: bool) -> Layout:
     """Lay out one condition's generated tokens: those that were read, without sinks unless included."""
     written = (
@@ -157,13 +210,16 @@ def lay_out(activations: pl.LazyFrame, traces: pl.LazyFrame, condition: str, inc
             token_id=pl.col("generated_ids").list.head(pl.col("generated_ids").list.len() - 1),
             start=pl.col("prompt_ids").list.len(),
             cuts=pl.col("segments").list.eval(pl.element().struct.field("start")),
+            names=pl.col("segments").list.eval(
+                pl.element().struct.field("segment").cast(pl.Enum(SEGMENTS)).to_physical()
+            ),
         )
         .sort("trace_id")
         .collect()
     )
     tokens = (
         written.lazy()
-        .drop("cuts")
+        .drop("cuts", "names")
         .explode("token_id", empty_as_null=False)
         .with_columns(position=pl.col("start") + pl.int_range(pl.len(), dtype=pl.UInt32).over("trace_id"))
     )
@@ -176,11 +232,12 @@ def lay_out(activations: pl.LazyFrame, traces: pl.LazyFrame, condition: str, inc
     trace = np.searchsorted(trace_ids, table["trace_id"].to_numpy())
     starts = np.searchsorted(trace, np.arange(len(trace_ids) + 1))
     positions = table["position"].to_numpy().astype(np.int64)
-    segment = np.zeros(len(positions), dtype=np.int64)
-    for row, cuts in enumerate(written["cuts"].to_list()):
+    part, segment = np.zeros((2, len(positions)), dtype=np.int64)
+    for row, (cuts, names) in enumerate(written.select("cuts", "names").iter_rows()):
         of_trace = slice(starts[row], starts[row + 1])
-        segment[of_trace] = np.searchsorted(cuts, positions[of_trace], side="right")
-    changes = np.flatnonzero((np.diff(trace) != 0) | (np.diff(segment) != 0)) + 1
+        part[of_trace] = np.searchsorted(cuts, positions[of_trace], side="right")
+        segment[of_trace] = np.asarray(names)[part[of_trace] - 1]
+    changes = np.flatnonzero((np.diff(trace) != 0) | (np.diff(part) != 0)) + 1
     run_starts = np.concatenate([[0], changes, [len(positions)]]) if len(positions) else np.zeros(1, dtype=np.int64)
     return Layout(
         trace_ids=trace_ids,
@@ -188,6 +245,7 @@ def lay_out(activations: pl.LazyFrame, traces: pl.LazyFrame, condition: str, inc
         starts=starts,
         run=np.repeat(np.arange(len(run_starts) - 1), np.diff(run_starts)),
         run_starts=run_starts,
+        segment=segment,
         positions=positions,
         token_ids=table["token_id"].to_numpy().astype(np.int64),
         active=counted(rows, include_sinks)

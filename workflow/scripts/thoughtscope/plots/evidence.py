@@ -10,11 +10,13 @@ import polars as pl
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from ..evidence.checks import BY_NAME, CHECKS, VERDICTS
+from ..evidence.outcomes import OF_EQUAL_LENGTH
+from ..evidence.links import WINDOWS, links
 from ..evidence.verdict import leading
 from ..evidence.verdict import waterfall as steps_left
 from ..statistics import Floats
@@ -97,50 +99,65 @@ def site_gate(table: pl.DataFrame, *, max_fvu: float) -> Picture:
 LABELLED = 12
 """Latents named in the picture of the verdict."""
 
+WIDEST = 0.5
+"""Share to which intervals widen the picture of the verdict."""
+
 
 def verdict(
-    table: pl.DataFrame, reason_scores: pl.DataFrame, lexicality: pl.DataFrame, *, site: str, max_top_3: float
+    table: pl.DataFrame,
+    pattern_tests: pl.DataFrame,
+    lexicality: pl.DataFrame,
+    *,
+    site: str,
+    max_top_3: float,
+    min_share: float,
 ) -> Picture:
-    """Draw each recurring latent's ReasonScore against its lexicality, with its verdict, and name the leading ones."""
-    title = f"Verdict on the recurring latents at {site}"
+    """Draw how much of each candidate latent is beside a pattern's words against its lexicality, with its verdict."""
+    title = f"Verdict on the candidate latents at {site}"
     subtitle = (
-        "how much more a latent is active at reasoning words (ReasonScore, up) against how much of it is a matter of a"
-        " few tokens (right)"
+        "how much of a latent’s activation is beside a thinking pattern’s words, beyond what the same tokens have"
+        " elsewhere (up), against how much is on a few tokens (right)"
     )
     if table.is_empty():
-        return nothing(title, subtitle, "no latent recurs")
+        return nothing(title, subtitle, "no latent is a candidate")
     table = table.with_columns(pl.col("verdict").cast(pl.String))
+    # The check's number is the share of one of its windows.
+    intervals = pattern_tests.select("latent", "share", "low", "high").unique(["latent", "share"], keep="first")
     known = (
-        table.select("latent", "verdict")
-        .join(reason_scores.select("latent", "score", "low", "high"), on="latent", how="left")
+        table.select("latent", "verdict", share="pattern_linked_number")
+        .join(intervals, on=["latent", "share"], how="left")
         .join(lexicality.select("latent", "top_3"), on="latent", how="left")
         .drop_nulls("top_3")
     )
-    scored = reason_scores["score"].is_not_null().any()
-    points = known.drop_nulls("score") if scored else known
+    scored = known["share"].is_not_null().any()
+    points = known.drop_nulls("share") if scored else known
     if not scored:
-        notes = reason_scores["note"].drop_nulls()
-        why = f": {notes[0]}" if len(notes) else ""
-        subtitle = f"no latent has a ReasonScore{why}; how much of a latent is a matter of a few tokens (right)"
+        notes = pattern_tests["note"].drop_nulls()
+        why = f" ({notes[0]})" if len(notes) else ""
+        subtitle = f"no candidate could be tested for a link{why}; how much of a latent is on a few tokens (right)"
     leaders = leading(table, LABELLED)
-    picture = Picture(12.2, 6, title, subtitle)
-    panel = Panel(1, 0.8, 5.75, 4.3, x_range=(-0.02, 1.03))
+    picture = Picture(13.2, 6, title, subtitle)
+    panel = Panel(1, 0.8, 5.5, 4.3, x_range=(-0.02, 1.03))
     _verdict_list(picture, leaders, lexicality, len(table))
     if points.is_empty():
-        picture.empty(panel, "no recurring latent is active on a token that counts")
+        picture.empty(panel, "no candidate is active on a token that counts")
         return picture
     axes = picture.axes_at(panel, xlabel="share of activation on its three top token types")
     if scored:
-        y = points["score"].to_numpy()
+        y = points["share"].to_numpy()
         axes.axhline(0, color=PALE, linewidth=1)
-        axes.set_ylabel("ReasonScore")
+        axes.axhline(min_share, color=WARNING, linewidth=1, linestyle="--")
+        axes.text(1.01, min_share, f"linked from\n{min_share:.0%}", size=7.5, color=WARNING, va="center",
+                  transform=axes.get_yaxis_transform())  # fmt: skip
+        axes.set_ylabel("share of activation beside a pattern’s words")
         ends = leaders.select("latent").join(points, on="latent").drop_nulls(["low", "high"])
-        drawn = [0.0, *y, *ends["low"], *ends["high"]]
-        spread = max(drawn) - min(drawn) or 1.0
+        # Wide intervals go beyond the picture, so that the points are told apart.
+        drawn = [0.0, min_share, *y, *ends["low"].clip(-WIDEST), *ends["high"].clip(upper_bound=WIDEST)]
+        spread = max(drawn) - min(drawn)
         axes.set_ylim(min(drawn) - 0.08 * spread, max(drawn) + 0.08 * spread)
         axes.vlines(ends["top_3"], ends["low"], ends["high"], linewidth=1, alpha=0.45,
                     colors=[VERDICT_COLORS[name] for name in ends["verdict"]], zorder=2)  # fmt: skip
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", "−"))
+        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g}%".replace("-", "−"))
     else:
         # Without a score a row a verdict, spread out within it.
         rows = points["verdict"].replace_strict({name: row for row, name in enumerate(VERDICTS)}).to_numpy()
@@ -165,12 +182,10 @@ def verdict(
                   [str(latent) for latent in named["latent"]])  # fmt: skip
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, handletextpad=0.2, columnspacing=1.2,
                 borderpad=0)  # fmt: skip
-    remarks = []
-    if scored and not (reason_scores["entropy"] > 0).any():
-        remarks.append("no latent is active at more than one reasoning word: with entropy 0 no score is above 0")
+    remark = "up: of the window with the clearest link, before or after a pattern’s words, the words left out"
     if len(points) < len(table):
-        remarks.append(f"{len(table) - len(points)} of {len(table)} not drawn, as they have no number")
-    picture.write(0.2, 0.18, "; ".join(remarks), size=8, color=GREY)
+        remark += f"; {len(table) - len(points)} of {len(table)} not drawn, as they have no number"
+    picture.write(0.2, 0.18, remark, size=8, color=GREY)
     return picture
 
 
@@ -201,6 +216,8 @@ def _reason(row: Mapping[str, Any]) -> str:
     if row["removed_by"] is not None:
         return f"no: {BY_NAME[row['removed_by']].fails}"
     open_checks = [check.topic for check in CHECKS if row[check.name] == "undecided"]
+    if row["pattern"] is not None and not open_checks:
+        return f"{row['pattern']}: {WINDOWS[row['window']]}"
     return f"{row['verdict']}: {', '.join(open_checks)}" if open_checks else str(row["verdict"])
 
 
@@ -228,86 +245,120 @@ def _place_labels(axes: Axes, points: Floats, at: Floats, labels: Sequence[str])
                       path_effects=[withStroke(linewidth=2, foreground="white")])  # fmt: skip
 
 
+STRONG, PRINTED = 0.5, 0.03
+"""Shares from which a cell of the picture of patterns has its full colour, and its number."""
+
+
 def patterns(table: pl.DataFrame, verdict: pl.DataFrame, *, site: str, latents: int, alpha: float) -> Picture:
-    """Draw how much more active each leading latent is inside each pattern's windows than outside, as a heat map."""
-    title = f"What the recurring latents at {site} respond to"
-    subtitle = "mean activation inside a pattern's windows minus outside, relative to the latent's largest difference"
+    """Draw as a heat map what share of each leading latent's activation is before, on and after a pattern's words."""
+    title = f"What the candidate latents at {site} lead to, go with, or are the word of"
+    subtitle = (
+        "share of a latent’s activation, in percent, that is before, on or after a pattern’s words, beyond what such"
+        " tokens in such places have"
+    )
     order = {name: index for index, name in enumerate((VERDICTS[0], VERDICTS[2], VERDICTS[1]))}
     by_verdict = pl.col("verdict").replace_strict(order, return_dtype=pl.UInt8)
     leaders = leading(verdict, latents).sort(by_verdict, "traces", "latent", descending=[False, True, False])
     if leaders.is_empty():
-        return nothing(title, subtitle, "no latent recurs")
-    about = table.group_by("pattern").agg(pl.col("traces").max(), pl.col("note").first())
-    # Patterns that have no number last.
-    names = about.sort(pl.col("traces") == 0, "pattern")
+        return nothing(title, subtitle, "no latent is a candidate")
+    table = table.with_columns(pl.col("window").cast(pl.String))
+    about = table.group_by("pattern").agg(pl.col("traces").max(), pl.col("share").is_not_null().any().alias("known"))
+    names = about.sort(~pl.col("known"), "pattern")  # patterns that have no number last
     if names.is_empty():
-        return nothing(title, subtitle, "no pattern is looked for")
+        return nothing(title, subtitle, "no pattern is looked for, or no latent could be tested")
     columns = {latent: column for column, latent in enumerate(leaders["latent"])}
-    rows = {name: row for row, name in enumerate(names["pattern"])}
-    differences = np.full((len(rows), len(columns)), np.nan)
-    q = np.full_like(differences, np.nan)
-    tested = table.filter(pl.col("latent").is_in(list(columns))).drop_nulls("difference")
-    for latent, name, difference, value in tested.select("latent", "pattern", "difference", "q").iter_rows():
-        differences[rows[name], columns[latent]] = difference
-        q[rows[name], columns[latent]] = np.nan if value is None else value
-    largest = np.abs(np.nan_to_num(differences)).max(axis=0)
-    scaled = differences / np.where(largest > 0, largest, 1)
-    cell = 0.38
-    across, tall = cell * len(columns), cell * len(rows)
-    width, height = max(9.0, 3.8 + across), 2.15 + tall
+    # A row a window, and one for a pattern without a number.
+    known = names.filter("known")["pattern"].to_list()
+    cells = [*((name, window) for name in known for window in WINDOWS),
+             *((name, None) for name in names.filter(~pl.col("known"))["pattern"])]  # fmt: skip
+    rows = {cell: row for row, cell in enumerate(cells)}
+    shares = np.full((len(rows), len(columns)), np.nan)
+    of_leaders = table.filter(pl.col("latent").is_in(list(columns))).drop_nulls("share")
+    for latent, name, window, share in of_leaders.select("latent", "pattern", "window", "share").iter_rows():
+        shares[rows[name, window], columns[latent]] = share
+    cell, tall = 0.36, 0.235
+    across, high = cell * len(columns), tall * len(rows)
+    width, height = max(9.6, 4.6 + across), 2.15 + high
     picture = Picture(width, height, title, subtitle)
-    panel = Panel(1.75, 1.0, across, tall, (-0.5, len(columns) - 0.5), (len(rows) - 0.5, -0.5))
+    panel = Panel(2.55, 1.0, across, high, (-0.5, len(columns) - 0.5), (len(rows) - 0.5, -0.5))
     axes = picture.axes_at(panel, xticks=[], yticks=[])
     colors = mpl.colormaps["RdBu_r"].with_extremes(bad="#f4f4f4")
-    image = axes.imshow(np.ma.masked_invalid(scaled), cmap=colors, vmin=-1, vmax=1, aspect="auto")
-    axes.hlines(np.arange(1, len(rows)) - 0.5, *panel.x_range, colors="white", linewidth=1.5)
+    image = axes.imshow(np.ma.masked_invalid(shares), cmap=colors, vmin=-STRONG, vmax=STRONG, aspect="auto")
+    edges = np.arange(1, len(rows)) - 0.5
+    between = np.array([cell[0] != after[0] for cell, after in pairwise(cells)], dtype=bool)
+    axes.hlines(edges[~between], *panel.x_range, colors="white", linewidth=0.8)
+    axes.hlines(edges[between], *panel.x_range, colors="white", linewidth=4)
     axes.vlines(np.arange(1, len(columns)) - 0.5, *panel.y_range, colors="white", linewidth=1.5)
     axes.spines[:].set_visible(False)
-    row_of, column_of = np.nonzero(np.nan_to_num(q, nan=1.0) < alpha)
-    axes.plot(column_of, row_of, "o", color=INK, markeredgecolor="white", markeredgewidth=0.8, markersize=5.5)
     x, y = panel.x(np.arange(len(columns))), panel.y(np.arange(len(rows)))
+    in_cell = [(panel.x(column), panel.y(row), value) for (row, column), value in np.ndenumerate(shares)
+               if abs(value) >= PRINTED]  # fmt: skip
+    if in_cell:
+        across_, up, values = zip(*in_cell, strict=True)
+        ink = ["white" if abs(value) > 0.7 * STRONG else INK for value in values]
+        texts = [f"{100 * value:.0f}".replace("-", "−") for value in values]
+        picture.letters(texts, across_, up, size=6.5, color=ink, align="center")
+    marked = _linked(of_leaders, alpha)
+    places = [(columns[latent] - 0.5, rows[name, window] - 0.5) for latent, name, window in marked]
+    for left, top in places:
+        axes.add_patch(Rectangle((left, top), 1, 1, fill=False, edgecolor=INK, linewidth=1.8, zorder=3, clip_on=False))
     picture.letters([str(latent) for latent in columns], x, panel.bottom - 0.06, size=8, align="right", turned=True)
-    picture.letters([shown(name) for name in rows], panel.left - 0.08, y, size=9, align="right")
-    counts = [
-        (str(traces or note), INK if traces else GREY) for traces, note in names.select("traces", "note").iter_rows()
-    ]
-    picture.letters([text for text, _ in counts], panel.right + 0.1, y, size=8.5, color=[color for _, color in counts])
+    windows = ["" if window is None else WINDOWS[window] for _, window in cells]
+    picture.letters(windows, panel.left - 0.08, y, size=8, align="right")
+    middle = [panel.y(np.mean([row for (of, _), row in rows.items() if of == name])) for name in names["pattern"]]
+    picture.letters([shown(name) for name in names["pattern"]], 0.2, middle, size=9, color=INK, bold=True)
+    counts = [str(traces) for traces in names.filter("known")["traces"]]
+    picture.letters(counts, panel.right + 0.1, middle[: len(known)], size=8.5, color=INK)
+    notes = [_no_number(table, name) for name in names["pattern"][len(known) :]]
+    picture.letters(notes, panel.left + 0.1, middle[len(known) :], size=8.5, color=GREY)
     above = panel.top + 0.12
+    place = panel.y_range[1] - 0.12 / tall
     for name in VERDICTS:
         judged = np.flatnonzero(leaders["verdict"] == name)
-        axes.plot(judged, np.full(len(judged), -0.82), VERDICT_MARKERS[name], color=VERDICT_COLORS[name], markersize=5,
+        axes.plot(judged, np.full(len(judged), place), VERDICT_MARKERS[name], color=VERDICT_COLORS[name], markersize=5,
                   clip_on=False)  # fmt: skip
-    peaks = [f"{peak:.2g}" if peak else "–" for peak in largest]
-    picture.letters(peaks, x, above + 0.16, size=7, color=GREY, align="center")
-    picture.write(panel.left - 0.1, above + 0.16, "largest difference", ha="right", size=8, color=GREY)
     picture.write(panel.left - 0.1, above, "verdict", ha="right", size=8, color=GREY)
     picture.write(panel.right + 0.1, above, "traces with it", size=8, color=GREY)
     picture.write(panel.left + across / 2, 0.42, "latent", ha="center")
-    bar = picture.colorbar(image, cax=picture.axes_at(Panel(3.1 + across, 1.0, 0.13, tall)))
-    bar.set_ticks([-1, 0, 1], labels=["outside", "0", "inside"], size=7.5)
+    bar = picture.colorbar(image, cax=picture.axes_at(Panel(3.95 + across, 1.0, 0.13, min(high, 2.2))))
+    ends = f"{100 * STRONG:.0f}%"
+    bar.set_ticks([-STRONG, 0, STRONG], labels=[f"−{ends}", "0", ends], size=7.5)
     bar.ax.tick_params(length=0)
     bar.outline.set_visible(False)
     handles = [Line2D([], [], marker=VERDICT_MARKERS[name], linestyle="", color=VERDICT_COLORS[name], markersize=5,
                       label=name) for name in order]  # fmt: skip
-    handles.append(Line2D([], [], marker="o", linestyle="", color=INK, markersize=5,
-                          label=f"more active inside, q < {alpha:g}"))  # fmt: skip
+    handles.append(Line2D([], [], marker="s", linestyle="", markerfacecolor="none", color=INK, markersize=7,
+                          markeredgewidth=1.8, label="linked"))  # fmt: skip
     picture.legend(handles=handles, loc="lower left", ncols=4, bbox_to_anchor=(0.1 / width, 0.0), handletextpad=0.1,
                   columnspacing=1.4)  # fmt: skip
     return picture
 
 
+def _linked(tests: pl.DataFrame, alpha: float) -> list[tuple[int, str, str]]:
+    """Return latent, pattern and window of the tests that pass as links, as the check has it."""
+    able = links(tests.lazy()).drop_nulls(["p", "low"])
+    passing = able.filter(pl.col("p") * pl.len().over("latent") < alpha)
+    return passing.select("latent", "pattern", "window").collect().rows()
+
+
+def _no_number(table: pl.DataFrame, name: str) -> str:
+    """Say why a pattern has no number."""
+    notes = table.filter(pattern=name)["note"].drop_nulls()
+    return str(notes[0]) if len(notes) else "no latent has a number"
+
+
 def waterfall(table: pl.DataFrame, *, site: str) -> Picture:
-    """Draw how many of the latents that recur each check takes away."""
+    """Draw how many of the candidate latents each check takes away."""
     steps = steps_left(table)
     total, survivors = steps[0].left, steps[-1].left
-    title = f"{survivors} of {total} recurring latents at {site} pass every check"
-    subtitle = "latents that recurrence alone would call thinking features, and what speaks against them, in turn"
+    title = f"{survivors} of {total} candidate latents at {site} pass every check"
+    subtitle = "latents that recur, or that a test links to a thinking pattern, and what speaks against them, in turn"
     if not total:
-        return nothing(f"Recurring latents at {site}", subtitle, "no latent recurs: there is nothing to check")
+        return nothing(f"Candidate latents at {site}", subtitle, "no latent is a candidate: there is nothing to check")
     last = steps[-2].left
     # Label, where the bar begins and ends, its color, its number.
     bars = [
-        ("recurring latents", 0, total, "#555555", str(total)),
+        ("candidates", 0, total, "#555555", str(total)),
         *[
             (BY_NAME[step.name].fails, step.left, before.left, VERDICT_COLORS["no"],
              f"−{before.left - step.left}" if before.left > step.left else "0")
@@ -341,31 +392,38 @@ def waterfall(table: pl.DataFrame, *, site: str) -> Picture:
         picture.letters(texts, x, panel.y(rows[1 : len(CHECKS) + 1]), size=8.5, color=INK, align="right")
         picture.write(x, panel.y(0), name, ha="right", size=8, color=GREY)
     picture.write(x, panel.y(-0.65), "of all, by this check alone", ha="right", size=8, color=GREY)
-    others = len(table) - total
-    remark = "a latent is counted where the first check takes it away"
-    remark += f"; {others} more recur only with sinks left out" if others else ""
-    picture.write(0.2, 0.15, remark, size=7.5, color=GREY)
+    recur = int(table["original"].sum())
+    remark = f"a latent is counted where the first check takes it away; by recurrence alone, {recur} of the candidates"
+    picture.write(0.2, 0.15, f"{remark} would be called thinking features", size=7.5, color=GREY)
     return picture
 
 
 OUTCOME_NAMES = {"correct": "correct against wrong", "truncated": "truncated against finished"}
+MEDIATOR = (
+    "length may be a mediator: what a latent stands for may make traces longer, and longer traces end otherwise; that"
+    " less is left at equal length then speaks against no latent"
+)
+"""What the numbers at equal length mean."""
+
 VALUE_STYLES = {"max": ("o", "#832db6", "maximum", -0.17), "mean": ("s", "#e76300", "mean", 0.17)}
 """Marker, color, name and place in the row of the per-trace value an area is of."""
 
 
 def outcomes(table: pl.DataFrame, verdict: pl.DataFrame, *, site: str, latents: int) -> Picture:
-    """Draw how well each leading latent tells how a trace ends, beside how well the trace's length alone does."""
-    title = f"Do the recurring latents at {site} tell how a trace ends?"
+    """Draw how well each leading latent tells how a trace ends, in all and at equal length, and what length tells."""
+    title = f"Do the candidate latents at {site} tell how a trace ends?"
     subtitle = (
-        "AUROC of a latent's activation in the trace, with 95 % intervals, against that of the trace's length alone"
+        "AUROC, with 95 % intervals: of a latent’s activation in the trace (filled), of the same among traces of equal"
+        f" length (open; strata of {OF_EQUAL_LENGTH}), and of length alone"
     )
     leaders = leading(verdict, latents)["latent"].to_list()
     table = table.filter(pl.col("latent").is_in(leaders))
     if table.is_empty():
-        return nothing(title, subtitle, "no latent recurs")
+        return nothing(title, subtitle, "no latent is a candidate")
     numbers = table.drop_nulls("auroc")
     rows = len(leaders) if len(numbers) else 2
-    picture = Picture(12, 1.9 + 0.28 * rows, title, subtitle)
+    picture = Picture(12, 2.15 + 0.28 * rows, title, subtitle)
+    picture.write(0.2, 2.15 + 0.28 * rows - 0.62, MEDIATOR, size=9, color="#555555", va="top")
     for index, (outcome, name) in enumerate(OUTCOME_NAMES.items()):
         panel = Panel(0.85 + 6.0 * index, 0.8, 4.95, 0.28 * rows, (0, 1), (rows - 0.4, -0.6))
         areas, about = numbers.filter(outcome=outcome), table.filter(outcome=outcome)
@@ -410,6 +468,8 @@ def _areas(picture: Picture, panel: Panel, table: pl.DataFrame) -> None:
         sure, within = areas.drop_nulls("low"), areas.drop_nulls("within_length")
         style: dict[str, Any] = {"marker": marker, "linestyle": "", "color": color, "markersize": 4.5}
         axes.hlines(sure["y"], sure["low"], sure["high"], colors=color, linewidth=1.2, alpha=0.6, zorder=2)
+        axes.hlines(within["y"], within["within_low"], within["within_high"], colors=color, linewidth=0.7, alpha=0.6,
+                    linestyles=":", zorder=2)  # fmt: skip
         axes.plot(areas["auroc"], areas["y"], zorder=3, **style)
         axes.plot(
             within["within_length"], within["y"], markerfacecolor="white", markeredgewidth=1.1, zorder=2.5, **style

@@ -3,7 +3,6 @@
 Every sentence follows from the numbers. Texts name latents as `latent N at SITE`, which the page turns into links.
 """
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -12,21 +11,16 @@ import numpy as np
 import polars as pl
 
 from ..config import is_commit
+from ..evidence.checks import BY_NAME, CHECKS, RESULTS, VERDICTS, fits
 from ..evidence.fit import gate_warnings
-from ..statistics import MIN_CLASS, wilson
+from ..evidence.verdict import waterfall
+from ..statistics import MIN_TRACES, wilson
+from .needs import FEW_TRACES, Needed, advice, least_traces, needed, too_small, with_pattern
 from .study import Site, Study
 from .words import agree, counted
-from ..evidence.checks import BY_NAME, CHECKS, MIN_PATTERN_TRACES, MOST_TRACES, RESULTS, VERDICTS, fits
-from ..evidence.verdict import waterfall
-
-FEW_TRACES = 30
-"""Below so many traces, a share's 95 % interval spans a third of all there is (Wilson 1927) or more."""
 
 MANY_TRAINING_TOKENS = 100_000_000
 """Published SAEs are trained on as many tokens and more (Gao et al. 2024, arXiv 2406.04093: billions)."""
-
-OTHER_LENGTH = 1.5
-"""Times as long, on average, as traces under study, from which a control's length may explain what recurs in one."""
 
 
 class Count(NamedTuple):
@@ -65,6 +59,8 @@ class Answer:
     fits: Sequence[Fit]
     counts: Sequence[Count]
     steps: Sequence[Left]
+    needed: Sequence[Needed]
+    advice: str | None
 
 
 def answer(study: Study) -> Answer:
@@ -72,50 +68,66 @@ def answer(study: Study) -> Answer:
     analysis, traces = study.settings["analysis"], len(study.traces.filter(condition=study.studied))
     verdicts = pl.concat(site.tables["verdict"].with_columns(site=pl.lit(site.name)) for site in study.sites)
     left = [dict(waterfall(site.tables["verdict"])) for site in study.sites]
-    recur, open_, passed = (sum(steps[step] for steps in left) for step in ("candidates", CHECKS[-1].name, "survivors"))
-    removed, undecided = recur - open_, open_ - passed
+    judged, open_, passed = (
+        sum(steps[step] for steps in left) for step in ("candidates", CHECKS[-1].name, "survivors")
+    )
+    removed, undecided = judged - open_, open_ - passed
     results = {
         check.name: {result: int((verdicts[check.name].cast(pl.String) == result).sum()) for result in RESULTS}
         for check in CHECKS
     }
+    what_it_takes = needed(verdicts)
     return Answer(
-        finding=_finding(verdicts, removed, undecided, passed, analysis),
-        meaning=f"A latent recurs if it is among the {analysis['top_latents']} most active of at least"
-        f" {counted(analysis['min_traces'], 'trace')} under “{study.studied}”, sinks left out or counted. By that alone"
-        f" it may be called a thinking feature; here it must also pass {len(CHECKS)} checks.",
+        finding=_finding(verdicts, removed, undecided, passed, study),
+        meaning=_meaning(verdicts, study),
         certainty=[
             *_closest(verdicts, passed),
             *_unreached(results),
-            *_widest(verdicts),
-            f"The unit is the trace, and there {agree(traces, 'is', 'are')} {traces} under “{study.studied}”; each"
-            f" family of tests has a false discovery rate of {100 * analysis['alpha']:g}%.",
-            "“Undecided” means that this run can’t tell, either way; each latent’s dashboard says why.",
+            *_widest(verdicts, analysis["min_traces"]),
+            *_error_rate(study),
+            f"The unit is the trace, and there {agree(traces, 'is', 'are')} {traces} under “{study.studied}”.",
+            "“Undecided” means that this run can’t tell, either way; each latent’s dashboard says why, and how many"
+            " traces would.",
         ],
         fits=[fit_sentence(study, site.name) for site in study.sites],
         counts=[
-            Count("recur", "recurs" if recur == 1 else "recur", recur),
+            Count("candidates", "candidate" if judged == 1 else "candidates", judged),
             Count("no", "ruled out", removed),
             Count("undecided", "undecided", undecided),
             Count("yes", f"{'passes' if passed == 1 else 'pass'} all checks", passed),
         ],
         steps=[
-            Left("recur", [steps["candidates"] for steps in left], None),
+            Left("candidates", [steps["candidates"] for steps in left], None),
             *(Left(check.label, [steps[check.name] for steps in left], results[check.name]) for check in CHECKS),
             Left("of these undecided", [steps[CHECKS[-1].name] - steps["survivors"] for steps in left], None),
             Left("pass all checks", [steps["survivors"] for steps in left], None),
         ],
+        needed=what_it_takes,
+        advice=advice(what_it_takes, traces),
     )
 
 
-def _finding(verdicts: pl.DataFrame, removed: int, undecided: int, passed: int, analysis: Mapping[str, Any]) -> str:
-    """Return the answer: yes, no or not established, and the counts it rests on."""
-    recur = len(verdicts)
-    if not recur:
-        return (
-            f"No latent recurs: none is among the top {analysis['top_latents']} of {analysis['min_traces']} or more"
-            " traces, at any site. There is nothing to judge."
+def small(study: Study) -> str | None:
+    """Say why a study is too small to find anything; None where it isn't, or has found something nevertheless."""
+    passing = (site.tables["verdict"]["verdict"].cast(pl.String) == VERDICTS[0] for site in study.sites)
+    if any(found.any() for found in passing):
+        return None
+    return too_small(
+        traces=len(study.traces.filter(condition=study.studied)), conditions=study.conditions, matches=study.matches,
+        headline=study.headline, alpha=study.settings["analysis"]["alpha"],
+    )  # fmt: skip
+
+
+def _finding(verdicts: pl.DataFrame, removed: int, undecided: int, passed: int, study: Study) -> str:
+    """Return the answer: yes, no, not established or too small a study, and the counts it rests on."""
+    analysis, judged, is_small = study.settings["analysis"], len(verdicts), small(study)
+    if not judged:
+        none = (
+            f"No latent is a candidate: none is among the top {analysis['top_latents']} of {analysis['min_traces']} or"
+            " more traces, or linked to a pattern, at any site. There is nothing to judge."
         )
-    called = f"of {counted(recur, 'latent')} that {agree(recur, 'recurs', 'recur')}"
+        return f"{is_small} {none}" if is_small else none
+    called = f"{counted(judged, 'candidate latent')}"
     rest = [
         *([f"{removed} {agree(removed, 'fails', 'fail')} at least one"] if removed else []),
         *([f"{undecided} {agree(undecided, 'is', 'are')} undecided"] if undecided else []),
@@ -124,9 +136,43 @@ def _finding(verdicts: pl.DataFrame, removed: int, undecided: int, passed: int, 
     if passed:
         which = _names(verdicts.filter(pl.col("verdict").cast(pl.String) == VERDICTS[0]), 5)
         passes = f"{passed} {agree(passed, 'passes', 'pass')} all {len(CHECKS)}"
-        return f"Yes, by these checks: {called}, {passes}: {which}.{ending}"
+        return f"Yes, by these checks: of {called}, {passes}: {which}.{ending}"
+    if is_small:
+        return f"{is_small} Of {called}, {' and '.join(rest).replace('at least one', 'at least one check')}."
     opening = "Not established" if undecided else "No, by these checks"
-    return f"{opening}: {called}, none passes all {len(CHECKS)} checks.{ending}"
+    return f"{opening}: of {called}, none passes all {len(CHECKS)} checks.{ending}"
+
+
+def _meaning(verdicts: pl.DataFrame, study: Study) -> str:
+    """Say what a candidate is, and how many of them recur."""
+    analysis = study.settings["analysis"]
+    recurs = pl.col("original").fill_null(value=False) | (pl.col("traces") >= analysis["min_traces"])
+    count = len(verdicts.filter(recurs))
+    return (
+        f"A latent is a candidate if it recurs, among the {analysis['top_latents']} most active of at least"
+        f" {counted(analysis['min_traces'], 'trace')} under “{study.studied}”, sinks left out or counted; or if a test"
+        f" links it to a thinking pattern, recurrent or not. Of {counted(len(verdicts), 'candidate')} {count}"
+        f" {agree(count, 'recurs', 'recur')}, and by that alone may be called"
+        f" {agree(count, 'a thinking feature', 'thinking features')}; here a candidate must pass {len(CHECKS)} checks."
+    )
+
+
+def _error_rate(study: Study) -> Iterator[str]:
+    """Say what the one error rate of the study covers, and what holds if one looks again."""
+    table, alpha = study.headline, study.settings["analysis"]["alpha"]
+    if table.is_empty():
+        return
+    by_q, looking = (int((table[name] < alpha).fill_null(value=False).sum()) for name in ("q", "q_looking"))
+    family = int(table["family"][0])
+    yield (
+        f"One false discovery rate covers the whole study: {family:,} {agree(family, 'latent', 'latents')}"
+        f" of {counted(table['site'].n_unique(), 'site')} {agree(family, 'was', 'were')} tested, whichever recur,"
+        f" and of those that stand out (q below {alpha:g}) at most {100 * alpha:g}% are expected to do so by chance. A"
+        " latent’s p is the larger of two, of no link to any pattern before or after its words and of not recurring"
+        f" beyond some control, so it is small only if both are. By q, which holds for one look at the study,"
+        f" {by_q or 'none'} {agree(by_q, 'stands', 'stand')} out; by q_looking, which holds however often one looks"
+        f" again as blocks are added, {looking or 'none'}."
+    )
 
 
 def _names(rows: pl.DataFrame, most: int) -> str:
@@ -160,11 +206,12 @@ def _unreached(results: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
         yield f"No latent at all passes {' or '.join(none)}."
 
 
-def _widest(verdicts: pl.DataFrame) -> Iterator[str]:
+def _widest(verdicts: pl.DataFrame, min_traces: int) -> Iterator[str]:
     """Say of the most recurrent latent in what share of all such traces it may be, and what became of it."""
-    if verdicts.is_empty():
+    recurrent = verdicts.filter(pl.col("traces") >= min_traces).sort("traces", descending=True, maintain_order=True)
+    if recurrent.is_empty():
         return
-    row = verdicts.sort("traces", descending=True, maintain_order=True).row(0, named=True)
+    row = recurrent.row(0, named=True)
     low, high = share_interval(row)
     fate = {"no": "ruled out", "undecided": "undecided"}.get(row["verdict"], "passes all checks")
     yield (
@@ -254,43 +301,25 @@ def _segments(traces: pl.DataFrame) -> set[str]:
 
 def _few_traces(study: Study) -> Iterator[Objection]:
     alpha, traces = study.settings["analysis"]["alpha"], len(study.traces.filter(condition=study.studied))
-    if least_apart(1, alpha) > traces:
-        yield Objection(
-            "Too few traces for any claim",
-            f"With {counted(traces, 'trace')} not even a latent in all of them and in none under a control recurs"
-            " beyond it (exact McNemar test). Raise inferences.",
-        )
-        return
-    for site in study.sites:
-        compared = site.tables["controls"].filter(pl.col("q").is_not_null())
-        tests = max((len(table) for _, table in compared.group_by("control")), default=0)
-        needed, most = least_apart(tests, alpha), site.tables["verdict"]["traces"].max()
-        if tests and isinstance(most, int) and most < needed:
-            yield Objection(
-                "Too little recurrence to stand out",
-                f"{site.name}: a single latent recurs beyond a control (q < {alpha:g} among the {tests} that recur"
-                f" under either) if it is in {needed} more traces than there, and in none fewer; the most recurrent is"
-                f" in {most}.",
-            )
+    if why := small(study):
+        yield Objection("Too small to find a thinking pattern", why)
+    elif len(study.headline):
+        family = int(study.headline["family"][0])
+        least = least_traces(int(study.headline["links"].to_numpy().min()), family, alpha)
+        for site in study.sites:
+            most = site.tables["pattern_tests"]["active_traces"].max()
+            if isinstance(most, int) and most < least:
+                yield Objection(
+                    "Too little activity to stand out",
+                    f"{site.name}: a single latent stands out among the {family:,} tested (q < {alpha:g}) only if it is"
+                    f" active in {least} traces or more; the most active is in {most}.",
+                )
     if traces < FEW_TRACES:
-        some = f"{MIN_CLASS} to {traces - MIN_CLASS}, or in " if traces >= 2 * MIN_CLASS else ""
         yield Objection(
             "Few traces",
-            f"{traces} traces under “{study.studied}” leave wide intervals, and much undecided. Where right and wrong"
-            f" can’t be told apart, only a latent in {some}{max(MIN_CLASS, math.ceil(MOST_TRACES * traces))} or more of"
-            " them can pass “not merely length”. Raise inferences.",
+            f"{counted(traces, 'trace')} under “{study.studied}” {agree(traces, 'leaves', 'leave')} wide intervals, and"
+            " much undecided.",
         )
-
-
-def least_apart(tests: int, alpha: float) -> int:
-    """Return in how many problems a latent must be a top one, and not under a control, for q < alpha by itself.
-
-    The least n with 2 / 2^n (exact McNemar) below alpha / tests (Benjamini and Hochberg's bound on the smallest p).
-    """
-    pairs = 1
-    while 2 * 0.5**pairs * tests >= alpha:
-        pairs += 1
-    return pairs
 
 
 def _controls(study: Study) -> Iterator[Objection]:
@@ -301,10 +330,10 @@ def _controls(study: Study) -> Iterator[Objection]:
             "There is one condition only, so no latent can be shown to recur beyond a control. Add a second to"
             " conditions.",
         )
-    matched = study.matches.filter(pl.col("kind") == "pattern").group_by("condition").agg(pl.col("trace_id").n_unique())
-    with_pattern = dict(matched.iter_rows())
+    patterns = study.matches.filter(pl.col("kind") == "pattern").group_by("condition")
+    with_any = dict(patterns.agg(pl.col("trace_id").n_unique()).iter_rows())
     for row in controls:
-        theirs, ours = (with_pattern.get(each["condition"], 0) for each in (row, studied))
+        theirs, ours = (with_any.get(each["condition"], 0) for each in (row, studied))
         if theirs and theirs >= ours:
             yield Objection(
                 "A control that thinks, too",
@@ -312,24 +341,16 @@ def _controls(study: Study) -> Iterator[Objection]:
                 f" have {ours} of {studied['traces']} under “{study.studied}”. What belongs to thinking may recur in"
                 " both.",
             )
-        written, own = (each["tokens"] / max(1, each["traces"]) for each in (row, studied))
-        if max(written, own) > OTHER_LENGTH * min(written, own):
-            yield Objection(
-                "A control of another length",
-                f"Traces under “{row['condition']}” have {written:.0f} tokens on average, under “{study.studied}”"
-                f" {own:.0f}: recurrence may differ for that alone.",
-            )
 
 
 def _rare_patterns(study: Study) -> Iterator[Objection]:
-    seen = study.matches.filter(pl.col("kind") == "pattern", pl.col("condition") == study.studied)
-    within = dict(seen.group_by("name").agg(pl.col("trace_id").n_unique()).iter_rows())
-    rare = [name for name in study.settings["patterns"] if within.get(name, 0) < MIN_PATTERN_TRACES]
+    found = with_pattern(study.matches, study.studied)
+    rare = [name for name in study.settings["patterns"] if found.get(name, 0) < MIN_TRACES]
     if rare:
         yield Objection(
             "Patterns that hardly occur",
             f"Under “{study.studied}”, {', '.join(rare)} {agree(len(rare), 'is', 'are each')} in fewer than"
-            f" {MIN_PATTERN_TRACES} traces; no latent can be linked to {agree(len(rare), 'it', 'them')} here.",
+            f" {MIN_TRACES} traces; no latent can be linked to {agree(len(rare), 'it', 'them')} here.",
         )
 
 
@@ -366,7 +387,8 @@ def _of_site(study: Study, site: Site) -> Iterator[Objection]:
         )
     notes = site.tables["outcomes"].filter(pl.col("outcome") == "correct")["note"].drop_nulls().unique()
     for note in notes:
-        yield Objection("Right and wrong can’t be compared", f"{note[0].upper()}{note[1:]}.")
+        text = f"{note[0].upper()}{note[1:]}. Whether a latent tells them is reported, and no check rests on it."
+        yield Objection("Right and wrong can’t be compared", text)
 
 
 def by_heading(objections: Iterable[Objection]) -> list[dict[str, Any]]:

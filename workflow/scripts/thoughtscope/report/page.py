@@ -18,13 +18,17 @@ import polars as pl
 from markupsafe import Markup, escape
 
 from ..config import REPORT_PICTURES, REPORT_PICTURES_ACROSS, layer_of, parse_site
-from .findings import answer, by_heading, share_interval, warnings
+from ..evidence.alike import NEAR
+from ..evidence.checks import CHECKS, RESULTS, VERDICTS
+from ..evidence.outcomes import OF_EQUAL_LENGTH
+from ..evidence.links import LEADING, MIN_TOLD_APART, RANKED, WINDOWS, links
+from ..statistics import MIN_TOKENS, MIN_TRACES
+from .findings import answer, by_heading, share_interval, small, warnings
+from .needs import in_words
 from .provenance import rule_graph
 from .reader import LEVELS, Token, Tokens, brief, pack
-from ..statistics import MIN_CLASS, MIN_TOKENS
 from .study import Site, Study
-from .words import counted, headline, why
-from ..evidence.checks import CHECKS, MIN_PATTERN_TRACES, RESULTS, VERDICTS
+from .words import counted, headline, link, why
 
 
 def saes(study: Study) -> list[str]:
@@ -68,28 +72,55 @@ def site_rows(study: Study, site: Site) -> list[dict[str, Any]]:
     """Return a row a leading latent, as the page's table of a site has it: its row in the verdict, and more."""
     tables, rows = site.tables, []
     scores, words = _by_latent(tables["reason_scores"]), _by_latent(tables["lexicality"])
-    controls, tests, ends = (_by_latent(tables[name]) for name in ("controls", "pattern_tests", "outcomes"))
-    alpha = study.settings["analysis"]["alpha"]
+    ends, beside = _by_latent(tables["outcomes"]), best_links(site, study.settings["analysis"]["min_share"])
+    controls, presence = (
+        {(row["latent"], row["control"]): row for row in tables[name].iter_rows(named=True)}
+        for name in ("controls", "presence")
+    )
     for row in site.leaders.iter_rows(named=True):
         latent = row["latent"]
         low, high = share_interval(row)
-        linked = [test for test in tests.get(latent, []) if test["q"] is not None and test["difference"] > 0]
-        best = min(linked, key=lambda test: (test["q"], test["p"], -test["difference"]), default=None)
         outcome = [end for end in ends.get(latent, []) if end["outcome"] == "correct" and end["auroc"] is not None]
-        compared = {control["control"]: control for control in controls.get(latent, [])}
         more: dict[str, Any] = {
             "why": why(row),
+            "needs": in_words(row),
             "low": low,
             "high": high,
-            "controls": [compared[control] for control in study.conditions[1:]],
+            "controls": [
+                {"count": controls.get((latent, control)), "excess": _excess(presence.get((latent, control)))}
+                for control in study.conditions[1:]
+            ],
             "reason": next((score for score in scores.get(latent, []) if score["score"] is not None), None),
-            "pattern": best,
-            "pattern_counts": best is not None and best["q"] < alpha,
+            "link": beside.get(latent),
             "words": next((share for share in words.get(latent, []) if share["top_3"] is not None), None),
             "outcome": min(outcome, key=lambda end: end["p"], default=None),
         }
         rows.append(row | more)
     return rows
+
+
+def _excess(row: Mapping[str, Any] | None) -> float | None:
+    """Return the excess of a latent over a control by which it is judged, of its presence or its rate."""
+    if row is None or row["low"] is None:
+        return None
+    return float(row["excess"] if row["low"] >= row["rate_low"] else row["rate_excess"])
+
+
+def best_links(site: Site, min_share: float) -> dict[int, dict[str, Any]]:
+    """Return what each leading latent has most to do with: its row of `pattern_tests`, and whether that `counts`.
+
+    As its check has it: the link that passes; or else the pattern whose word it surely is; or else the window before or
+    after words with the smallest p.
+    """
+    tests = site.tables["pattern_tests"].filter(pl.col("latent").is_in(site.latents)).drop_nulls(["share", "low"])
+    passing = pl.col("pattern_linked").cast(pl.String) == "pass"
+    counts = set(site.leaders.filter(passing)["latent"])
+    of_words = _by_latent(tests.filter(pl.col("window").cast(pl.String) == "at", pl.col("low") > min_share))
+    found = {latent: max(rows, key=lambda row: row["share"]) for latent, rows in of_words.items()}
+    for latent, rows in _by_latent(links(tests.lazy()).collect()).items():
+        if latent in counts or latent not in found:
+            found[latent] = min(rows, key=lambda row: (row["p"], -row["share"]))
+    return {latent: row | {"counts": latent in counts} for latent, row in found.items()}
 
 
 def absent(site: Site) -> dict[str, str]:
@@ -139,6 +170,7 @@ def dashboards(study: Study, site: Site, tokens: Tokens) -> dict[str, Any]:
             {
                 "verdict": row["verdict"],
                 "why": why(row),
+                "needs": in_words(row),
                 "traces": row["traces"],
                 "of": row["of"],
                 "interval": " to ".join(percent(edge) for edge in share_interval(row)),
@@ -147,21 +179,26 @@ def dashboards(study: Study, site: Site, tokens: Tokens) -> dict[str, Any]:
                     "result": [row[check.name] for check in CHECKS],
                     "number": [row[f"{check.name}_number"] for check in CHECKS],
                     "note": [row[f"{check.name}_note"].replace(" -", " −") for check in CHECKS],
+                    "needs": [in_words(row, f"{check.name}_needs") for check in CHECKS],
                 },
                 "controls": columns([each for each in of["controls"] if each["control"] is not None], "control",
                                     "traces", "traces_control", "of", "excess", "excess_low", "excess_high", "p", "q",
                                     "traces_with_sinks", "traces_control_with_sinks"),
+                "presence": columns(of["presence"], "control", "tokens", "presence", "presence_control", "excess",
+                                    "low", "high", "rate", "rate_control", "rate_excess", "rate_low", "rate_high", "p"),
                 "reason": next((_keep(each, "score", "low", "high", "least_without_a_word", "that_word", "q",
                                       "note") for each in of["reason_scores"]), None),
-                "patterns": columns(of["pattern_tests"], "pattern", "traces", "mean_inside", "mean_outside",
-                                    "difference", "low", "high", "p", "q", "note"),
+                "patterns": columns(of["pattern_tests"], "pattern", "window", "traces", "mean_inside", "mean_alike",
+                                    "share", "low", "high", "p", "told_apart", "rank", "note"),
                 "words": next((_keep(each, "tokens", "types", "types_90") | {
                                    share: percent(each[share]) for share in
-                                   ("top_1", "top_3", "top_10", "eta_squared", "eta_squared_by_chance")
+                                   ("top_1", "top_3", "low", "high", "top_10", "in_words", "eta_squared",
+                                    "eta_squared_by_chance")
                                } for each in of["lexicality"]), None),
                 "outcomes": columns(of["outcomes"], "outcome", "value", "auroc", "low", "high", "q", "length_auroc",
-                                    "within_length", "note"),
-                "contrasts": columns(of["contrasts"], "contrast", "pairs", "effect", "p", "q", "note"),
+                                    "length_low", "length_high", "within_length", "within_low", "within_high",
+                                    "within_p", "note"),
+                "contrasts": columns(of["contrasts"], "contrast", "pairs", "effect", "low", "high", "p", "q", "note"),
                 "histograms": columns(of["latent_histograms"], "condition", "tokens_active", "tokens", "largest",
                                       "counts", "quartiles"),
                 "types": with_tokens(types.get(latent, []), "max", "tokens", "traces"),
@@ -234,10 +271,17 @@ def render(
         loader=jinja2.FileSystemLoader(folder), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"shown": shown_number, "percent": percent, "counted": counted, "linked": linked}
+    environment.filters |= {
+        "shown": shown_number,
+        "percent": percent,
+        "counted": counted,
+        "linked": linked,
+        "link": link,
+    }
     code, style = ((folder / name).read_text(encoding="utf-8") for name in ("page.js", "page.css"))
     boards = [pack(dashboards(study, site, tokens)) for site in study.sites]
     without = {site.name: absent(site) for site in study.sites}
+    too_small = small(study) is not None
     context = {
         "study": study,
         "answer": answer(study),
@@ -245,7 +289,7 @@ def render(
         "layers": layer_rows(study),
         "sites": [
             {
-                "name": site.name, "index": index, "headline": headline(site.tables["verdict"]),
+                "name": site.name, "index": index, "headline": headline(site.tables["verdict"], too_small=too_small),
                 "rows": site_rows(study, site), "judged": len(site.tables["verdict"]), "absent": without[site.name],
                 "pictures": [
                     picture(path) | {"caption": REPORT_PICTURES[name], "alt": f"{name} of {site.name}"}
@@ -261,7 +305,8 @@ def render(
         },
         "absent": without_columns(without), "checks": CHECKS, "results": RESULTS, "verdicts": VERDICTS,
         "analysis": study.settings["analysis"],
-        "min_tokens": MIN_TOKENS, "min_class": MIN_CLASS, "min_pattern_traces": MIN_PATTERN_TRACES,
+        "min_tokens": MIN_TOKENS, "min_traces": MIN_TRACES, "leading": LEADING, "ranked": RANKED,
+        "told_apart": MIN_TOLD_APART, "near": NEAR, "of_equal_length": OF_EQUAL_LENGTH, "windows": WINDOWS,
         "saes": saes(study), "provenance": provenance,
         "graph": rule_graph(provenance["rules"]) if provenance["rules"] else None,
         "code": code, "style": style, "max_megabytes": max_megabytes, "levels": LEVELS,
@@ -274,6 +319,8 @@ def render(
         "traces": trace_index(study),
         "top": study.settings["analysis"]["top_latents"],
         "levels": LEVELS,
+        "windows": WINDOWS,
+        "min_share": percent(study.settings["analysis"]["min_share"]),
         "numbers": {check.label: check.number.format(**study.settings["analysis"]) for check in CHECKS},
     }  # fmt: skip
     template = environment.get_template("page.html.j2")
@@ -301,9 +348,10 @@ def render(
 
 
 def linked(text: str) -> Markup:
-    """Return text, escaped, in which each latent that is named with its site is a link to its dashboard."""
-    name = r"(latent (\d+)) at ([\w.@]*\w)"  # nothing in it can be markup
-    return Markup(re.sub(name, r'<a href="#\3/\2">\1</a> at \3', str(escape(text))))  # noqa: S704
+    """Return text, escaped, in which each latent named with its site is a link to its dashboard, and `code` is code."""
+    name, code = r"(latent (\d+)) at ([\w.@]*\w)", "`([^`]*)`"  # nothing in them can be markup
+    text = re.sub(name, r'<a href="#\3/\2">\1</a> at \3', str(escape(text)))
+    return Markup(re.sub(code, r"<code>\1</code>", text))  # noqa: S704
 
 
 def shown_number(value: float | None, digits: int = 3) -> str:
@@ -318,4 +366,4 @@ def shown_number(value: float | None, digits: int = 3) -> str:
 
 def percent(value: float | None) -> str:
     """Return a share as a percentage; “–” for none."""
-    return "–" if value is None else f"{value:.0%}"
+    return "–" if value is None else f"{value:.0%}".replace("-0%", "0%").replace("-", "−")

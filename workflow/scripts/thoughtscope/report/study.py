@@ -49,6 +49,7 @@ class Study:
     matches: pl.DataFrame
     gate: pl.DataFrame
     layers: pl.DataFrame
+    headline: pl.DataFrame
     sites: Sequence[Site]
     pictures: Mapping[str, str]
     neuronpedia: str | None
@@ -85,8 +86,9 @@ def load(
 ) -> Study:
     """Read what the page is made from, from the files that rule report names; what each is of, its path says.
 
-    given: `manifest`, `problems`, `traces` (by condition and block), `matches`, `gate`, `layers`, `saes` (the info.json
-    of each), `pictures` (across sites), and `tables` and `site_pictures`, site after site in the order of the page.
+    given: `manifest`, `problems`, `traces` (by condition and block), `matches`, `gate`, `layers`, `headline`, `saes`
+    (the info.json of each), `pictures` (across sites), and `tables` and `site_pictures`, site after site in the order
+    of the page.
     """
     traces = pl.concat([pl.read_parquet(path) for path in given["traces"]])
     infos = paths.by("hookpoint", paths.SAE_INFO, given["saes"])
@@ -110,7 +112,7 @@ def load(
         ],
         pictures=paths.by("picture", paths.STUDY_PICTURE, given["pictures"]),
         neuronpedia=neuronpedia,
-        **{name: pl.read_parquet(given[name]) for name in ("matches", "gate", "layers")},
+        **{name: pl.read_parquet(given[name]) for name in ("matches", "gate", "layers", "headline")},
     )
 
 

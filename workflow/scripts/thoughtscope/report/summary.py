@@ -6,11 +6,11 @@ from typing import Any
 import polars as pl
 
 from ..config import parse_site
+from ..evidence.checks import BY_NAME, CHECKS, VERDICTS
 from ..evidence.fit import gate_warnings
 from ..evidence.matches import written
 from ..evidence.recurrence import leading_latents, leading_tokens
-from .words import PLACES, headline
-from ..evidence.checks import BY_NAME, CHECKS
+from . import needs, words
 
 LISTED = 5
 """Latents listed for each site."""
@@ -27,14 +27,26 @@ def write(
     recurrence: Mapping[str, pl.DataFrame],
     top_tokens: Mapping[str, pl.DataFrame],
     verdicts: Mapping[str, pl.DataFrame],
+    matches: pl.DataFrame,
+    headline: pl.DataFrame,
     conditions: Sequence[str],
     top_latents: int,
     min_traces: int,
+    alpha: float,
     max_fvu: float,
     include_sinks: bool,
 ) -> str:
     """Return the summary as Markdown that also reads well on a terminal. Counts are of generated tokens."""
-    lines = [f"# {experiment}", "", f"{manifest['name']}, {manifest['num_layers']} layers", ""]
+    judged, of_studied = pl.concat(verdicts.values()), len(traces.filter(condition=conditions[0]))
+    too_small = None
+    if not (judged["verdict"].cast(pl.String) == VERDICTS[0]).any():
+        too_small = needs.too_small(
+            traces=of_studied, conditions=conditions, matches=matches, headline=headline, alpha=alpha
+        )
+    lines = [f"# {experiment}", ""]
+    if too_small:
+        lines += [too_small, ""]
+    lines += [f"{manifest['name']}, {manifest['num_layers']} layers", ""]
     for row in written(traces, conditions):
         lines.append(
             f"- {row['condition']}: {row['traces']} traces, {row['tokens']} tokens written (median"
@@ -58,8 +70,9 @@ def write(
                 f" {row['sinks']} sinks"
             )
         lines.append("")
-        lines += [headline(verdicts[site]), ""]
+        lines += [words.headline(verdicts[site], too_small=too_small is not None), ""]
         lines += _leaders(table, top_tokens[site], conditions, verdicts[site])
+    lines += _what_it_takes(needs.needed(judged), of_studied)
     lines += [
         "",
         f"Checks, in this order: {', '.join(check.label for check in CHECKS)};",
@@ -85,10 +98,38 @@ def _gate(gate: pl.DataFrame, hookpoint: str) -> list[str]:
     """Return in a line what the site gate found for an SAE."""
     rows = gate.filter(pl.col("condition").is_null(), pl.col("fvu").is_not_null(), hookpoint=hookpoint)
     fits = [
-        f"{row['fvu']:.2f} {PLACES[row['place']]}{' (read)' if row['used'] else ''}"
+        f"{row['fvu']:.2f} {words.PLACES[row['place']]}{' (read)' if row['used'] else ''}"
         for row in rows.iter_rows(named=True)
     ]
     return [f"On these traces, FVU {', '.join(fits)}"] if fits else []
+
+
+def _what_it_takes(rows: Sequence[needs.Needed], traces: int) -> list[str]:
+    """Return lines that say for each check how many traces would decide what it leaves open."""
+    advice = needs.advice(rows, traces)
+    if advice is None:
+        return []
+    lines = ["", "## What it would take", "", advice, ""]
+    for row in rows:
+        text = f"- {row.check}: {words.counted(row.undecided, 'latent')} undecided"
+        if row.known < row.undecided:
+            text += f" (of {row.known or 'none'} it can be said what would decide it)"
+        if row.known == 1:
+            text += f": decided at about {row.half:,} traces"
+        elif row.known:
+            text += f": half decided at about {row.half:,} traces, all at about {row.all:,}"
+        lines.append(text)
+    return lines
+
+
+def _verdict(row: Mapping[str, Any] | None) -> str:
+    """Return the verdict in a table's cell: why not, what it is linked to, or what would decide it."""
+    if row is None:
+        return "-"
+    if row["removed_by"]:
+        return f"no: {BY_NAME[row['removed_by']].fails}"
+    more = words.link(row["pattern"], row["window"]) if row["verdict"] == VERDICTS[0] else needs.in_words(row)
+    return f"{row['verdict']}{f' ({more})' if more else ''}"
 
 
 def _leaders(table: pl.DataFrame, tokens: pl.DataFrame, conditions: Sequence[str], verdict: pl.DataFrame) -> list[str]:
@@ -100,11 +141,9 @@ def _leaders(table: pl.DataFrame, tokens: pl.DataFrame, conditions: Sequence[str
     for latent in names:
         counts = dict(table.filter(latent=latent).select("condition", pl.format("{}/{}", "traces", "of")).iter_rows())
         total = table["of"][0]
-        words = " ".join(tokens.filter(latent=latent)["token"].head(5)).replace("|", "\\|").replace("`", "'")
-        row = found.get(latent)
-        why = f"no: {BY_NAME[row['removed_by']].fails}" if row and row["removed_by"] else row["verdict"] if row else "-"
+        shown = " ".join(tokens.filter(latent=latent)["token"].head(5)).replace("|", "\\|").replace("`", "'")
         counted = [counts.get(condition, f"0/{total!s}") for condition in conditions]
-        rows.append([str(latent), *counted, f"`{words}`", why])
+        rows.append([str(latent), *counted, f"`{shown}`", _verdict(found.get(latent))])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows

@@ -7,6 +7,7 @@ from typing import Any
 import polars as pl
 
 from ..evidence.checks import BY_NAME, CHECKS
+from ..evidence.links import WINDOWS
 from ..evidence.verdict import waterfall
 
 PLACES = {
@@ -19,22 +20,26 @@ PLACES = {
 """The places where an SAE is tried."""
 
 
-def headline(table: pl.DataFrame) -> str:
-    """Say in a sentence how many of a verdict's latents survive, and what removed the rest."""
+def headline(table: pl.DataFrame, *, too_small: bool) -> str:
+    """Say in a sentence how many of a verdict's latents survive, and what removed the rest.
+
+    too_small: whether the study is, see `needs.too_small`; then none that survives is no news.
+    """
     *steps, survivors = waterfall(table)
     candidates, last = steps[0].left, steps[-1].left
+    small = "The study is too small to find a thinking pattern" if too_small and not survivors.left else ""
     if not candidates:
-        return "No latent recurs: there is nothing to judge."
+        return f"{small or 'No latent is a candidate'}: there is nothing to judge."
     removed = [
         f"{before.left - step.left} {BY_NAME[step.name].fails}"
         for before, step in pairwise(steps)
         if before.left > step.left
     ]
     undecided = last - survivors.left
+    passing = f"{survivors.left or 'none'} {agree(survivors.left, 'passes', 'pass')} all {len(CHECKS)} checks, "
     text = (
-        f"Of {counted(candidates, 'recurring latent')}, {survivors.left or 'none'}"
-        f" {agree(survivors.left, 'passes', 'pass')} all {len(CHECKS)} checks, {undecided or 'none'}"
-        f" {agree(undecided, 'is', 'are')} undecided"
+        f"{f'{small}; of' if small else 'Of'} {counted(candidates, 'candidate latent')}, {'' if small else passing}"
+        f"{undecided or 'none'} {agree(undecided, 'is', 'are')} undecided"
     )
     if not removed:
         return f"{text}, none is removed."
@@ -42,12 +47,18 @@ def headline(table: pl.DataFrame) -> str:
 
 
 def why(row: Mapping[str, Any]) -> str:
-    """Return what a latent is by the checks it fails, or else which leave it undecided; "" if it passes all.
+    """Return what a latent is by the checks it fails, or which leave it undecided, or else its link.
 
     row: its row of the verdict's table.
     """
     failed = ", ".join(check.fails for check in CHECKS if row[check.name] == "fail")
-    return failed or ", ".join(check.label for check in CHECKS if row[check.name] == "undecided")
+    open_ = ", ".join(check.label for check in CHECKS if row[check.name] == "undecided")
+    return failed or open_ or link(row["pattern"], row["window"])
+
+
+def link(pattern: str | None, window: str | None) -> str:
+    """Return what a latent has to do with a pattern; "" without one."""
+    return "" if pattern is None or window is None else f"{pattern}: {WINDOWS[window]}"
 
 
 def counted(number: int, noun: str) -> str:
