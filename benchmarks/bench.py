@@ -36,6 +36,7 @@ class Benchmark(NamedTuple):
 BENCHMARKS = [
     Benchmark("ahead.py", "--work WORK", "--work WORK --sizes 32x100 --rounds 1 --sample 3"),
     Benchmark("default.py", "--work WORK", None),
+    Benchmark("templated.py", "--results WORK/results/smollm2", None),
     Benchmark("decode.py", "--model WORK/results/prepared/model", "--model WORK/results/prepared/model --written 40"),
     Benchmark("encode.py", "", "--tokens 512 --runs 3"),
     Benchmark("delphi.py", "", "--tokens 512 --runs 3"),
@@ -76,11 +77,6 @@ def said_for_people() -> dict[str, list[Said]]:
         ],
         "train.py": [
             Said(r"one pass +([\d.]+) s an SAE", "training an SAE of the default", {"at_most": 12, "unit": " s"}),
-        ],
-        "tables.py": [
-            Said(r"twice the traces took ([\d.]+)", "all tables of a site, twice the traces: times as long",
-                 {"at_most": 2**1.1}),
-            Said(r"peak so far ([\d.]+) GB", "all tables of a site: peak memory", {"at_most": 4, "unit": " GB"}, max),
         ],
         "report.py": [
             Said(r"(?m)^ +32 +1 +3 +10 +([\d.]+)", "the report of 32 traces, 3 layers", {"at_most": 10, "unit": " MB"}),

@@ -1,16 +1,14 @@
-"""How time and memory grow with the study: its plan, one more block, one more layer, and the tables over all traces.
+"""How time grows with the study: its plan, one more block, one more layer. What tables take is in tables.py.
 
-    .venv/bin/python benchmarks/growth.py [--parts plan added tables] [--inferences 100000] [--traces 100 1000 10000]
+    .venv/bin/python benchmarks/growth.py [--parts plan added] [--inferences 100000]
 
 plan: a dry run of 100,000 inferences in blocks of 256 over 6 layers and 2 conditions. added: a study of a tiny random
 model is run, then again with one block more, then with one layer more; what the new block's (layer's) jobs take is
-compared with what those of the others took. tables: benchmarks/tables.py at three sizes; the exponent of its time, and
-its memory.
+compared with what those of the others took.
 """
 
 import argparse
 import json
-import math
 import os
 import re
 import statistics
@@ -91,29 +89,10 @@ def added(study: Study) -> None:
     compare("layer", "2")
 
 
-def tables(sizes: list[int]) -> None:
-    """Time all tables at several sizes, and how the time grows with the traces."""
-    seconds, peaks = [], []
-    for traces in sizes:
-        command = [sys.executable, str(Path(__file__).parent / "tables.py"), "--traces", str(traces)]
-        said = measured(command, Path.cwd())[2]
-        seconds.append(float(re.findall(r"all tables: (\d+)", said)[-1]))
-        peaks.append(max(float(peak) for peak in re.findall(r"peak so far ([\d.]+)", said)))
-        print(f"all tables of a site, {traces:,} traces: {seconds[-1]:.0f} s, {peaks[-1]:.1f} GB", flush=True)
-    exponents = [
-        math.log(seconds[index + 1] / seconds[index]) / math.log(sizes[index + 1] / sizes[index])
-        for index in range(len(sizes) - 1)
-    ]
-    named = f"{sizes[0]:,} to {sizes[-1]:,} traces"
-    claims.claim(f"exponent of the time of all tables, {named}", max(exponents), at_most=1.1)
-    claims.claim(f"peak memory of all tables, {named}", max(peaks), at_most=4, unit=" GB")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--parts", nargs="+", choices=["plan", "added", "tables"], default=["plan", "added", "tables"])
+    parser.add_argument("--parts", nargs="+", choices=["plan", "added"], default=["plan", "added"])
     parser.add_argument("--inferences", type=int, default=100_000)
-    parser.add_argument("--traces", type=int, nargs="+", default=[100, 1000, 10_000])
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         study = new_study(Path(folder) / "study", build_model(Path(folder) / "model", layers=8))
@@ -122,8 +101,6 @@ def main() -> None:
             plan(study, options.inferences)
         if "added" in options.parts:
             added(study)
-    if "tables" in options.parts:
-        tables(options.traces)
 
 
 if __name__ == "__main__":
