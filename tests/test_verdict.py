@@ -557,6 +557,41 @@ def test_one_condition_has_no_control():
     assert "no control condition" in notes
 
 
+def test_a_control_that_wrote_nothing_is_not_beaten():
+    """Two controls, of which one has no token that was read: what is beyond the other isn't beyond every control."""
+    study = Synthetic(seed=9, problems=24, length=60, conditions=("reason", "direct", "silent"))
+    for (condition, trace), ids in study.words.items():
+        if condition == "silent":
+            study.words[condition, trace] = ids[:1]
+    study.retell()
+    study.background(range(8), rate=0.1)
+    study.fire(50, lambda c, _t, i, _w, _s: c == "reason" and i % 3 == 0, strength=30)
+    whole = {name: frame.filter(pl.col("condition") != "silent") if name != "vocabulary" else frame
+             for name, frame in study.tables().items()}  # fmt: skip
+    assert row_of(run(whole), 50)["recurs_beyond_control"] == "pass"
+    found = run(study, conditions=("reason", "direct", "silent"))
+    finite(found)
+    row = row_of(found, 50)
+    assert (row["recurs_beyond_control"], row["verdict"]) == ("undecided", "undecided")
+    assert row["recurs_beyond_control_note"] == "0 problems; 5 are needed"
+    assert row_of(found, 50, "headline")["p"] is None
+
+
+@pytest.mark.parametrize(
+    ("lexicon", "notes"),
+    [({}, {"too rarely active, or no pattern is looked for"}), ({"all": [r"/[\s\S]/"]}, {"in 0 traces; 5 are needed"}),
+     ({"none": ["zebra"]}, {"in 0 traces; 5 are needed"})],
+)  # fmt: skip
+def test_patterns_of_no_word_of_every_word_and_none_at_all(lexicon, notes, monkeypatch):
+    monkeypatch.setattr("test_verdict.LEXICON", lexicon)
+    study = Synthetic(seed=4, problems=12, length=40)
+    study.background(range(8), rate=0.2)
+    found = run(study, shifts=100)
+    finite(found)
+    assert set(found["verdict"]["pattern_linked"]) == {"undecided"}
+    assert set(found["verdict"]["pattern_linked_note"]) == notes
+
+
 def test_no_correct_traces_no_pattern_and_no_segments():
     study = Synthetic(seed=8, problems=12, length=30)
     study.background(range(8), rate=0.2)

@@ -79,6 +79,12 @@ class Interval(NamedTuple):
         reach = self.value - self.low if self.value > margin else self.high - self.value
         return "open", more_traces(self.traces, reach, abs(self.value - margin))
 
+    def judge(self, most: float, what: str) -> Judgement:
+        """Judge a share of activation that is to be below `most`; what: on what it is."""
+        side, needs = self.against(most)
+        result = {"above": "fail", "below": "pass", "open": "undecided"}[side]
+        return Judgement(result, self.value, f"{self} of its activation {what}", needs)
+
     def __str__(self) -> str:
         return f"{self.value:.0%} ({max(self.low, -9.99):.0%} to {min(self.high, 9.99):.0%})".replace("-", "−")
 
@@ -104,9 +110,7 @@ def not_a_sink(about: Row, most: float) -> Judgement:
     if about["sink_traces"] < MIN_CLASS and share.value > most / 2:
         note = f"{share.value:.0%} of its activation is on sink tokens, of {about['sink_traces']} traces only"
         return Judgement("undecided", share.value, note)
-    side, needs = share.against(most)
-    result = {"above": "fail", "below": "pass", "open": "undecided"}[side]
-    return Judgement(result, share.value, f"{share} of its activation is on sink tokens", needs)
+    return share.judge(most, "is on sink tokens")
 
 
 def fits(fit: Sequence[Row], max_fvu: float) -> Judgement:
@@ -180,7 +184,7 @@ def pattern_linked(tests: Sequence[Row], alpha: float, min_share: float) -> Judg
     known = [row for row in tests if row["share"] is not None and row["low"] is not None]
     beside = [row for row in known if row["window"] != "at"]
     if not beside:
-        return Judgement("undecided", None, _notes(tests) or "too rarely active")
+        return Judgement("undecided", None, _notes(tests) or "too rarely active, or no pattern is looked for")
     blocked = {id(row): _blocked(row) for row in beside}
     best = min(beside, key=lambda row: (bool(blocked[id(row)]), row["p"], -row["share"]))
     share = Interval(best["share"], best["low"], best["high"], best["traces"])
@@ -229,9 +233,7 @@ def not_lexical(lexicality: Sequence[Row], most: float) -> Judgement:
     if words["low"] is None or words["traces"] < MIN_CLASS:
         return Judgement("undecided", share, f"active in {words['traces']} traces; {MIN_CLASS} are needed")
     interval = Interval(share, words["low"], words["high"], words["traces"])
-    side, needs = interval.against(most)
-    result = {"above": "fail", "below": "pass", "open": "undecided"}[side]
-    return Judgement(result, share, f"{interval} of its activation on {words['top_tokens']}", needs)
+    return interval.judge(most, f"on {words['top_tokens']}")
 
 
 def beyond_chance(headline: Sequence[Row], alpha: float) -> Judgement:

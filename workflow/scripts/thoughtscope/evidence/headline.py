@@ -52,8 +52,12 @@ def headline(
             e_link=pl.col("e").mean(),
         )
     )
+    # A control that could not be compared leaves a latent without a p: none can be beyond it.
+    every = pl.col("p").null_count() == 0
     controls = (
-        presence.group_by("site", "latent").agg(p_control=pl.col("p").max(), e_control=pl.col("e").min()).collect()
+        presence.group_by("site", "latent")
+        .agg(p_control=pl.when(every).then(pl.col("p").max()), e_control=pl.when(every).then(pl.col("e").min()))
+        .collect()
     )
     table = links.join(controls, on=["site", "latent"], how="left").with_columns(
         p=pl.when(pl.col("p_control").is_not_null()).then(pl.max_horizontal("p_link", "p_control")),

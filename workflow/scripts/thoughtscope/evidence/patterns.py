@@ -62,13 +62,13 @@ def pattern_tests(
         names += [(name, window) for window in WINDOWS]
         # A word of one pattern may stand beside those of another: what is active on it is of the word, too.
         masks += [mask.astype(np.float64) for mask in (before & ~any_word, at, after & ~any_word)]
-    windows = np.array(masks, dtype=np.float64).reshape(len(names), len(layout.trace)).T
-    inside = np.array([layout.per_trace(mask) for mask in windows.T])  # (windows, traces)
+    latents = testable(layout)
+    if not latents or not names:
+        return pl.DataFrame(schema=SCHEMA)
+    windows = np.array(masks).T
+    inside = np.array([layout.per_trace(mask) for mask in masks])  # (windows, traces)
     traces_with, tokens_inside = (inside > 0).sum(axis=1), inside.sum(axis=1)
     able = np.flatnonzero(traces_with >= MIN_TRACES)
-    latents = testable(layout)
-    if not latents:
-        return pl.DataFrame(schema=SCHEMA)
     # On its own words, whatever a latent does there must not move what it is expected to do beside them.
     on_words = np.array([window == "at" for _, window in names])
     tokens = alike(layout, vocabulary)

@@ -64,14 +64,18 @@ def presence(
     lengths = [dict(zip(layout.trace_ids.tolist(), layout.lengths.tolist(), strict=True)) for layout in layouts]
     for index, control in enumerate(conditions[1:], start=1):
         problems = sorted(key for key, length in lengths[0].items() if length and lengths[index].get(key))
+        row: dict[str, Any] = {"latent": latents, "condition": conditions[0], "control": control}
         if not problems or not latents:
+            # A control that wrote nothing is not beaten: its rows have no numbers.
+            alone = pl.DataFrame(row | {"problems": 0}, schema_overrides={"latent": pl.UInt32})
+            frames.append(complete(alone, SCHEMA))
             continue
         common = np.array([min(lengths[0][key], lengths[index][key]) for key in problems])
         ours, theirs = (Problems(layouts[which], problems, common) for which in (0, index))
         for part, other in zip(layouts[0].parts(latents, alike=layouts[index]),
                                layouts[index].parts(latents, alike=layouts[0]), strict=True):  # fmt: skip
-            row: dict[str, Any] = {"latent": part.latents, "condition": conditions[0], "control": control}
-            row |= {"problems": len(problems), **_compare(ours, part, theirs, other, min_excess)}
+            row |= {"latent": part.latents, "problems": len(problems)}
+            row |= _compare(ours, part, theirs, other, min_excess)
             frames.append(complete(pl.DataFrame(row), SCHEMA))
     return pl.concat(frames).sort("latent", "control")
 
@@ -92,7 +96,9 @@ def _compare(
     tokens = np.zeros(len(part.latents))
     often, often_control = gaps.presence(1), other_gaps.presence(1)
     for stretch in ladder(ours.common):
-        present, present_control = gaps.presence(stretch), other_gaps.presence(stretch)
+        present, present_control = (
+            (often, often_control) if stretch == 1 else (gaps.presence(stretch), other_gaps.presence(stretch))
+        )
         off = np.abs((present.mean(axis=0) + present_control.mean(axis=0)) / 2 - 0.5)
         better = off < best
         best = np.where(better, off, best)

@@ -65,16 +65,21 @@ class Layout:
         mass[sums["row"].to_numpy()] = sums["activation"].to_numpy()
         return mass
 
-    def windows(self, matches: pl.DataFrame, before: int, after: int) -> NDArray[np.bool_]:
-        """Return which tokens are in a window of the matches (trace_id, start, end), shape (tokens,)."""
-        mask = np.zeros(len(self.trace), dtype=bool)
+    def _spans(self, matches: pl.DataFrame, before: int, after: int) -> Iterator[tuple[int, int]]:
+        """Yield the tokens of each match (trace_id, start, end), with so many around it: the first, and one behind."""
         index = {int(trace_id): row for row, trace_id in enumerate(self.trace_ids)}
-        for trace_id, start, end in matches.select("trace_id", "start", "end").iter_rows():
+        for trace_id, start, end in matches.select("trace_id", "start", "end").unique().iter_rows():
             row = index.get(trace_id)
             if row is not None:
                 low, high = self.starts[row], self.starts[row + 1]
-                first, last = np.searchsorted(self.positions[low:high], [start - before, end + after])
-                mask[low + first : low + last] = True
+                first, last = low + np.searchsorted(self.positions[low:high], [start - before, end + after])
+                yield int(first), int(last)
+
+    def windows(self, matches: pl.DataFrame, before: int, after: int) -> NDArray[np.bool_]:
+        """Return which tokens are in a window of the matches (trace_id, start, end), shape (tokens,)."""
+        mask = np.zeros(len(self.trace), dtype=bool)
+        for first, last in self._spans(matches, before, after):
+            mask[first:last] = True
         return mask
 
     def beside(self, matches: pl.DataFrame, before: int, after: int) -> tuple[NDArray[np.bool_], ...]:
@@ -82,14 +87,8 @@ class Layout:
 
         Up to `before` and `after` tokens from one, within its segment, those in any match left out.
         """
-        index = {int(trace_id): row for row, trace_id in enumerate(self.trace_ids)}
         edges = np.zeros((3, len(self.trace) + 1), dtype=np.int64)
-        for trace_id, start, end in matches.select("trace_id", "start", "end").unique().iter_rows():
-            row = index.get(trace_id)
-            if row is None:
-                continue
-            low, high = self.starts[row], self.starts[row + 1]
-            first, last = low + np.searchsorted(self.positions[low:high], [start, end])
+        for first, last in self._spans(matches, 0, 0):
             if first == last:  # none of its tokens counts
                 continue
             earliest, latest = self.run_starts[self.run[first]], self.run_starts[self.run[last - 1] + 1]
