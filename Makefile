@@ -7,10 +7,16 @@ READY := $(VENV)/.ready
 CODE := workflow/scripts tests benchmarks
 
 .DELETE_ON_ERROR:
-.PHONY: run test lint format bench bench-gpu config-docs lock clean
+.PHONY: run controls test lint format bench bench-gpu config-docs lock clean
 
 run: $(READY)
 	$(BIN)/snakemake --cores all
+
+# The studies whose truth is known: a model taught to think, one taught its words in random places, one taught nothing.
+controls: run
+	$(BIN)/snakemake --cores all --configfile config/config.yaml config/sham.yaml
+	$(BIN)/snakemake --cores all --configfile config/config.yaml config/untaught.yaml
+	PYTHONPATH=workflow/scripts $(BIN)/python -m thoughtscope.report.controls config/config.yaml config/sham.yaml config/untaught.yaml
 
 test: $(READY)
 	$(BIN)/python -m pytest

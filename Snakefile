@@ -26,6 +26,13 @@ include: "workflow/rules/traces.smk"
 include: "workflow/rules/saes.smk"
 include: "workflow/rules/readings.smk"
 include: "workflow/rules/evidence.smk"
+
+
+if config["teach"]:
+
+    include: "workflow/rules/truth.smk"
+
+
 include: "workflow/rules/plots.smk"
 include: "workflow/rules/report.smk"
 

@@ -87,7 +87,7 @@ def judge(world: worlds.World, kept: Iterable[int] | None = None, **changes: flo
         tables["headline"].lazy(), site=SITE, condition=CONDITIONS[0], **analysis("min_traces alpha max_sink_share"),
     ).lazy()  # fmt: skip
     tables["lexicality"] = lexicality.lexicality(
-        active, world.traces, judged, found, world.vocabulary, **analysis("max_top_3"), **studied
+        active, world.traces, judged, found, world.vocabulary, **analysis("max_typed"), **studied
     )
     sinks = recurrence.sinks(active, world.vocabulary).lazy()
     tables["contrasts"] = controls.contrasts(
@@ -99,7 +99,7 @@ def judge(world: worlds.World, kept: Iterable[int] | None = None, **changes: flo
     tables["verdict"] = verdict.verdict(
         judged, FIT.lazy(), *(tables[name].lazy() for name in ("presence", "pattern_tests", "lexicality", "headline")),
         site=SITE, min_excess=settings["min_excess"], min_share=settings["min_share"],
-        **analysis("alpha max_fvu max_sink_share max_top_3"),
+        **analysis("alpha max_fvu max_sink_share max_typed"),
     )  # fmt: skip
     return tables
 

@@ -66,11 +66,11 @@ TABLES: dict[str, tuple[str, str, str, dict[str, Any]]] = {
         "reason", "activations traces matches candidates=controls", WINDOW, {"reason_words": REASON_WORDS, **STUDIED}
     ),
     "lexicality": (
-        "lexicality", "activations traces candidates matches vocabulary", "max_top_3 include_sinks", STUDIED
+        "lexicality", "activations traces candidates matches vocabulary", "max_typed include_sinks", STUDIED
     ),
     "verdict": (
         "verdict", "candidates fit presence pattern_tests lexicality headline",
-        "alpha min_excess min_share max_fvu max_sink_share max_top_3", {"site": SITE},
+        "alpha min_excess min_share max_fvu max_sink_share max_typed", {"site": SITE},
     ),
 }  # fmt: skip
 """Each table's module, inputs, and params: those of the config's `analysis`, and others."""

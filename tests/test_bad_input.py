@@ -77,7 +77,7 @@ def refused(study: Study, *arguments: str) -> str:
         ({"inferences": 7}, r"inferences is 7, more than the 6 problems in problems.jsonl"),
         ({"model__path": "gone"}, r"model.path: there is no file gone/config.json"),
         ({"problems": {"source": "reasoning_gym", "name": "gsm_symbolic", "size": 1}}, r"more than the 1 problems"),
-        ({"problems": {"source": "web"}}, r"problems.source is 'web'; allowed: hub, reasoning_gym, jsonl"),
+        ({"problems": {"source": "web"}}, r"problems.source is 'web'; allowed: hub, reasoning_gym, lessons, jsonl"),
         ({"sae": {"source": "path", "path": "gone"}}, r"sae.path: there is no file gone/layers.1.mlp/cfg.json"),
         ({"model__sha256": "0" * 64}, r"model.sha256 isn't read with source 'path', only with wheel; remove it"),
         ({"problems__size": 9}, r"problems.size isn't read with source 'jsonl', only with reasoning_gym"),

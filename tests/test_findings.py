@@ -94,7 +94,7 @@ def made_up(*verdicts: pl.DataFrame, traces: int = 40, **changes) -> Study:
         "problems": {}, "traces": pl.concat([written("a", traces), written("b", traces)]),
         "matches": pl.concat([matches(a=9, b=3), matches(a=9).with_columns(name=pl.lit("planning"))]),
         "gate": pl.DataFrame(schema=FIT_SCHEMA), "layers": pl.DataFrame(schema=LAYERS), "headline": headline(),
-        "sites": sites, "pictures": {}, "neuronpedia": None,
+        "sites": sites, "pictures": {}, "neuronpedia": None, "truth": None,
     }  # fmt: skip
     return Study(**about | changes)
 

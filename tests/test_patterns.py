@@ -17,7 +17,7 @@ from thoughtscope import statistics
 from thoughtscope.config import SEGMENTS
 from thoughtscope.evidence import alike, links, patterns, presence, reason
 from thoughtscope.evidence.lexicality import lexicality
-from thoughtscope.evidence.matches import expression, pattern_counts
+from thoughtscope.evidence.matches import MATCHES_SCHEMA, expression, pattern_counts
 from thoughtscope.evidence.matches import matches as find_matches
 from thoughtscope.evidence.windows import lay_out
 from thoughtscope.readings.activations import SCHEMA as ACTIVATIONS
@@ -492,14 +492,10 @@ def test_no_reasoning_word(study, matches):
 CLASSES = {"4": "digits", "7": "digits", "11": "digits", "+": "marks", "=": "marks"}
 
 
-def leading_three(masses):
-    return sorted(masses, key=lambda name: -masses[name])[:3]
-
-
 def test_lexicality_is_what_loops_find(study, matches):
     table = lexicality(
         study["activations"], study["traces"], CANDIDATES, matches.lazy(), study["vocabulary"], condition="reason",
-        max_top_3=0.8, include_sinks=False,
+        max_typed=0.5, include_sinks=False,
     )  # fmt: skip
     marked = np.concatenate([np.any([windows(words, word, 0, 0) for word in ("wait", "first")], axis=0)
                              | sums_of(words) for words, _ in dense(study).values()])  # fmt: skip
@@ -515,30 +511,24 @@ def test_lexicality_is_what_loops_find(study, matches):
         for count in (1, 10):
             assert row[f"top_{count}"] == pytest.approx(sum(shares[:count]))
         assert row["in_words"] == pytest.approx(values[marked, latent].sum() / values[:, latent].sum())
-        # All digits are one class for the top three, and all marks; the lower end is of those that lead elsewhere.
-        by_trace = []
-        for text, active in dense(study).values():
-            by_trace.append({})
-            for word, value in zip(text, active[:, latent], strict=True):
-                name = CLASSES.get(word, word)
-                by_trace[-1][name] = by_trace[-1].get(name, 0) + value
-
-        def total(traces):
-            return {name: sum(trace.get(name, 0) for trace in traces) for name in set().union(*traces)}
-
-        whole = np.array([sum(trace.values()) for trace in by_trace])
-        top = leading_three(total(by_trace))
-        here = np.array([sum(trace.get(name, 0) for name in top) for trace in by_trace])
-        elsewhere = np.array([sum(trace.get(name, 0) for name in
-                                  leading_three(total([*by_trace[:index], *by_trace[index + 1 :]])))
-                              for index, trace in enumerate(by_trace)])  # fmt: skip
-        assert row["top_3"] == pytest.approx(here.sum() / whole.sum())
-        assert row["traces"] == (whole > 0).sum()
-        if len(mass) > 8:  # no ties
-            low = statistics.share_over_traces(elsewhere[:, None], whole[:, None], 0.8).low[0]
-            assert (row["low"], row["high"]) == pytest.approx(
-                (low, statistics.share_over_traces(here[:, None], whole[:, None], 0.8).high[0])
-            )
+        by_trace = [list(zip(text, active[:, latent], strict=True)) for text, active in dense(study).values()]
+        classes = {}
+        for word, value in itertools.chain.from_iterable(by_trace):  # all digits are one class, and all marks
+            name = CLASSES.get(word, word)
+            classes[name] = classes.get(name, 0) + value
+        assert row["top_3"] == pytest.approx(sum(sorted(classes.values())[-3:]) / sum(classes.values()))
+        given, whole = np.zeros(len(by_trace)), np.zeros(len(by_trace))
+        for index, pairs in enumerate(by_trace):
+            others = list(itertools.chain.from_iterable(by_trace[:index] + by_trace[index + 1 :]))
+            for word, value in pairs:
+                elsewhere = [other for name, other in others if name == word]
+                if elsewhere:
+                    given[index] += min(value, np.mean(elsewhere))
+                    whole[index] += value
+        assert row["typed"] == pytest.approx(given.sum() / whole.sum())
+        assert row["traces"] == sum(any(value > 0 for _, value in pairs) for pairs in by_trace)
+        share = statistics.share_over_traces(given[:, None], whole[:, None], 0.5)
+        assert (row["low"], row["high"]) == pytest.approx((share.low[0], share.high[0]), nan_ok=True)
         assert row["entropy"] == pytest.approx(-sum(s * math.log(s) for s in shares) / math.log(len(set(words))))
         assert row["types_90"] == next(n for n in range(1, 99) if sum(shares[:n]) >= 0.9 - 1e-12)
         grand = values[:, latent].mean()
@@ -552,6 +542,33 @@ def test_lexicality_is_what_loops_find(study, matches):
     assert (detector["top_1"], detector["top_tokens"]) == (1.0, "␣Wait")
     assert (detector["top_3"], detector["in_words"]) == (1.0, 1.0)
     assert table.filter(latent=99).select("tokens", "top_1", "low").rows() == [(0, None, None)]
+
+
+def test_a_detector_is_on_its_type_wherever_it_is():
+    """Ten traces of 40 tokens of two types: one latent on all of a type, one on a tenth of it, one on a type of one."""
+    rows, ids = [], [1 + index % 2 for index in range(40)]
+    for trace in range(10):
+        for place in range(40):
+            on = {0: ids[place] == 1, 1: place in (10, 20), 2: trace == 0 and place == 39}
+            rows += [(trace, place + 1, latent, 2.0) for latent, active in on.items() if active]
+    traces = pl.DataFrame(
+        {"trace_id": range(10), "condition": "reason", "prompt_ids": [[0]] * 10,
+         "generated_ids": [[*ids[:39], 3 if trace == 0 else 2, 1] for trace in range(10)],
+         "segments": [[{"segment": "prompt", "start": 0, "end": 1}, {"segment": "answer", "start": 1, "end": 42}]] * 10}
+    )  # fmt: skip
+    found = pl.DataFrame(rows, schema=["trace_id", "position", "latent", "activation"], orient="row")
+    token = {(row["trace_id"], place): ([*row["prompt_ids"], *row["generated_ids"]])[place]
+             for row in traces.iter_rows(named=True) for place in range(41)}  # fmt: skip
+    active = found.with_columns(
+        condition=pl.lit("reason"), segment=pl.lit("answer"), sink=False,
+        token_id=pl.Series([token[trace, place] for trace, place, *_ in rows]),
+    ).select(*ACTIVATIONS).cast(ACTIVATIONS)  # fmt: skip
+    vocabulary = pl.LazyFrame({"token_id": range(4), "token": list("qabc"), "text": list("qabc")})
+    table = lexicality(
+        active.lazy(), traces.cast({"trace_id": pl.UInt32}).lazy(), pl.LazyFrame({"latent": [0, 1, 2]}),
+        pl.LazyFrame(schema=MATCHES_SCHEMA), vocabulary, condition="reason", max_typed=0.5, include_sinks=False,
+    )  # fmt: skip
+    assert table["typed"].to_list() == pytest.approx([1.0, 2 / 20, None], abs=0.01)
 
 
 def sums_of(words):
@@ -576,7 +593,7 @@ def test_latents_tested_in_parts_are_the_same(study, matches, monkeypatch):
             *inputs, matches.lazy(), CANDIDATES, reason_words=REASON, **WINDOW | {"shifts": 1500}
         )
         lexical = lexicality(
-            *inputs, CANDIDATES, matches.lazy(), study["vocabulary"], condition="reason", max_top_3=0.8,
+            *inputs, CANDIDATES, matches.lazy(), study["vocabulary"], condition="reason", max_typed=0.5,
             include_sinks=False,
         )  # fmt: skip
         present = presence.presence(*inputs, conditions=["reason", "direct"], min_excess=0.25, include_sinks=False)

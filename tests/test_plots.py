@@ -134,7 +134,7 @@ def verdict_table():
 
 
 def lexicality_table():
-    rows = [{"latent": latent, "top_3": 0.5 + latent % 5 / 10, "top_tokens": " ".join(TOKENS[latent % 6 :])}
+    rows = [{"latent": latent, "typed": 0.3 + latent % 5 / 10, "top_tokens": " ".join(TOKENS[latent % 6 :])}
             for latent in LATENTS]  # fmt: skip
     return complete(pl.DataFrame(rows), lexicality.SCHEMA)
 
@@ -220,7 +220,7 @@ FUNCTIONS = {name: f"plots.{module}.{name}"
 """What the rules call, by its name."""
 
 SETTINGS = {"site": SITE, "conditions": CONDITIONS, "scope": "generated", "latents": 20, "frequent_latents": 20,
-            "tokens": 4, "max_top_3": 0.8, "min_share": 0.05, "alpha": 0.05, "max_fvu": 0.7}  # fmt: skip
+            "tokens": 4, "max_typed": 0.5, "min_share": 0.05, "alpha": 0.05, "max_fvu": 0.7}  # fmt: skip
 
 
 def draw(name, **given):
@@ -259,7 +259,7 @@ def test_pictures_are_drawn_for_one_condition(tmp_path, name):
 
 
 NULLABLE = {
-    "verdict": ["pattern_linked_number", "share", "low", "high", "top_3", "top_tokens"],
+    "verdict": ["pattern_linked_number", "share", "low", "high", "typed", "top_tokens"],
     "patterns": ["share", "low", "high", "p"],
     "outcomes": ["auroc", "low", "high", "within_length", "within_low", "within_high", "note"],
     "pattern_counts": ["per_100_tokens"],
@@ -308,12 +308,12 @@ def test_the_verdict_says_when_no_link_could_be_tested():
 
 def test_the_verdict_draws_selectivity_with_its_interval_against_lexicality():
     axes = draw("verdict").axes[0]
-    share, top_3 = (
+    share, typed = (
         dict(verdict_table().select("latent", "pattern_linked_number").iter_rows()),
-        dict(lexicality_table().select("latent", "top_3").iter_rows()),
+        dict(lexicality_table().select("latent", "typed").iter_rows()),
     )
     drawn = np.concatenate([found.get_offsets() for found in axes.collections if isinstance(found, PathCollection)])
-    expected = {(round(top_3[latent], 6), round(share[latent], 6)) for latent in LATENTS}
+    expected = {(round(typed[latent], 6), round(share[latent], 6)) for latent in LATENTS}
     assert {tuple(np.round(point, 6).tolist()) for point in drawn} == expected
     intervals = next(found for found in axes.collections if isinstance(found, LineCollection)).get_segments()
     assert len(intervals) == 12

@@ -188,7 +188,7 @@ def test_headings_sort(page, study):
         page.get_by_role("columnheader", name=f"in {control}").get_by_role("button").click()
         order = [counts[latent] for latent in shown_latents(page)]
         assert order == sorted(order, reverse=True) != sorted(order)
-    shares = dict(table(study, "lexicality").select("latent", "top_3").iter_rows())
+    shares = dict(table(study, "lexicality").select("latent", "typed").iter_rows())
     page.get_by_role("columnheader", name="top tokens").get_by_role("button").click()
     order = [shares[latent] for latent in shown_latents(page)]
     known = [share for share in order if share is not None]
@@ -601,7 +601,7 @@ def test_provenance_repeats_the_run(page, study, tmp_path):
     assert sum(int(row[1]) for row in jobs if row[0] not in ("report", "summary")) == len(counted)
     rooms = page.locator(".graph .room").all_text_contents()
     files_ = re.findall(r'include: "workflow/rules/(\w+)\.smk"', (REPO / "Snakefile").read_text())
-    assert rooms == [room for room in files_ if room != "common"]
+    assert rooms == [room for room in files_ if room not in ("common", "truth")]
 
 
 def test_the_reader_s_packing_can_be_undone():
@@ -917,7 +917,7 @@ def test_the_rows_of_a_site_are_its_own(filled, filled_page):
         assert (line.locator("> .faint").count() == 1) == faint
         faints.add(faint)
         kinds.add(best["window"] == "at")
-        assert shown[7].endswith(f"{of['lexicality']['top_3'][0]:.0%}")
+        assert shown[7].endswith(f"{of['lexicality']['typed'][0]:.0%}")
         best = of["outcomes"].filter(outcome="correct").sort("p").row(0, named=True)
         assert [number(text) for text in re.findall(r"[\d.]+", shown[8])] == pytest.approx(
             [best["auroc"], best["low"], best["high"]], rel=6e-2
@@ -1032,9 +1032,10 @@ def test_dashboards_have_the_numbers_of_their_tables(filled, filled_page):
             assert near(shown[1:], other["phi"], other["both"])
         lexical = rows_of["lexicality"][0]
         text = page.locator("#dashboard section", has=page.get_by_role("heading", name="Which tokens")).inner_text()
-        names = ("top_1", "top_3", "low", "high", "top_10", "in_words")
-        one, three, low, high, ten, in_words_ = (f"{lexical[name]:.0%}" for name in names)
-        assert f"on one type {one}, on three {three} (95% interval {low} to {high};" in text
+        names = ("top_1", "top_3", "typed", "low", "high", "top_10", "in_words")
+        one, three, typed, low, high, ten, in_words_ = (f"{lexical[name]:.0%}" for name in names)
+        assert f"on one type {one}, on three {three} (digits" in text
+        assert f"would give it {typed} of its activation (95% interval {low} to {high})." in text
         assert f"on ten {ten}; on words of thinking patterns {in_words_};" in text
         assert f"types: {lexical['eta_squared']:.0%}, by chance {lexical['eta_squared_by_chance']:.0%}." in text
         score = rows_of["reason_scores"][0]

@@ -32,7 +32,7 @@ def rules(tmp_path_factory):
 def config_settings():
     from snakemake.settings.types import ConfigSettings
 
-    return ConfigSettings(configfiles=[REPO / "config" / "config.yaml"])
+    return ConfigSettings(configfiles=[REPO / "config" / name for name in ("config.yaml", "teach.yaml")])
 
 
 def of_scripts(rules):

@@ -131,29 +131,34 @@ def test_control_tokens_in_a_question_are_refused(tokenizer, token):
 @pytest.mark.parametrize(
     ("prompt", "generated", "expected"),
     [
-        ([1, 8], [2, 3, 9, 4], [("prompt", 0, 2), ("think", 2, 4), ("answer", 4, 6)]),  # opened by the prompt
-        ([1, 8], [2, 3], [("prompt", 0, 2), ("think", 2, 4)]),  # never closed
-        ([1, 8, 9], [2, 3], [("prompt", 0, 3), ("answer", 3, 5)]),  # bypassed
-        ([1], [2, 8, 3, 9, 4], [("prompt", 0, 1), ("answer", 1, 2), ("think", 2, 4), ("answer", 4, 6)]),
-        ([1], [9, 2], [("prompt", 0, 1), ("answer", 1, 3)]),
-        ([1, 8], [9], [("prompt", 0, 2), ("answer", 2, 3)]),
+        # Opened by the prompt, never closed, bypassed.
+        ("Q <think>", "2 3 </think> 4", [("prompt", 0, 2), ("think", 2, 4), ("answer", 4, 6)]),
+        ("Q <think>", "2 3", [("prompt", 0, 2), ("think", 2, 4)]),
+        ("Q <think> </think>", "2 3", [("prompt", 0, 3), ("answer", 3, 5)]),
+        ("Q", "2 <think> 3 </think> 4", [("prompt", 0, 1), ("answer", 1, 2), ("think", 2, 4), ("answer", 4, 6)]),
+        ("Q", "</think> 2", [("prompt", 0, 1), ("answer", 1, 3)]),
+        ("Q <think>", "</think>", [("prompt", 0, 2), ("answer", 2, 3)]),
+        # Markers of several tokens, one of which has more in it; the last token belongs to what follows.
+        ("Q", "< think >. 3 </ think > 4", [("prompt", 0, 1), ("answer", 1, 3), ("think", 3, 7), ("answer", 7, 9)]),
+        ("Q <th", "ink> 3 </think> 4", [("prompt", 0, 2), ("think", 2, 4), ("answer", 4, 6)]),
+        ("Q", "< think 3 think > 4", [("prompt", 0, 1), ("answer", 1, 7)]),  # none
     ],
 )
 def test_segments(prompt, generated, expected):
-    found = traces.segments(prompt, generated, (8, 9))
+    found = traces.segments(prompt.split(), generated.split(), THINK)
     assert [(part["segment"], part["start"], part["end"]) for part in found] == expected
 
 
 def test_segments_without_markers():
-    found = traces.segments([1, 2], [3], None)
+    found = traces.segments(["<think>", "2"], ["3"], None)
     assert [(part["segment"], part["start"], part["end"]) for part in found] == [("prompt", 0, 2), ("answer", 2, 3)]
 
 
-def test_think_markers_must_be_tokens(tokenizer):
-    assert traces.think_ids(tokenizer, None) is None
-    assert traces.think_ids(tokenizer, THINK) == tuple(tokenizer.convert_tokens_to_ids(["<think>", "</think>"]))
-    with pytest.raises(InputError, match=r"model\.think\.open is '<plan>'"):
-        traces.think_ids(tokenizer, {"open": "<plan>", "close": "</think>"})
+def test_a_question_with_a_think_marker_is_refused(tokenizer):
+    think = {"open": "<thought>", "close": "</thought>"}
+    with pytest.raises(InputError, match="problem 3 contains '</thought>', which would be read as a think marker"):
+        traces.render({"user": "{question}"}, "What is 2 </thought> 3?", tokenizer, 3, think)
+    assert traces.render({"user": "{question}"}, "What is 2 < 3?", tokenizer, 3, think)
 
 
 def test_too_few_problems(problems):

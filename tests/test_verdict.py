@@ -71,7 +71,7 @@ def run(study, *, conditions=("reason", "direct"), gate=GATE, shifts=1000, most=
         window_before=1, window_after=2, shifts=shifts, alpha=0.05, **given,
     )  # fmt: skip
     out["lexicality"] = lexicality.lexicality(
-        studied["activations"], studied["traces"], judged, matches, tables["vocabulary"], max_top_3=0.8, **given
+        studied["activations"], studied["traces"], judged, matches, tables["vocabulary"], max_typed=0.5, **given
     )
     out["contrasts"] = controls.contrasts(
         tables["features"], tables["traces"], sinks, judged, conditions=conditions, include_sinks=include_sinks
@@ -80,7 +80,7 @@ def run(study, *, conditions=("reason", "direct"), gate=GATE, shifts=1000, most=
     out["verdict"] = verdict.verdict(
         judged, gate.lazy(),
         *(out[name].lazy() for name in ("presence", "pattern_tests", "lexicality", "headline")),
-        site="s", alpha=0.05, min_excess=0.25, min_share=0.05, max_fvu=0.7, max_sink_share=0.5, max_top_3=0.8,
+        site="s", alpha=0.05, min_excess=0.25, min_share=0.05, max_fvu=0.7, max_sink_share=0.5, max_typed=0.5,
     )  # fmt: skip
     return out
 
@@ -255,7 +255,7 @@ def test_what_is_planted_lands_in_its_row(planted):
     assert everywhere["not_merely_lexical"] == "pass"
 
     correct = row_of(planted, WAIT_IF_CORRECT)
-    assert (correct["verdict"], correct["pattern_linked"]) == ("no", "undecided")
+    assert (correct["verdict"], correct["pattern_linked"]) == ("undecided", "undecided")
     outcome = row_of(planted, WAIT_IF_CORRECT, "outcomes", outcome="correct", value="max")
     assert outcome["auroc"] > 0.9
     assert outcome["q"] < 0.001
@@ -382,17 +382,17 @@ def test_when_a_latent_recurs_beyond_all_controls(controls_of, result):
 
 @pytest.mark.parametrize(
     ("low", "high", "sink", "lexical"),
-    [(0.6, 0.9, "fail", "undecided"), (0.1, 0.3, "pass", "pass"), (0.4, 0.6, "undecided", "pass"),
-     (0.85, 0.99, "fail", "fail"), (None, None, "undecided", "undecided")],
+    [(0.6, 0.9, "fail", "fail"), (0.1, 0.3, "pass", "pass"), (0.4, 0.6, "undecided", "undecided"),
+     (None, None, "undecided", "undecided")],
 )  # fmt: skip
 def test_shares_of_sinks_and_words_have_intervals(low, high, sink, lexical):
     about = {"sink_share": 0.3, "sink_low": low, "sink_high": high, "of": 20, "sink_traces": 12}
     assert checks.not_a_sink(about, 0.5).result == sink
-    words = {"top_3": 0.5, "low": low, "high": high, "traces": 20, "tokens": 50, "top_tokens": "a b c"}
-    assert checks.not_lexical([words], 0.8).result == lexical
-    assert checks.not_lexical([words | {"tokens": 9}], 0.8).result == "undecided"
+    words = {"typed": 0.5, "low": low, "high": high, "traces": 20, "tokens": 50, "top_tokens": "a b c"}
+    assert checks.not_lexical([words], 0.5).result == lexical
+    assert checks.not_lexical([words | {"tokens": 9}], 0.5).result == "undecided"
     # Of few traces that say something, not even a clear interval says much.
-    assert checks.not_lexical([words | {"traces": 7}], 0.8).result == "undecided"
+    assert checks.not_lexical([words | {"traces": 7}], 0.5).result == "undecided"
     assert checks.not_a_sink(about | {"sink_traces": 7}, 0.5).result == "undecided"
     assert (
         checks.not_a_sink(

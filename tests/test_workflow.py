@@ -234,7 +234,7 @@ def test_reruns_are_exactly_what_an_edit_affects(done):
     # With alpha goes which latents are judged, and how small a p of a score must get.
     assert done.edit(analysis__alpha=0.01).plan() == scores | counted_anew(SITE) - {"headline"}
     lexical = {f"lexicality {SITE}"}
-    assert done.edit(analysis__max_top_3=0.9).plan() == lexical | judged(SITE)
+    assert done.edit(analysis__max_typed=0.9).plan() == lexical | judged(SITE)
     assert done.edit(plots={"scope": "all"}).plan() == scoped | {"report"}
 
     # A setting of the report: the tables of its dashboards, or the page alone.

@@ -18,6 +18,7 @@ sys.path.insert(0, str(SCRIPTS))
 from thoughtscope import paths
 from thoughtscope.code import digest, digest_of_script
 from thoughtscope.config import (
+    ADAPTER_FILES,
     MODEL_FILES,
     REPORT_PICTURES,
     REPORT_PICTURES_ACROSS,
@@ -28,7 +29,9 @@ from thoughtscope.config import (
     describe_violation,
     fetch_ahead,
     hookpoints,
+    model_settings,
     parse_site,
+    prompts_of,
     site,
     source_settings,
 )
@@ -163,6 +166,12 @@ def model_files(wildcards=None):
         return []
     folder = Path(config["model"]["path"])
     return sorted(str(path) for pattern in MODEL_FILES for path in folder.glob(pattern))
+
+
+def adapter_files(wildcards):
+    """Return the files of an adapter given as a path, so that its change is seen; empty for the hub."""
+    adapter = config["model"]["adapter"]
+    return [str(Path(adapter["path"]) / name) for name in ADAPTER_FILES] if adapter["source"] == "path" else []
 
 
 def sae_files(wildcards):

@@ -315,7 +315,7 @@ use rule _site_table as lexicality with:
     pathvars:
         table="lexicality",
     params:
-        **settings("evidence.lexicality.lexicality", analysis="max_top_3 include_sinks"),
+        **settings("evidence.lexicality.lexicality", analysis="max_typed include_sinks"),
         condition=CONDITIONS[0],
 
 
@@ -332,5 +332,5 @@ use rule _site_table as verdict with:
     params:
         **settings(
             "evidence.verdict.verdict",
-            analysis="alpha min_excess min_share max_fvu max_sink_share max_top_3",
+            analysis="alpha min_excess min_share max_fvu max_sink_share max_typed",
         ),

@@ -116,7 +116,7 @@ use rule _site_picture as plot_verdict with:
     pathvars:
         picture="verdict",
     params:
-        **settings("plots.evidence.verdict", analysis="max_top_3 min_share", plots="dpi"),
+        **settings("plots.evidence.verdict", analysis="max_typed min_share", plots="dpi"),
 
 
 use rule _site_picture as plot_patterns with:

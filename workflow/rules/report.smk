@@ -39,8 +39,16 @@ use rule _site_table as directions with:
         **settings("report.directions.tables", report="latents"),
 
 
+TRUTH = (
+    dict(truth=rules.truth.output.table, found=rules.found.output.table, called=rules.called.output.table)
+    if config["teach"]
+    else {}
+)
+
+
 rule summary:
     input:
+        **TRUTH,
         manifest=rules.model.output.manifest,
         traces=per_block(rules.generate.output.traces),
         saes=expand(paths.SAE_INFO, reader=READER, hookpoint=HOOKPOINTS, allow_missing=True),
@@ -64,6 +72,7 @@ rule summary:
         **settings(
             "summary.py",
             "conditions",
+            "teach",
             analysis="top_latents min_traces alpha max_fvu include_sinks",
         ),
     script:
@@ -72,6 +81,7 @@ rule summary:
 
 rule report:
     input:
+        **TRUTH,
         template=f"{workflow.basedir}/workflow/report/page.html.j2",
         style=f"{workflow.basedir}/workflow/report/page.css",
         code=f"{workflow.basedir}/workflow/report/page.js",

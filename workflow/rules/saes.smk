@@ -8,7 +8,7 @@ if config["sae"]["source"] == "train":
 
     # By this an SAE is known again: what it was trained on, with and for.
     REQUESTED = {
-        "model": source_settings("model", config["model"]) | {"dtype": config["model"]["dtype"]},
+        "model": model_settings(config) | {"dtype": config["model"]["dtype"]},
         "sae": source_settings("sae", config["sae"]),
         "text": source_settings("sae.text", config["sae"]["text"]),
         "code": digest_of_script(SCRIPTS / "train_sae.py"),

@@ -3,9 +3,11 @@
 from thoughtscope.job import job
 
 with job(snakemake.log[0], snakemake.rule):
+    import json
+
     import polars as pl
     from thoughtscope import files, paths
-    from thoughtscope.report import summary
+    from thoughtscope.report import study, summary
 
     params, source = snakemake.params, snakemake.input
 
@@ -13,10 +15,12 @@ with job(snakemake.log[0], snakemake.rule):
         {site: pl.read_parquet(path) for site, path in paths.by("site", paths.SITE_TABLE, tables).items()}
         for tables in (source.recurrence, source.top_tokens, source.verdicts)
     )
+    traces = pl.read_parquet(source.traces, columns=["condition", "generated_ids", "finish_reason", "correct"])
+    teach = json.loads(params.teach) if params.teach else None
     text = summary.write(
         experiment=snakemake.wildcards.experiment,
         manifest=files.read_json(source.manifest),
-        traces=pl.read_parquet(source.traces, columns=["condition", "generated_ids", "finish_reason", "correct"]),
+        traces=traces,
         saes={name: files.read_json(path) for name, path in paths.by("hookpoint", paths.SAE_INFO, source.saes).items()},
         gate=pl.read_parquet(source.gate),
         layers=pl.read_parquet(source.layers),
@@ -25,6 +29,7 @@ with job(snakemake.log[0], snakemake.rule):
         verdicts=verdicts,
         matches=pl.read_parquet(source.matches),
         headline=pl.read_parquet(source.headline),
+        truth=study.truth_of(dict(source.items()), teach, len(traces.filter(condition=params.conditions[0]))),
         conditions=params.conditions,
         top_latents=params.top_latents,
         min_traces=params.min_traces,

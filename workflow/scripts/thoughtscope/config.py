@@ -26,7 +26,7 @@ REPORT_TABLES = (
 
 REPORT_PICTURES = {
     "verdict": "The verdict on each candidate latent, by what share of its activation is beside a thinking pattern's"
-    " words, beyond what the same tokens have elsewhere, and what share is on its three top token types",
+    " words, beyond what the same tokens have elsewhere, and what share its token types alone would give",
     "patterns": "What share of each leading latent's activation is before a thinking pattern's words (it leads to it),"
     " on them (it is the word) and after them (it goes with it), beyond what such tokens have; frames mark links",
     "recurrence": "In how many traces each leading latent is among the top, by condition, with 95% intervals",
@@ -45,6 +45,7 @@ REPORT_PICTURES_ACROSS = {
 _PROBLEM_KEYS = {
     "hub": ("name", "config", "split", "revision", "question", "answer", "solution", "text", "seed"),
     "reasoning_gym": ("name", "size", "seed"),
+    "lessons": ("kind", "size", "seed"),
     "jsonl": ("path", "question", "answer", "solution", "text", "seed"),
 }
 _TRAINING_KEYS = ("k", "num_latents", "tokens", "heldout_tokens", "context", "batch_size", "optimizer", "lr", "seed")
@@ -52,9 +53,17 @@ SOURCE_KEYS = {
     "problems": _PROBLEM_KEYS,
     "sae.text": _PROBLEM_KEYS,
     "model": {"hub": ("name", "revision"), "wheel": ("name", "version", "sha256"), "path": ("path",)},
+    "model.adapter": {
+        "path": ("path", "sha256"),
+        "hub": ("name", "revision", "sha256"),
+        "teach": (),
+    },
     "sae": {"train": _TRAINING_KEYS, "hub": ("name", "revision"), "path": ("path",)},
 }
 """The keys that a section's source reads, by section and source: what it is made from, and so what reruns it."""
+
+LESSON_MARKERS = {"open": "<think>", "close": "</think>"}
+"""Markers of the thinking in a lesson."""
 
 MODEL_FILES = (
     "config.json",
@@ -72,6 +81,8 @@ MODEL_FILES = (
 )
 """The files of a model repository that are used: no pickled weights, no code."""
 
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+"""The files of an adapter in PEFT's format."""
 
 SAE_FILES = ("cfg.json", "sae.safetensors")
 """The files of one SAE in sparsify's format."""
@@ -96,6 +107,9 @@ def fetch_ahead(config: Mapping[str, Any]) -> str:
                 names = hookpoints(section["hookpoint"], config["layers"])
                 words += [f"{name}/{file}" for name in names for file in SAE_FILES]
             commands.append(shlex.join(words))
+    if (adapter := config["model"]["adapter"]) and adapter["source"] == "hub":
+        words = ["hf", "download", adapter["name"], "--revision", adapter["revision"] or "main"]
+        commands.append(shlex.join([*words, *ADAPTER_FILES]))
     if (text := config["sae"].get("text")) and text["source"] == "hub":
         commands.append(
             shlex.join(
@@ -162,6 +176,21 @@ def source_settings(key: str, section: Mapping[str, Any]) -> dict[str, Any]:
     return {name: section[name] for name in ("source", *SOURCE_KEYS[key][section["source"]])}
 
 
+def model_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all that says which model a study is of: its source, and its adapter's or the lessons that make it."""
+    found = source_settings("model", config["model"])
+    if adapter := config["model"]["adapter"]:
+        found["adapter"] = source_settings("model.adapter", adapter)
+        if adapter["source"] == "teach":
+            found |= {"teach": config["teach"], "prompts": prompts_of(config)}
+    return found
+
+
+def prompts_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the prompt templates of the study's conditions, in their order."""
+    return {condition: config["prompts"][condition] for condition in config["conditions"]}
+
+
 def check(config: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     """Check what the schema cannot: names that refer to each other, and files that must exist.
 
@@ -181,6 +210,18 @@ def check(config: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     model, sae = config["model"], config["sae"]
     if model["source"] == "path":
         _need_file("model.path", Path(model["path"]) / "config.json", "a model folder saved by save_pretrained")
+    if adapter := model["adapter"]:
+        if adapter["source"] != "teach":  # that may be laid over a config that names one, to make it anew
+            _check_source("model.adapter", given["model"]["adapter"])
+        if adapter["source"] == "path":
+            for name in ADAPTER_FILES:
+                _need_file("model.adapter.path", Path(adapter["path"]) / name, "an adapter in PEFT's format")
+        if adapter["source"] == "teach" and config["teach"] is None:
+            raise InputError(
+                "config: model.adapter.source is 'teach', but there is no section teach; say there which lessons."
+            )
+    if config["teach"] is not None:
+        _check_teach(config)
     if sae["source"] == "path":
         for hookpoint in hookpoints(sae["hookpoint"], config["layers"]):
             present = sorted(path.parent.name for path in Path(sae["path"]).glob("*/cfg.json"))
@@ -193,6 +234,22 @@ def check(config: Mapping[str, Any], given: Mapping[str, Any]) -> None:
                 f"config: sae.k is {sae['k']}; it must be <= sae.num_latents, which is {sae['num_latents']}."
             )
         _check_problems("sae.text", sae["text"], 0)
+
+
+def _check_teach(config: Mapping[str, Any]) -> None:
+    """Check that a study with lessons can be one: of a model with an adapter, with markers and another condition."""
+    if config["model"]["adapter"] is None:
+        raise InputError("config: teach is set, but the model has no adapter; set model.adapter or remove teach.")
+    if config["model"]["think"] != LESSON_MARKERS:
+        raise InputError(
+            f"config: model.think is {config['model']['think']!r}; with teach it must be {LESSON_MARKERS!r}, the"
+            " markers of lessons."
+        )
+    if config["problems"]["source"] != "lessons":
+        raise InputError(
+            f"config: problems.source is {config['problems']['source']!r}; with teach it must be lessons, as only on"
+            " such problems the truth is known."
+        )
 
 
 def _check_source(key: str, given: Mapping[str, Any]) -> None:
@@ -216,7 +273,7 @@ _FRACTIONAL = (
     "min_excess",
     "min_share",
     "max_sink_share",
-    "max_top_3",
+    "max_typed",
 )
 """Keys whose value need not be a whole number."""
 
@@ -267,7 +324,7 @@ def _check_lexicon(patterns: Mapping[str, Sequence[str]], reason_words: Sequence
 
 
 def _check_problems(key: str, source: Mapping[str, Any], inferences: int) -> None:
-    if source["source"] == "reasoning_gym" and source["size"] < inferences:
+    if source["source"] in ("reasoning_gym", "lessons") and source["size"] < inferences:
         raise InputError(
             f"config: inferences is {inferences}, more than the {source['size']} problems of {key}.size;"
             " raise the size or lower inferences."

@@ -42,12 +42,17 @@ MODULES = {
         "evidence.verdict": "verdict",
         "report.dashboards": "passages latent_histograms strips coactivation",
         "report.directions": "logit_effects neighbours",
+        "truth.score": "latent_marks",
     },
+    paths.LESSONS: {"teaching.lessons": ""},
+    paths.TRUTH: {"truth.parse": "truth"},
     paths.STUDY_TABLE: {
         "evidence.fit": "site_gate",
         "evidence.headline": "headline",
         "evidence.recurrence": "layers",
         "evidence.matches": "matches pattern_counts",
+        "truth.probes": "probes",
+        "truth.found": "found called",
     },
 }
 """Where the columns of the tables of each path are: in a module's SCHEMA, or in that of the table's name."""
@@ -55,8 +60,9 @@ MODULES = {
 INTRODUCTION = """\
 # Configuration
 
-A config file says what is computed; where it runs is in `profiles/`. `config.yaml` is the embedded default,
-`r1-distill-qwen-1.5b.yaml` the original study. Copy one, change it, and run
+A config file says what is computed; where it runs is in `profiles/`. `config.yaml` is the embedded default (and
+`sham.yaml`, `untaught.yaml`, `teach.yaml` are laid over it), `r1-distill-qwen-1.5b.yaml` the original study. Copy one,
+change it, and run
 
     snakemake --cores all --configfile config/FILE.yaml
 

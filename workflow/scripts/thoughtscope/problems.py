@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from . import hub
 from .config import check_columns, columns, is_commit
 from .errors import InputError, first_line
 from .frames import Schema, keys
+from .teaching import lessons
 
 SCHEMA = Schema(
     "a problem, in the order in which they are put to the model",
@@ -32,12 +34,14 @@ def load(source: Mapping[str, Any], key: str, log: logging.Logger) -> tuple[pl.D
     match source["source"]:
         case "reasoning_gym":
             frame, origin = _reasoning_gym(source, key), f"reasoning_gym {source['name']}"
+        case "lessons":
+            frame, origin = _lessons(source, key), "lessons"
         case "jsonl":
             frame, origin = _check(_jsonl(source, key), source, key, source["path"]), source["path"]
         case "hub":
             table, commit = _hub(source, key, log)
             frame, origin = _check(table, source, key, source["name"]), f"{source['name']} at {commit}"
-    if source["source"] != "reasoning_gym" and source["seed"] is not None:
+    if source["source"] in ("hub", "jsonl") and source["seed"] is not None:
         frame = frame.sample(fraction=1.0, shuffle=True, seed=source["seed"])
     if key == "sae.text" and frame["solution"].null_count() == frame["text"].null_count() == len(frame):
         raise InputError(
@@ -71,6 +75,21 @@ def _reasoning_gym(source: Mapping[str, Any], key: str) -> pl.DataFrame:
         },
         schema_overrides={"solution": pl.String, "text": pl.String},
     )
+
+
+def _lessons(source: Mapping[str, Any], key: str) -> pl.DataFrame:
+    """Draw problems that no lesson has, or as text to train on problems of lessons with what is to be written."""
+    tasks = islice(lessons.problems(source["seed"] or 0, studied=key == "problems"), source["size"])
+    return pl.DataFrame(
+        [
+            {
+                "question": task.question,
+                "answer": str(task.answer),
+                "solution": lessons.lesson(task, draw, kind=source["kind"], answer_at_once=False),
+            }
+            for task, draw in tasks
+        ]
+    ).with_columns(text=pl.lit(None, pl.String))
 
 
 def _jsonl(source: Mapping[str, Any], key: str) -> pl.DataFrame:

@@ -56,7 +56,7 @@ class Thresholds:
     min_share: float
     max_fvu: float
     max_sink_share: float
-    max_top_3: float
+    max_typed: float
 
 
 class Interval(NamedTuple):
@@ -225,15 +225,17 @@ def _blocked(row: Row) -> str:
 
 
 def not_lexical(lexicality: Sequence[Row], most: float) -> Judgement:
-    """Judge a latent by the share of its activation on its three top token types, below `most`; not on few tokens."""
-    words: Row = lexicality[0] if lexicality else {"top_3": None, "tokens": 0}
-    share, tokens = words["top_3"], words["tokens"]
+    """Judge a latent by the share of its activation that token types alone give it, below `most`; not on few tokens."""
+    words: Row = lexicality[0] if lexicality else {"typed": None, "tokens": 0}
+    share, tokens = words["typed"], words["tokens"]
+    if share is None and tokens >= MIN_TOKENS:
+        return Judgement("undecided", None, "each token type it is on is of one trace only")
     if share is None or tokens < MIN_TOKENS:
         return Judgement("undecided", share, f"active on {tokens} tokens only")
     if words["low"] is None or words["traces"] < MIN_CLASS:
         return Judgement("undecided", share, f"active in {words['traces']} traces; {MIN_CLASS} are needed")
     interval = Interval(share, words["low"], words["high"], words["traces"])
-    return interval.judge(most, f"on {words['top_tokens']}")
+    return interval.judge(most, f"is what its token types alone would give it, such as {words['top_tokens']}")
 
 
 def beyond_chance(headline: Sequence[Row], alpha: float) -> Judgement:
@@ -330,11 +332,12 @@ CHECKS = (
     Check(
         name="not_merely_lexical",
         topic="tokens",
-        asks="less than 80 % of its activation is on three token types (digits are one, and so are marks)",
+        asks="less than half of its activation is what the token's type alone would give it: it isn't on these tokens"
+        " wherever they are",
         fails="a token detector",
-        number="share on three types, below {max_top_3}",
+        number="share that token types alone would give, below {max_typed}",
         table="lexicality",
-        judge=lambda known, given: not_lexical(known.lexicality, given.max_top_3),
+        judge=lambda known, given: not_lexical(known.lexicality, given.max_typed),
     ),
     Check(
         name="beyond_chance",

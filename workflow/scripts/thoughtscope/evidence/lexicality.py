@@ -21,8 +21,10 @@ SCHEMA = Schema(
     top_1=(pl.Float64, "share of its activation mass on its top type"),
     top_3=(pl.Float64, "share of its activation mass on its top three types; for this all digits are one type, and so"
                        " are all marks, and all white space"),
-    low=(pl.Float64, "95 % interval of top_3 over traces (Hall 1992): lower end, of types chosen by the other traces"),
-    high=(pl.Float64, "95 % interval of top_3: upper end"),
+    typed=(pl.Float64, "share of its activation mass that the token's type alone would give: on each token at most what"
+                       " it has on average on that type in the other traces; types of one trace only are left out"),
+    low=(pl.Float64, "95 % interval of typed over traces (Hall 1992): lower end"),
+    high=(pl.Float64, "95 % interval of typed: upper end"),
     in_words=(pl.Float64, "share of its activation mass on words of thinking patterns"),
     top_10=(pl.Float64, "share of its activation mass on its top ten types"),
     entropy=(pl.Float64, "entropy of the mass over types, in units of ln(all types in the traces)"),
@@ -42,7 +44,7 @@ def lexicality(
     vocabulary: pl.LazyFrame,
     *,
     condition: str,
-    max_top_3: float,
+    max_typed: float,
     include_sinks: bool,
 ) -> pl.DataFrame:
     """Return how much each candidate latent's activation is a matter of which token it is on."""
@@ -54,6 +56,7 @@ def lexicality(
     places = matches.filter(pl.col("kind") == "pattern", pl.col("condition") == condition).collect()
     _, in_words, _ = layout.beside(places, 0, 0)
     classes = _classes(kinds, vocabulary)
+    elsewhere = _Elsewhere(kind, layout.trace, len(layout.trace_ids))
     chosen = sparse.csr_array((np.ones(tokens), (kind, np.arange(tokens))), shape=(len(kinds), tokens))
     rows = []
     for part in layout.parts(latents_of(candidates)):
@@ -77,7 +80,8 @@ def lexicality(
                     "eta_squared": between / total if total > 1e-12 * squares[column] else None,
                     "eta_squared_by_chance": (len(kinds) - 1) / (tokens - 1) if tokens > 1 else None,
                     "top_tokens": " ".join(labels[int(kinds[index])] for index in types[:3]),
-                } | _top_three(part, column, classes[kind], max_top_3)  # fmt: skip
+                } | _typed(part, column, kind, elsewhere, max_typed)  # fmt: skip
+                row["top_3"] = _top_three(part, column, classes[kind])
             rows.append(row)
     return complete(pl.DataFrame(rows, schema_overrides=SCHEMA, infer_schema_length=None), SCHEMA).sort("latent")
 
@@ -89,33 +93,56 @@ def _classes(types: Integers, vocabulary: pl.LazyFrame) -> Integers:
     return np.array([shared.get(int(one), index) for index, one in enumerate(kind)], dtype=np.int64)
 
 
-TRIED = 8
-"""Classes with the most mass, among which the top three of all traces but one are looked for."""
+def _top_three(part: Activations, column: int, of_token: Integers) -> float:
+    """Return a latent's share of mass on its top three classes; of_token: each token's class, (tokens,)."""
+    inside = slice(part.by_latent.indptr[column], part.by_latent.indptr[column + 1])
+    _, classes = np.unique(of_token[part.by_latent.indices[inside]], return_inverse=True)
+    mass = np.sort(np.bincount(classes, weights=part.by_latent.data[inside]))
+    return float(mass[-3:].sum() / mass.sum())
 
 
-def _top_three(part: Activations, column: int, of_token: Integers, margin: float) -> dict[str, float]:
-    """Return `traces`, `top_3`, `low` and `high` of SCHEMA for a latent; of_token: each token's class, (tokens,).
+class _Elsewhere:
+    """How many tokens of a type there are in other traces than one."""
 
-    What is the top three here is by chance higher than what these types will have in other traces, so the lower end is
-    of each trace's share on the three that lead in all the others.
+    def __init__(self, kind: Integers, trace: Integers, traces: int) -> None:
+        self.traces = traces
+        self.of_type = np.bincount(kind)
+        self.pairs, self.counts = np.unique(kind.astype(np.int64) * traces + trace, return_counts=True)
+
+    def count(self, pairs: Integers, kind: Integers) -> Integers:
+        """Return it for pairs of type and trace that there are, numbered type * traces + trace."""
+        return self.of_type[kind] - self.counts[np.searchsorted(self.pairs, pairs)]
+
+
+def _typed(
+    part: Activations, column: int, kind: Integers, elsewhere: _Elsewhere, margin: float
+) -> dict[str, float | int | None]:
+    """Return `traces`, `typed`, `low` and `high` of SCHEMA for a latent; kind: each token's type, (tokens,).
+
+    What the type alone gives, E[a | type], is estimated by the other traces. The part of an activation up to it is what
+    a detector of that type would have too: all of it where a latent is always as active on the type, a tenth where it
+    is active on one in ten of its tokens.
     """
     inside = slice(part.by_latent.indptr[column], part.by_latent.indptr[column + 1])
-    rows, values = part.by_latent.indices[inside], part.by_latent.data[inside]
-    traces, count = part.layout.trace[rows], len(part.layout.trace_ids)
-    names, classes = np.unique(of_token[rows], return_inverse=True)
-    mass = np.bincount(classes, weights=values, minlength=len(names))
-    leading = np.argsort(-mass, kind="stable")[:TRIED]
-    place = np.full(len(names), -1)
-    place[leading] = np.arange(len(leading))
-    kept = place[classes] >= 0
-    table = np.zeros((count, len(leading)))
-    np.add.at(table, (traces[kept], place[classes[kept]]), values[kept])
-    whole = np.bincount(traces, weights=values, minlength=count).astype(np.float64)[:, None]
-    here, others = table[:, :3].sum(axis=1, keepdims=True), table.sum(axis=0) - table
-    ranked = np.argsort(-others, axis=1, kind="stable")[:, :3]
-    elsewhere = np.take_along_axis(table, ranked, axis=1).sum(axis=1, keepdims=True)
-    result = {"traces": int((whole > 0).sum()), "top_3": float(here.sum() / whole.sum())}
-    return result | {
-        "low": float(share_over_traces(elsewhere, whole, margin).low[0]),
-        "high": float(share_over_traces(here, whole, margin).high[0]),
+    rows, values = part.by_latent.indices[inside], part.by_latent.data[inside].astype(np.float64)
+    traces, types = part.layout.trace[rows], kind[rows]
+    pairs = types.astype(np.int64) * elsewhere.traces + traces
+    _, of_type = np.unique(types, return_inverse=True)
+    _, of_pair = np.unique(pairs, return_inverse=True)
+    here = np.bincount(of_pair, weights=values)[of_pair]
+    others = np.maximum(np.bincount(of_type, weights=values)[of_type] - here, 0)
+    tokens = elsewhere.count(pairs, types)
+    known = tokens > 0
+    expected = np.minimum(values, others / np.maximum(tokens, 1)) * known
+    count = elsewhere.traces
+    numerator = np.bincount(traces, weights=expected, minlength=count).astype(np.float64)[:, None]
+    whole = np.bincount(traces, weights=values * known, minlength=count).astype(np.float64)[:, None]
+    if not whole.any():
+        return {"traces": len(np.unique(traces)), "typed": None, "low": None, "high": None}
+    share = share_over_traces(numerator, whole, margin)
+    return {
+        "traces": len(np.unique(traces)),
+        "typed": float(numerator.sum() / whole.sum()),
+        "low": float(share.low[0]),
+        "high": float(share.high[0]),
     }

@@ -47,10 +47,10 @@ def verdict(
     min_share: float,
     max_fvu: float,
     max_sink_share: float,
-    max_top_3: float,
+    max_typed: float,
 ) -> pl.DataFrame:
     """Put every candidate latent to all CHECKS, whose thresholds the settings are."""
-    thresholds = Thresholds(alpha, min_excess, min_share, max_fvu, max_sink_share, max_top_3)
+    thresholds = Thresholds(alpha, min_excess, min_share, max_fvu, max_sink_share, max_typed)
     judged = candidates.collect()
     tables = [
         {latent: group.to_dicts() for (latent,), group in frame.collect().group_by("latent", maintain_order=True)}
@@ -93,12 +93,11 @@ def _judge(known: Known, thresholds: Thresholds) -> dict[str, Any]:
 
 
 def leading(table: pl.DataFrame, most: int) -> pl.DataFrame:
-    """Return the leading rows of a verdict's table: thinking patterns first, then by traces."""
-    return (
-        table.with_columns(pl.col("verdict").cast(pl.String))
-        .sort(pl.col("verdict") != VERDICTS[0], "traces", "latent", descending=[False, True, False])
-        .head(most)
-    )
+    """Return the leading rows of a verdict's table: thinking patterns first, the surest ahead, then by traces."""
+    table = table.with_columns(pl.col("verdict").cast(pl.String))
+    is_one = pl.col("verdict") == VERDICTS[0]
+    sure = pl.when(is_one).then("beyond_chance_number")
+    return table.sort(~is_one, sure, "traces", "latent", descending=[False, False, True, False]).head(most)
 
 
 class Step(NamedTuple):

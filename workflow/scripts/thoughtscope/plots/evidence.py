@@ -109,14 +109,14 @@ def verdict(
     lexicality: pl.DataFrame,
     *,
     site: str,
-    max_top_3: float,
+    max_typed: float,
     min_share: float,
 ) -> Picture:
     """Draw how much of each candidate latent is beside a pattern's words against its lexicality, with its verdict."""
     title = f"Verdict on the candidate latents at {site}"
     subtitle = (
         "how much of a latent’s activation is beside a thinking pattern’s words, beyond what the same tokens have"
-        " elsewhere (up), against how much is on a few tokens (right)"
+        " elsewhere (up), against how much token types alone would give (right)"
     )
     if table.is_empty():
         return nothing(title, subtitle, "no latent is a candidate")
@@ -126,15 +126,17 @@ def verdict(
     known = (
         table.select("latent", "verdict", share="pattern_linked_number")
         .join(intervals, on=["latent", "share"], how="left")
-        .join(lexicality.select("latent", "top_3"), on="latent", how="left")
-        .drop_nulls("top_3")
+        .join(lexicality.select("latent", "typed"), on="latent", how="left")
+        .drop_nulls("typed")
     )
     scored = known["share"].is_not_null().any()
     points = known.drop_nulls("share") if scored else known
     if not scored:
         notes = pattern_tests["note"].drop_nulls()
         why = f" ({notes[0]})" if len(notes) else ""
-        subtitle = f"no candidate could be tested for a link{why}; how much of a latent is on a few tokens (right)"
+        subtitle = (
+            f"no candidate could be tested for a link{why}; how much of a latent token types alone would give (right)"
+        )
     leaders = leading(table, LABELLED)
     picture = Picture(13.2, 6, title, subtitle)
     panel = Panel(1, 0.8, 5.5, 4.3, x_range=(-0.02, 1.03))
@@ -142,7 +144,7 @@ def verdict(
     if points.is_empty():
         picture.empty(panel, "no candidate is active on a token that counts")
         return picture
-    axes = picture.axes_at(panel, xlabel="share of activation on its three top token types")
+    axes = picture.axes_at(panel, xlabel="share of activation that token types alone would give")
     if scored:
         y = points["share"].to_numpy()
         axes.axhline(0, color=PALE, linewidth=1)
@@ -155,7 +157,7 @@ def verdict(
         drawn = [0.0, min_share, *y, *ends["low"].clip(-WIDEST), *ends["high"].clip(upper_bound=WIDEST)]
         spread = max(drawn) - min(drawn)
         axes.set_ylim(min(drawn) - 0.08 * spread, max(drawn) + 0.08 * spread)
-        axes.vlines(ends["top_3"], ends["low"], ends["high"], linewidth=1, alpha=0.45,
+        axes.vlines(ends["typed"], ends["low"], ends["high"], linewidth=1, alpha=0.45,
                     colors=[VERDICT_COLORS[name] for name in ends["verdict"]], zorder=2)  # fmt: skip
         axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g}%".replace("-", "−"))
     else:
@@ -171,14 +173,14 @@ def verdict(
         style: dict[str, Any] = {"marker": VERDICT_MARKERS[name], "color": VERDICT_COLORS[name]}
         style["linewidth"] = 1.5 if name == "no" else 0
         all_of_it, named_of_it = points.filter(verdict=name), named.filter(verdict=name)
-        axes.scatter(all_of_it["top_3"], all_of_it["y"], s=34 if few else 14, zorder=2.5, alpha=0.85 if few else 0.4,
+        axes.scatter(all_of_it["typed"], all_of_it["y"], s=34 if few else 14, zorder=2.5, alpha=0.85 if few else 0.4,
                      **style)  # fmt: skip
-        axes.scatter(named_of_it["top_3"], named_of_it["y"], s=34, zorder=3,
+        axes.scatter(named_of_it["typed"], named_of_it["y"], s=34, zorder=3,
                      label=f"{name} ({(table['verdict'] == name).sum()})", **style)  # fmt: skip
-    axes.axvline(max_top_3, color=WARNING, linewidth=1, linestyle="--")
-    axes.text(max_top_3, 1.01, f" token detector\n from {max_top_3:g}", size=7.5, color=WARNING, va="bottom",
+    axes.axvline(max_typed, color=WARNING, linewidth=1, linestyle="--")
+    axes.text(max_typed, 0.99, f" token detector\n from {max_typed:g}", size=7.5, color=WARNING, va="top",
               transform=axes.get_xaxis_transform())  # fmt: skip
-    _place_labels(axes, points.select("top_3", "y").to_numpy(), named.select("top_3", "y").to_numpy(),
+    _place_labels(axes, points.select("typed", "y").to_numpy(), named.select("typed", "y").to_numpy(),
                   [str(latent) for latent in named["latent"]])  # fmt: skip
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, handletextpad=0.2, columnspacing=1.2,
                 borderpad=0)  # fmt: skip
@@ -207,7 +209,7 @@ def _verdict_list(picture: Picture, leaders: pl.DataFrame, lexicality: pl.DataFr
     for x, text, align in ((7.75, "latent", "right"), (8.4, "traces", "right"), (8.6, "top tokens", "left"),
                            (10.15, "verdict", "left")):  # fmt: skip
         picture.write(x, top, text, ha=align, size=8, color=GREY)
-    order = "thinking patterns first, then those of the most traces"
+    order = "thinking patterns first, the surest ahead, then those of the most traces"
     picture.write(7.2, top - 0.3 * (len(rows) + 1) - 0.1, f"{len(rows)} of {total}: {order}", size=7.5, color=GREY)
 
 

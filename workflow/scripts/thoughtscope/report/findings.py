@@ -134,7 +134,8 @@ def _finding(verdicts: pl.DataFrame, removed: int, undecided: int, passed: int, 
     ]
     ending = f" {' and '.join(rest)}." if rest else ""
     if passed:
-        which = _names(verdicts.filter(pl.col("verdict").cast(pl.String) == VERDICTS[0]), 5)
+        passing = verdicts.filter(pl.col("verdict").cast(pl.String) == VERDICTS[0])
+        which = _names(passing.sort("beyond_chance_number", maintain_order=True), 5)
         passes = f"{passed} {agree(passed, 'passes', 'pass')} all {len(CHECKS)}"
         return f"Yes, by these checks: of {called}, {passes}: {which}.{ending}"
     if is_small:

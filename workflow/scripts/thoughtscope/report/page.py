@@ -23,6 +23,7 @@ from ..evidence.checks import CHECKS, RESULTS, VERDICTS
 from ..evidence.outcomes import OF_EQUAL_LENGTH
 from ..evidence.links import LEADING, MIN_TOLD_APART, RANKED, WINDOWS, links
 from ..statistics import MIN_TOKENS, MIN_TRACES
+from . import truth
 from .findings import answer, by_heading, share_interval, small, warnings
 from .needs import in_words
 from .provenance import rule_graph
@@ -39,6 +40,25 @@ def saes(study: Study) -> list[str]:
         origin = f"trained here on {info['train']['tokens']:,} tokens" if "train" in info else f"from {info['name']}"
         kinds.setdefault(f"k-SAEs of {info['num_latents']:,} latents, k = {info['k']}, {origin}", []).append(site.name)
     return [f"{kind}: {', '.join(names)}" for kind, names in kinds.items()]
+
+
+def truth_section(study: Study) -> dict[str, Any] | None:
+    """Return what was put into a taught model and what was found; None of any other."""
+    if study.truth is None:
+        return None
+    shown = {(site.name, latent) for site in study.sites for latent in site.latents}
+    return {
+        "sentences": truth.sentences(study.truth),
+        "rows": [
+            {
+                **row,
+                "has_dashboard": {
+                    name: (row[at], row[name]) in shown for name, at in (("by", "by_at"), ("latent", "at"))
+                },
+            }
+            for row in truth.rows(study.truth)
+        ],
+    }
 
 
 def layer_rows(study: Study) -> list[dict[str, Any]]:
@@ -92,7 +112,7 @@ def site_rows(study: Study, site: Site) -> list[dict[str, Any]]:
             ],
             "reason": next((score for score in scores.get(latent, []) if score["score"] is not None), None),
             "link": beside.get(latent),
-            "words": next((share for share in words.get(latent, []) if share["top_3"] is not None), None),
+            "words": next((share for share in words.get(latent, []) if share["typed"] is not None), None),
             "outcome": min(outcome, key=lambda end: end["p"], default=None),
         }
         rows.append(row | more)
@@ -192,7 +212,7 @@ def dashboards(study: Study, site: Site, tokens: Tokens) -> dict[str, Any]:
                                     "share", "low", "high", "p", "told_apart", "rank", "note"),
                 "words": next((_keep(each, "tokens", "types", "types_90") | {
                                    share: percent(each[share]) for share in
-                                   ("top_1", "top_3", "low", "high", "top_10", "in_words", "eta_squared",
+                                   ("top_1", "top_3", "typed", "low", "high", "top_10", "in_words", "eta_squared",
                                     "eta_squared_by_chance")
                                } for each in of["lexicality"]), None),
                 "outcomes": columns(of["outcomes"], "outcome", "value", "auroc", "low", "high", "q", "length_auroc",
@@ -286,6 +306,7 @@ def render(
         "study": study,
         "answer": answer(study),
         "warnings": by_heading(warnings(study)),
+        "truth": truth_section(study),
         "layers": layer_rows(study),
         "sites": [
             {

@@ -1,5 +1,6 @@
 """Room 9, report: a study as the report has it, read from the files of a run."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +13,7 @@ from ..config import parse_site
 from ..evidence.matches import written
 from ..evidence.verdict import leading
 from .provenance import problem_set
+from .truth import Truth
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,13 @@ class Study:
     sites: Sequence[Site]
     pictures: Mapping[str, str]
     neuronpedia: str | None
+    truth: Truth | None
+    """What is known of a taught model; none of any other."""
 
     @property
     def model(self) -> str:
-        """The model's name, without the requirement that stands behind it in brackets where it is from a wheel."""
-        return str(self.manifest["name"]).partition(" (")[0]
+        """The model's name, without the requirement that stands in it in brackets where it is from a wheel."""
+        return re.sub(r" \(.*?\)", "", str(self.manifest["name"]))
 
     @property
     def studied(self) -> str:
@@ -87,8 +91,8 @@ def load(
     """Read what the page is made from, from the files that rule report names; what each is of, its path says.
 
     given: `manifest`, `problems`, `traces` (by condition and block), `matches`, `gate`, `layers`, `headline`, `saes`
-    (the info.json of each), `pictures` (across sites), and `tables` and `site_pictures`, site after site in the order
-    of the page.
+    (the info.json of each), `pictures` (across sites), `tables` and `site_pictures`, site after site in the order of
+    the page, and of a taught model `truth`, `found` and `called`.
     """
     traces = pl.concat([pl.read_parquet(path) for path in given["traces"]])
     infos = paths.by("hookpoint", paths.SAE_INFO, given["saes"])
@@ -112,8 +116,17 @@ def load(
         ],
         pictures=paths.by("picture", paths.STUDY_PICTURE, given["pictures"]),
         neuronpedia=neuronpedia,
+        truth=truth_of(given, settings["teach"], len(traces.filter(condition=conditions[0]))),
         **{name: pl.read_parquet(given[name]) for name in ("matches", "gate", "layers", "headline")},
     )
+
+
+def truth_of(given: Mapping[str, Any], teach: Mapping[str, Any] | None, traces: int) -> Truth | None:
+    """Read what is known of a taught model from the files that a rule names; traces: of the condition under study."""
+    if teach is None:
+        return None
+    tables = {name: pl.read_parquet(given[name]) for name in ("truth", "found", "called")}
+    return Truth(kind=teach["kind"], traces=traces, **tables)
 
 
 def _by_site(pattern: str, name: str, listed: Sequence[str]) -> dict[str, dict[str, str]]:

@@ -11,6 +11,7 @@ from ..evidence.fit import gate_warnings
 from ..evidence.matches import written
 from ..evidence.recurrence import leading_latents, leading_tokens
 from . import needs, words
+from .truth import Truth, rows, sentences
 
 LISTED = 5
 """Latents listed for each site."""
@@ -29,6 +30,7 @@ def write(
     verdicts: Mapping[str, pl.DataFrame],
     matches: pl.DataFrame,
     headline: pl.DataFrame,
+    truth: Truth | None,
     conditions: Sequence[str],
     top_latents: int,
     min_traces: int,
@@ -54,6 +56,9 @@ def write(
             f" {row['correct']} of {row['graded']} graded answers correct"
         )
     lines += [f"- WARNING: {line}" for line in gate_warnings(gate, max_fvu)]
+    if truth:
+        lines += ["", "## What was put in, and what was found", "", *(f"- {text}" for text in sentences(truth))]
+        lines += ["", *_states(truth)]
     lines += [
         "",
         f"Recurring latents: among the top {top_latents} of a trace by maximum activation on generated tokens"
@@ -83,6 +88,16 @@ def write(
         "",
     ]
     return "\n".join(lines)
+
+
+def _states(truth: Truth) -> list[str]:
+    """Return lines of a Markdown table of the states that were put in."""
+    table = [["state", "probe", "latents that mark it", "called", "found by", "F1"]]
+    for row in rows(truth):
+        numbers = [f"{row[name]:.2f}" if row[name] is not None else "-" for name in ("probe", "by_f1")]
+        named = f"{row['by']} at {row['by_at']}" if row["by_at"] else "-"
+        table.append([row["state"], numbers[0], str(row["marking"]), str(row["called"]), named, numbers[1]])
+    return _table(table)
 
 
 def _about(info: Mapping[str, Any], read_from: str) -> str:
@@ -144,6 +159,11 @@ def _leaders(table: pl.DataFrame, tokens: pl.DataFrame, conditions: Sequence[str
         shown = " ".join(tokens.filter(latent=latent)["token"].head(5)).replace("|", "\\|").replace("`", "'")
         counted = [counts.get(condition, f"0/{total!s}") for condition in conditions]
         rows.append([str(latent), *counted, f"`{shown}`", _verdict(found.get(latent))])
+    return _table(rows)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a Markdown table, its columns aligned; the first row is its head."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows

@@ -1,7 +1,11 @@
 """Room 3, traces: what the model writes on each problem, cut into segments and graded."""
 
 import logging
-from collections.abc import Mapping, Sequence
+import re
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from itertools import accumulate
 
 import polars as pl
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -33,13 +37,23 @@ SCHEMA = Schema(
 
 
 def render(
-    prompt: Mapping[str, str], question: str, tokenizer: PreTrainedTokenizerBase, trace_id: int
+    prompt: Mapping[str, str],
+    question: str,
+    tokenizer: PreTrainedTokenizerBase,
+    trace_id: int,
+    think: Mapping[str, str] | None = None,
 ) -> tuple[str, list[int]]:
     """Return the prompt of one problem, as text and as token ids.
 
     `prompt` is a template of the config: `user` (and `assistant`) go through the model's chat template, `raw` doesn't.
-    A question that contains a control token's text is refused: it would be read as the token.
+    A question that contains a control token's text, or a think marker, is refused: it would be read as that.
     """
+    for marker in (think or {}).values():
+        if marker in question:
+            raise InputError(
+                f"problem {trace_id} contains {marker!r}, which would be read as a think marker; remove it from the"
+                " question."
+            )
     added = {token_id: token for token, token_id in tokenizer.get_added_vocab().items() if token.strip()}
     for token_id in tokenizer(question, add_special_tokens=False)["input_ids"]:
         if token_id in added:
@@ -58,26 +72,33 @@ def render(
     return text, tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
-def segments(prompt_ids: Sequence[int], generated_ids: Sequence[int], think: tuple[int, int] | None) -> list[dict]:
+def segments(prompt: Sequence[str], generated: Sequence[str], think: Mapping[str, str] | None) -> list[dict]:
     """Cut a trace into `prompt`, `think` and `answer`; returns half-open ranges of positions, empty ones left out.
 
-    `think` is the model's (open, close) marker ids. What the model computed having read the open marker is the start
-    of its thinking, and having read the close marker the start of its answer; so each marker belongs to what follows.
+    `prompt` and `generated` are the texts of its tokens, `think` the model's markers (`open`, `close`), each of one
+    token or more. What the model computed having read the open marker is the start of its thinking, and having read the
+    close marker the start of its answer; so a marker's last token belongs to what follows.
     """
-    start, end = len(prompt_ids), len(prompt_ids) + len(generated_ids)
+    start, end = len(prompt), len(prompt) + len(generated)
     cuts = [("prompt", 0, start)]
     mode = "answer"
-    if think is not None:
-        marks = [token for token in prompt_ids if token in think]
-        if marks and marks[-1] == think[0]:
-            mode = "think"
-        for position, token in enumerate(generated_ids, start):
-            following = {think[0]: "think", think[1]: "answer"}.get(token, mode)
-            if following != mode:
-                cuts.append((mode, start, position))
-                mode, start = following, position
+    for position, following in _marks([*prompt, *generated], think):
+        if position < len(prompt):
+            mode = following
+        elif following != mode:
+            cuts.append((mode, start, position))
+            mode, start = following, position
     cuts.append((mode, start, end))
     return [{"segment": name, "start": low, "end": high} for name, low, high in cuts if low < high]
+
+
+def _marks(pieces: Sequence[str], think: Mapping[str, str] | None) -> Iterator[tuple[int, str]]:
+    """Find the think markers in tokens' texts: the position of each one's last token, and the segment it begins."""
+    if think is None:
+        return
+    ends = list(accumulate(map(len, pieces)))
+    for found in re.finditer("|".join(re.escape(think[key]) for key in ("open", "close")), "".join(pieces)):
+        yield bisect_left(ends, found.end()), "think" if found.group() == think["open"] else "answer"
 
 
 def select(problems: pl.DataFrame, trace_ids: range) -> pl.DataFrame:
@@ -88,22 +109,6 @@ def select(problems: pl.DataFrame, trace_ids: range) -> pl.DataFrame:
             f" {len(problems) - 1}; lower inferences or give more problems."
         )
     return problems[trace_ids[0] : trace_ids[-1] + 1]
-
-
-def think_ids(tokenizer: PreTrainedTokenizerBase, think: Mapping[str, str] | None) -> tuple[int, int] | None:
-    """Return the token ids of the think markers in the config, or None. Raises InputError for one that is no token."""
-    if think is None:
-        return None
-    ids = []
-    for key in ("open", "close"):
-        encoded = tokenizer(think[key], add_special_tokens=False)["input_ids"]
-        if len(encoded) != 1:
-            raise InputError(
-                f"config: model.think.{key} is {think[key]!r}, which this tokenizer reads as {len(encoded)} tokens;"
-                " a think marker must be one token."
-            )
-        ids.append(encoded[0])
-    return ids[0], ids[1]
 
 
 def generate(
@@ -133,11 +138,15 @@ def generate(
         top_p = card.top_p if card.top_p is not None else 1.0
     stop = card.eos_token_id if card.eos_token_id is not None else tokenizer.eos_token_id
     stop_ids = sorted({stop} if isinstance(stop, int) else set(stop or ()))
-    marks = think_ids(tokenizer, think)
     rendered = [
-        render(prompt, question, tokenizer, trace_id)
+        render(prompt, question, tokenizer, trace_id, think)
         for trace_id, question in problems.select("trace_id", "question").iter_rows()
     ]
+
+    @cache
+    def text_of(token: int) -> str:
+        return tokenizer.decode([token], clean_up_tokenization_spaces=False)
+
     generated = write(
         model,
         [ids for _, ids in rendered],
@@ -170,7 +179,9 @@ def generate(
                 "prompt": text,
                 "text": output,
                 "finish_reason": "stop" if finished else "length",
-                "segments": segments(ids, generated_ids, marks),
+                "segments": segments(
+                    [text_of(token) for token in ids], [text_of(token) for token in generated_ids], think
+                ),
                 "predicted": predicted,
                 "reference": reference,
                 "correct": correct,
