@@ -38,6 +38,21 @@ PER_TRACE = ("top_activations", "frequencies", "histograms", "relevant_latents",
 """The original study's pictures and per-trace tables, by the names of their files."""
 
 
+def embedded() -> dict:
+    """Return the embedded config, to be run from any folder."""
+    config = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
+    config["model"]["adapter"]["path"] = str(ROOT / config["model"]["adapter"]["path"])
+    return config
+
+
+def untaught() -> dict:
+    """Return the embedded config without its adapter, on word problems that aren't lessons."""
+    config = embedded()
+    problems = {"source": "reasoning_gym", "name": "gsm_symbolic", "size": 1000}
+    config["model"] |= {"adapter": None, "think": None}
+    return config | {"teach": None, "problems": problems, "sae": config["sae"] | {"text": problems | {"seed": 1}}}
+
+
 def make_saes(folder: Path) -> None:
     """Save random SAEs in sparsify's format, a hookpoint each."""
     from sparsify import SparseCoder, SparseCoderConfig
@@ -48,7 +63,7 @@ def make_saes(folder: Path) -> None:
 
 def config_of(inferences: int, tokens: int, block: int, model: Path) -> dict:
     """Return the embedded config with the original study's sampling, one condition, and the SAEs at hand."""
-    config = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
+    config = untaught()
     return config | {
         "experiment": "ahead", "inferences": inferences, "block_size": block, "conditions": ["reason"],
         "prompts": {"reason": config["prompts"]["reason"]}, "layers": LAYERS,
@@ -175,8 +190,7 @@ def main() -> None:
         if not (work / "saes").exists():
             make_saes(work / "saes")
         # The embedded default's model, and its training text for benchmarks/train.py.
-        prepared = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
-        prepared |= {"experiment": "prepared"}
+        prepared = untaught() | {"experiment": "prepared"}
         wanted = "model.json", "sae_text.parquet"
         snakemake(work, prepared, *[file for file in outputs(work, prepared) if Path(file).name in wanted])
         model = work / "results" / "prepared" / "model"

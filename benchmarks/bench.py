@@ -36,14 +36,14 @@ class Benchmark(NamedTuple):
 BENCHMARKS = [
     Benchmark("ahead.py", "--work WORK", "--work WORK --sizes 32x100 --rounds 1 --sample 3"),
     Benchmark("default.py", "--work WORK", None),
-    Benchmark("templated.py", "--results WORK/results/smollm2", None),
+    Benchmark("templated.py", "--results WORK/results/taught", None),
     Benchmark("decode.py", "--model WORK/results/prepared/model", "--model WORK/results/prepared/model --written 40"),
     Benchmark("encode.py", "", "--tokens 512 --runs 3"),
     Benchmark("delphi.py", "", "--tokens 512 --runs 3"),
     Benchmark("train.py", "--results WORK/results/prepared", "--results WORK/results/prepared --runs 1"),
     Benchmark("tables.py", "", "--traces 200"),
     Benchmark("growth.py", "", "--parts plan --inferences 20000"),
-    Benchmark("report.py", "WORK/results/smollm2", None),
+    Benchmark("report.py", "WORK/results/taught", None),
     Benchmark("gpu.py", "", ""),
 ]
 GPU = [Benchmark("gpu.py", "", "")]

@@ -1,6 +1,6 @@
 """Decoding speed against plain `generate`, against what its products alone would allow, and against other programs.
 
-    .venv/bin/python benchmarks/decode.py [--model results/smollm2/model] [--batch 32] [--written 100] [--runs 3]
+    .venv/bin/python benchmarks/decode.py [--model results/taught/model] [--batch 32] [--written 100] [--runs 3]
         [--gguf smollm2.gguf]
 
 Without a model it is one of R1-Distill-Qwen-1.5B's shape with random weights. All write the same number of traces of

@@ -1,6 +1,6 @@
 """Size and speed of the report at the original study's dimensions, on made-up traces.
 
-    python benchmarks/report.py [results/smollm2]
+    python benchmarks/report.py [results/taught]
 
 Takes the tables and pictures of a finished run as they are, widens them to so many latents, traces and sites, and makes
 up the activations of the traces that the reader holds: 65,536 latents of Zipf-like frequency, k = 32, 400 generated and
@@ -58,7 +58,8 @@ def study_of(results: Path, traces: int, conditions: int, sites: int) -> tuple[S
         ],
     } | {name: str(results / "tables" / f"{table}.parquet")
          for name, table in (("matches", "matches"), ("gate", "site_gate"), ("layers", "layers"),
-                             ("headline", "headline"))}  # fmt: skip
+                             ("headline", "headline"), ("found", "found"), ("called", "called"))}  # fmt: skip
+    given["truth"] = str(results / "truth.parquet")
     base = load(
         given, experiment=results.name, conditions=config["conditions"], settings=defaults(config), config="",
         neuronpedia=None,
@@ -143,7 +144,7 @@ def opened(path: Path) -> tuple[float, float]:
 
 
 def main() -> None:
-    results = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "results" / "smollm2")
+    results = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "results" / "taught")
     print("traces  conditions  sites  limit MB  size MB  held  made in s  of which parcels s  dashboard s  trace s")
     for traces, conditions, sites, limit in ((32, 1, 3, 10), (32, 3, 3, 10), (500, 3, 6, 10), (500, 3, 6, 60)):
         study, frequency = study_of(results, traces, conditions, sites)

@@ -1,6 +1,6 @@
 """A real network on text whose thinking is known: how many of its latents come out linked to any pattern.
 
-    .venv/bin/python benchmarks/templated.py [--results results/smollm2] [--traces 100] [--sites 3]
+    .venv/bin/python benchmarks/templated.py [--results results/taught] [--traces 100] [--sites 3]
 
 Reads templated traces (plans, doubts, checks, other ways, conclusions, with and without words of the lexicon, and these
 words where they mean nothing of the kind) with a study's model and SAEs, and tests all latents as the workflow does.
@@ -115,7 +115,7 @@ def main() -> None:
     from transformers import AutoTokenizer
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--results", type=Path, default=Path("results/smollm2"))
+    parser.add_argument("--results", type=Path, default=Path("results/taught"))
     parser.add_argument("--traces", type=int, default=100)
     parser.add_argument("--sites", type=int, default=3)
     options = parser.parse_args()

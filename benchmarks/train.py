@@ -1,6 +1,6 @@
 """Training the SAEs of a study: a job a hookpoint against all in one pass over the text, after a run of the default.
 
-    .venv/bin/python benchmarks/train.py [--results results/smollm2] [--layers 5 10 20] [--tokens 60000] [--runs 3]
+    .venv/bin/python benchmarks/train.py [--results results/taught] [--layers 5 10 20] [--tokens 60000] [--runs 3]
 
 Both train the same SAEs on the study's text, in turns, a process a job: start, imports and held-out measures count.
 Prints the median seconds per SAE (on the clock, and of the processor, which other work disturbs less), the FVUs, the
@@ -75,7 +75,7 @@ def floor(options: argparse.Namespace) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--results", type=Path, default=Path("results/smollm2"))
+    parser.add_argument("--results", type=Path, default=Path("results/taught"))
     parser.add_argument("--layers", type=int, nargs="+", default=[5, 10, 20])
     parser.add_argument("--tokens", type=int, default=60000)
     parser.add_argument("--latents", type=int, default=2304)

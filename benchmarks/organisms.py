@@ -1,0 +1,99 @@
+"""Model organisms, taught anew from several seeds: is what was put in found, and only that?
+
+    .venv/bin/python benchmarks/organisms.py [--seeds 0 1 2 3 4] [--kinds taught sham] [--work FOLDER] [--write PAGE]
+
+For each seed the adapter is taught by rule teach, and the embedded study is run on it, with problems, SAE text and
+sampling of that seed; a sham likewise. Takes 10 to 15 minutes each on two cores; what is in --work isn't done again.
+--write puts the table into a page, between the lines that mark its place.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import claims
+import polars as pl
+import yaml
+from ahead import ROOT, embedded, snakemake
+
+sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
+
+from thoughtscope.report import controls, truth
+from thoughtscope.statistics import wilson
+
+SEEDS = (0, 1, 2, 3, 4)
+MARK = "<!-- made by benchmarks/organisms.py -->\n"
+HEAD = ("lessons", "seed", "parsed", "correct", "states there", "found", "called", "true", "of words", "called")
+
+
+def config_of(kind: str, seed: int) -> dict:
+    """Return the embedded config of a kind, with everything that is drawn drawn from another seed."""
+    config = embedded()
+    if kind == "sham":
+        config = controls.laid_over(config, yaml.safe_load((ROOT / "config" / "sham.yaml").read_text(encoding="utf-8")))
+    config["experiment"] = f"{kind}-{seed}"
+    config["model"]["adapter"] = {"source": "teach"}
+    config["teach"]["seed"] = config["generation"]["seed"] = config["sae"]["seed"] = seed
+    config["problems"]["seed"], config["sae"]["text"]["seed"] = 2 * seed, 2 * seed + 1
+    return config
+
+
+def score_of(work: Path, config: dict) -> tuple[truth.Score, int, int]:
+    """Run a study and return its score, its traces and how many of them are correct."""
+    results = work / "results" / config["experiment"]
+    wanted = [str((results / name).relative_to(work)) for name in ("tables/found.parquet", "tables/called.parquet")]
+    snakemake(work, config, *wanted)
+    traces = pl.concat([pl.read_parquet(path, columns=["correct"]) for path in sorted(results.glob("traces/reason/*"))])
+    tables = {name: pl.read_parquet(results / "tables" / f"{name}.parquet") for name in ("found", "called")}
+    known = truth.Truth(
+        kind=config["teach"]["kind"], traces=len(traces), truth=pl.read_parquet(results / "truth.parquet"), **tables
+    )
+    return truth.score(known), len(traces), int(traces["correct"].sum())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
+    parser.add_argument("--kinds", nargs="+", choices=["taught", "sham"], default=["taught", "sham"])
+    parser.add_argument("--work", type=Path)
+    parser.add_argument("--write", type=Path)
+    options = parser.parse_args()
+    os.environ |= {"CUDA_VISIBLE_DEVICES": "", "SPARSIFY_DISABLE_TRITON": "1"}
+    rows, scores = [], {kind: [] for kind in options.kinds}
+    with tempfile.TemporaryDirectory() as folder:
+        work = (options.work or Path(folder)).resolve()
+        for kind in options.kinds:
+            for seed in options.seeds:
+                score, traces, correct = score_of(work, config_of(kind, seed))
+                scores[kind].append(score)
+                real = kind == "taught"
+                rows.append([kind, str(seed), f"{score.parsed}/{traces}", f"{correct}/{traces}",
+                             str(score.reachable) if real else "–", str(score.found) if real else "–",
+                             str(score.called), str(score.true) if real else "–", str(score.words),
+                             str(score.words_called)])  # fmt: skip
+                print(" | ".join(rows[-1]), flush=True)
+    if taught := scores.get("taught"):
+        there, found, called, true = (sum(getattr(one, name) for one in taught)
+                                      for name in ("reachable", "found", "called", "true"))  # fmt: skip
+        claims.claim(f"states that a probe reads are found, of {there}", found / max(there, 1), at_least=0.8)
+        claims.claim(f"thinking patterns are true, of {called}", true / max(called, 1), at_least=0.8)
+        low, high = wilson(true, max(called, 1))
+        print(f"precision {true / max(called, 1):.2f} (95% interval {low:.2f} to {high:.2f})")
+    if sham := scores.get("sham"):
+        wrong = sum(one.called > 0 for one in sham) / len(sham)
+        claims.claim(f"shams with a thinking pattern, of {len(sham)}", wrong, at_most=0.05)
+    every = [one for of_kind in scores.values() for one in of_kind]
+    words = sum(one.words for one in every)
+    named = 1 - sum(one.words_called for one in every) / max(words, 1)
+    claims.claim(f"latents of a word are called no thinking pattern, of {words}", named, at_least=0.95)
+    if options.write:
+        table = [HEAD, ["---"] * len(HEAD), *rows]
+        before, _, after = options.write.read_text(encoding="utf-8").split(MARK)
+        lines = "".join(f"| {' | '.join(row)} |\n" for row in table)
+        options.write.write_text(f"{before}{MARK}\n{lines}\n{MARK}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
