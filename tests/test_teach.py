@@ -7,6 +7,7 @@ import shutil
 import polars as pl
 import pytest
 import torch
+from conftest import build_model
 from safetensors.torch import load_file, save_file
 
 from thoughtscope import adapters, files, models
@@ -105,13 +106,29 @@ def test_what_was_stopped_goes_on_to_the_same_end(adapter, table, manifest, toke
     assert all(torch.equal(once[name], again[name]) for name in once)
 
 
-def test_another_teaching_does_not_go_on_from_it(table, manifest, tokenizer, tmp_path, monkeypatch):
-    monkeypatch.setattr(teach, "CHECKPOINT_SECONDS", 0)
-    monkeypatch.setattr(teach.shutil, "rmtree", lambda *_, **__: None)  # what is left of a teaching that was stopped
-    taught(table[:4], manifest, tokenizer, tmp_path / "one", passes=1)
-    other = lessons.table(4, 1, "states", list(PROMPTS))
-    monkeypatch.undo()
-    assert taught(other, manifest, tokenizer, tmp_path / "two", passes=1)["loss_first"] > 0
+@pytest.mark.parametrize("change", ["lessons", "first_block", "rank", "lr", "model"])
+def test_another_teaching_does_not_go_on_from_it(table, manifest, tokenizer, tmp_path, monkeypatch, caplog, change):
+    caplog.set_level(logging.INFO)
+
+    def stopping(model, batch, real=teach.loss):
+        stopping.steps += 1
+        if stopping.steps == 3:
+            raise KeyboardInterrupt
+        return real(model, batch)
+
+    with monkeypatch.context() as patch:
+        stopping.steps = 0
+        patch.setattr(teach, "CHECKPOINT_SECONDS", 0)
+        patch.setattr(teach, "loss", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            taught(table, manifest, tokenizer, tmp_path / "adapter")
+    assert (tmp_path / "unfinished" / "progress.json").exists()
+    other = lessons.table(24, 1, "states", list(PROMPTS)) if change == "lessons" else table
+    if change == "model":
+        manifest = {"folder": str(build_model(tmp_path / "model", seed=1)), "files": {}}
+    settings = {"first_block": {"first_block": 1}, "rank": {"rank": 3}, "lr": {"lr": 0.01}}.get(change, {})
+    taught(other, manifest, tokenizer, tmp_path / "adapter", **settings)
+    assert "going on from step" not in caplog.text
 
 
 def test_a_block_that_is_not_there_and_a_loss_that_is_none_are_refused(table, manifest, tokenizer, tmp_path):

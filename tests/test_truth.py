@@ -159,6 +159,18 @@ def test_the_verdict_is_scored_by_what_latents_mark(marks, written):
     sham = report.Truth("scattered", TRACES, written[1], put_in, table)
     assert report.score(sham)[1:5] == (0, 0, 2, 0)
     assert "2 latents were called one" in " ".join(report.sentences(sham))
+    assert report.rows(sham) == []
+
+
+def test_latents_scored_in_portions_are_scored_the_same(planted, marks, written, monkeypatch):
+    monkeypatch.setattr(score, "CELLS_AT_ONCE", 1)
+    traces, truth, _ = written
+    assert score.latent_marks(planted.lazy(), truth.lazy(), traces.lazy(), condition="reason").equals(marks)
+
+
+def test_of_no_activations_there_are_no_marks(planted, written):
+    traces, truth, _ = written
+    assert score.latent_marks(planted.clear().lazy(), truth.lazy(), traces.lazy(), condition="reason").is_empty()
 
 
 def test_a_probe_reads_what_is_there_and_nothing_else(written, tmp_path):

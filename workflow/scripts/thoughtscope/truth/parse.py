@@ -124,7 +124,7 @@ def truth(traces: pl.LazyFrame, vocabulary: pl.LazyFrame, *, kind: str) -> pl.Da
             pieces = [text_of[token] for token in ids[low : segment["end"]]]
             ends = list(accumulate(map(len, pieces)))
             text = "".join(pieces)
-            text = text[: text.rfind("</")] if "</" in text else text
+            text = re.sub(r"</\w*$", "", text)  # what of the closing marker stands before its last token
             spans, whole = (sentences if kind == "states" else scattered)(text)
             for span in spans + decoys(text):
                 start, body = (low + bisect_right(ends, place) for place in (span.start, span.body))

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ..frames import Schema, keys
+from ..frames import CELLS_AT_ONCE, Schema, keys
 from ..teaching.grammar import STATES, SURFACES
 from .tokens import Tokens, aurocs, tokens
 
@@ -66,7 +66,18 @@ def latent_marks(
     question mark is of a doubt).
     """
     every = tokens(truth.collect(), traces.collect(), condition)
-    latents, dense = _dense(activations.filter(pl.col("condition") == condition), every)
+    active = _active(activations.filter(pl.col("condition") == condition), every)
+    latents = active["latent"].unique().sort()
+    most = max(1, CELLS_AT_ONCE // max(1, len(every.position)))
+    parts = [latents[first : first + most] for first in range(0, max(1, len(latents)), most)]
+    found = pl.concat(_marks(part, active.filter(pl.col("latent").is_in(part.implode())), every) for part in parts)
+    return found.sort("state", "f1", "latent", descending=[False, True, False], nulls_last=True)
+
+
+def _marks(latents: pl.Series, active: pl.DataFrame, every: Tokens) -> pl.DataFrame:
+    """Return the rows of `latent_marks` of some latents, from their rows of `_active`."""
+    dense = np.zeros((len(latents), len(every.position)), np.float32)
+    dense[np.searchsorted(latents, active["latent"]), active["row"]] = active["activation"]
     tables = []
     rest = ~every.chosen_on
     areas = aurocs(dense[:, rest], every.state[rest])
@@ -75,12 +86,12 @@ def latent_marks(
         shared = every.content & ~_signs(every, inside)
         choose, measure = (_Sentences.of(every, dense, among & shared, inside) for among in (every.chosen_on, rest))
         threshold, f1_chosen = choose.best()
-        active = measure.maxima > threshold[:, None]
+        marked = measure.maxima > threshold[:, None]
         lexicon, plain = (
-            _share(active[:, measure.of_state & (measure.surface == SURFACES.index(name))]) for name in SURFACES[:2]
+            _share(marked[:, measure.of_state & (measure.surface == SURFACES.index(name))]) for name in SURFACES[:2]
         )
         with np.errstate(invalid="ignore"):
-            precision = (active & measure.of_state).sum(1) / active.sum(1)
+            precision = (marked & measure.of_state).sum(1) / marked.sum(1)
         of_state = inside[rest]
         words = np.isin(every.word, members)
         with np.errstate(invalid="ignore"):
@@ -88,7 +99,7 @@ def latent_marks(
         table = pl.DataFrame(
             {
                 "latent": latents,
-                "f1": _f1(active, measure.of_state),
+                "f1": _f1(marked, measure.of_state),
                 "f1_chosen": f1_chosen,
                 "precision": precision,
                 "lexicon": lexicon,
@@ -111,8 +122,7 @@ def latent_marks(
                 kind=kind.when(marks).then(pl.lit("after words")),
             )
         )
-    found = pl.concat(tables).select(*LATENT_MARKS_SCHEMA).cast(LATENT_MARKS_SCHEMA)  # type: ignore[arg-type]
-    return found.sort("state", "f1", "latent", descending=[False, True, False], nulls_last=True)
+    return pl.concat(tables).select(*LATENT_MARKS_SCHEMA).cast(LATENT_MARKS_SCHEMA)  # type: ignore[arg-type]
 
 
 def _signs(every: Tokens, of_state: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -122,25 +132,19 @@ def _signs(every: Tokens, of_state: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return (inside > np.bincount(types) / 2)[types]
 
 
-def _dense(activations: pl.LazyFrame, every: Tokens) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the latents to score, and their activations on the tokens, shape (latents, tokens)."""
-    places = pl.DataFrame(
+def _active(activations: pl.LazyFrame, every: Tokens) -> pl.DataFrame:
+    """Return the activations on the tokens (`row`) of latents that are active on enough of them to be scored."""
+    places = pl.LazyFrame(
         {"trace_id": every.trace_id, "position": every.position, "row": np.arange(len(every.position))},
         schema_overrides={"trace_id": pl.UInt32, "position": pl.UInt32},
     )
-    found = (
+    return (
         activations.filter(~pl.col("sink"))
         .select("trace_id", "position", "latent", "activation")
-        .join(places.lazy(), on=["trace_id", "position"])
+        .join(places, on=["trace_id", "position"])
         .filter(pl.len().over("latent") >= FEWEST_TOKENS)
         .collect()
     )
-    latents = found["latent"].unique().sort().to_numpy().astype(np.int64)
-    dense = np.zeros((len(latents), len(every.position)), np.float32)
-    dense[np.searchsorted(latents, found["latent"].to_numpy()), found["row"].to_numpy()] = found[
-        "activation"
-    ].to_numpy()
-    return latents, dense
 
 
 class _Sentences(NamedTuple):
