@@ -54,6 +54,17 @@ def test_the_report_and_the_summary_say_what_was_put_in(organism):
     assert "wholly of the lessons’ grammar" in organism.output
 
 
+def test_of_a_sham_it_is_said_that_nothing_was_put_in(organism):
+    sham = organism.edit(experiment="sham", teach__kind="scattered")
+    output = sham.run().output
+    page = (sham.results / "report.html").read_text()
+    assert "taught the words of thinking in random places" in output
+    assert "taught the words of thinking in random places" in page
+    assert "| state " not in output
+    assert "latents that mark it" not in page
+    assert "latents that mark it" in (organism.results / "report.html").read_text()
+
+
 def test_nothing_that_makes_the_verdict_reads_the_truth(organism):
     needs = json.loads((organism.results / "rules.json").read_text())["needs"]
 
