@@ -136,6 +136,4 @@ def test_the_taught_model_says_what_is_due(organisms):
                 for state, tokens in openers.items():
                     likely[state][state == starts[start]].append(chances[place - 1, list(tokens)].sum().item())
     gaps = {state: np.mean(found[True]) - np.mean(found[False]) for state, found in likely.items()}
-    # Whether a doubt is due, or a verification has come to the same number, it knows less well (docs/organisms.md).
-    assert np.mean(list(gaps.values())) >= 0.5, gaps
-    assert min(gaps.values()) >= 0.15, gaps
+    assert min(gaps.values()) >= 0.5, gaps
