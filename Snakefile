@@ -12,12 +12,6 @@ from snakemake.utils import min_version, validate
 
 min_version("9.27")
 
-# A config file given on the command line stands alone. Snakemake would lay it over the default one, and keys that it
-# leaves out would silently be the embedded model's instead of the documented defaults.
-if not workflow.overwrite_configfiles:
-
-    configfile: "config/config.yaml"
-
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/problems.smk"
@@ -40,8 +34,8 @@ include: "workflow/rules/report.smk"
 rule all:
     default_target: True
     input:
-        report=expand(rules.report.output.page, experiment=EXPERIMENT),
-        summary=expand(rules.summary.output.page, experiment=EXPERIMENT),
+        report=files_of(rules.report.output.page, experiment=EXPERIMENT),
+        summary=files_of(rules.summary.output.page, experiment=EXPERIMENT),
         trace_tables=expand(per_site(per_block(rules.trace_tables.output.top_tokens)), experiment=EXPERIMENT),
         contrasts=expand(per_site(rules.contrasts.output.table), experiment=EXPERIMENT),
         pictures=expand(
@@ -62,6 +56,8 @@ speak(workflow, EXPERIMENT)
 
 
 onstart:
+    run.begin(workflow, EXPERIMENT, given)
+    remove_stale_blocks()
     save_rule_graph()
 
 

@@ -53,7 +53,9 @@ def clock() -> float:
 
 def timed(way: Callable, model, prompts: dict[int, list[int]], written: int) -> tuple[float, float]:
     """Write once; return the seconds in all, and the median seconds of a step in which all traces are under way."""
-    draws = decoding.Draws(uniforms(0, "benchmark", range(len(prompts)), written), TEMPERATURE, TOP_P)
+    draws = decoding.Draws(
+        uniforms(0, "benchmark", range(len(prompts)), written), TEMPERATURE, TOP_P, range(len(prompts))
+    )
     marks = [clock()]
     dict(way(model, prompts, draws, written, frozenset(), len(prompts), lambda ids: marks.append(clock())))
     steps = [later - earlier for earlier, later in itertools.pairwise(marks[1 - written :])]

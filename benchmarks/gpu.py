@@ -88,7 +88,7 @@ def decoding(model: Qwen2ForCausalLM, rows: int, tokens: int, runs: int, moved: 
     """Let both write `tokens` tokens in each of `rows` rows; none ends earlier."""
     log = logging.getLogger("decoding")
     prompts = torch.randint(0, model.config.vocab_size, (rows, PROMPT)).tolist()
-    draws = Draws(uniforms(0, "reason", range(rows), tokens), 0.6, 0.95)
+    draws = Draws(uniforms(0, "reason", range(rows), tokens), 0.6, 0.95, range(rows))
     ids = torch.tensor(prompts, device=model.device)
     plain = GenerationConfig(do_sample=True, temperature=0.6, top_p=0.95, max_new_tokens=tokens, pad_token_id=0)
 

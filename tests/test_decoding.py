@@ -61,7 +61,7 @@ def prompts_of(count, shortest=3):
 
 
 def written(way, model, prompts, rows, steps=24, stop_ids=STOP, on_step=lambda ids: None, **changes):
-    draws = Draws(uniforms(0, "reason", range(len(prompts)), steps), 1.0, 0.95)._replace(**changes)
+    draws = Draws(uniforms(0, "reason", range(len(prompts)), steps), 1.0, 0.95, range(len(prompts)))._replace(**changes)
     return dict(way(model, prompts, draws, steps, frozenset(stop_ids), rows, on_step))
 
 
@@ -127,7 +127,7 @@ def test_greedy_and_whole_distributions_too():
 def test_models_that_are_not_known_go_through_generate(name):
     model, prompts = build(UNKNOWN[name][0], **UNKNOWN[name][1]), prompts_of(5, shortest=12)
     assert not is_known(model)
-    draws = Draws(uniforms(0, "reason", range(5), 6), 1.0, 1.0)
+    draws = Draws(uniforms(0, "reason", range(5), 6), 1.0, 1.0, range(5))
     ids = write(model, list(prompts.values()), draws, max_new_tokens=6, stop_ids=[], batch_size=2, log=LOG)
     for trace, prompt in prompts.items():
         alone = write(model, [prompt], draws._replace(noise=draws.noise[[trace]]),
@@ -186,7 +186,7 @@ def test_what_runs_out_of_memory_goes_on_with_fewer_rows_and_keeps_what_is_writt
 
     monkeypatch.setattr(Decoder, "step", step)
     monkeypatch.setattr(Decoder, "prefill", prefill)
-    draws = Draws(uniforms(0, "reason", range(10), 24), 1.0, 0.95)
+    draws = Draws(uniforms(0, "reason", range(10), 24), 1.0, 0.95, range(10))
     ids = write(
         model, list(prompts.values()), draws, max_new_tokens=24, stop_ids=STOP, batch_size=5, log=LOG
     )  # fmt: skip

@@ -101,10 +101,16 @@ def test_a_link_is_to_the_file_itself_and_replaces_what_was_there(tmp_path):
     (tmp_path / "sae").write_text("old")
     files.link(tmp_path / "sae", tmp_path / "snapshot")
     assert (tmp_path / "sae").readlink() == tmp_path / "blob"
-    files.need([tmp_path / "sae"], "SAE files", "")
+    hashes = {"sae": files.sha256(tmp_path / "blob")}
+    files.check_hashes(tmp_path, hashes, "SAE files", "")
+    (tmp_path / "blob").write_text("other")
+    with pytest.raises(
+        InputError, match=r"^SAE files have changed: .*/sae \(a link to .*/blob\) has SHA-256 .*Fetch\.$"
+    ):
+        files.check_hashes(tmp_path, hashes, "SAE files", "Fetch.")
     (tmp_path / "blob").unlink()
     with pytest.raises(InputError, match=r"^SAE files are gone: .*/sae \(a link to .*/blob\)\. Fetch them\.$"):
-        files.need([tmp_path / "sae"], "SAE files", "Fetch them.")
+        files.check_hashes(tmp_path, hashes, "SAE files", "Fetch them.")
 
 
 def run_job(tmp_path, body, **environment):

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 from conftest import Study, new_study
 
+from thoughtscope import files
 from thoughtscope.report import controls
 
 SITE = "layers.2.mlp"
@@ -31,10 +32,12 @@ def organism(tmp_path_factory, tiny_model):
 
 def test_it_is_taught_merged_and_scored(organism):
     assert "[teach] taught in 3 steps; loss" in (organism.results / "logs" / "teach.log").read_text()
-    manifest, info = (json.loads((organism.results / name).read_text()) for name in ("model.json", "adapter/info.json"))
+    manifest, info, base = (
+        files.read_json(organism.results / name) for name in ("model.json", "adapter/info.json", "base_model.json")
+    )
     assert manifest["adapter"] == info
     assert info["teaching"]["steps"] == 3
-    assert manifest["base"] == json.loads((organism.results / "base_model.json").read_text())
+    assert manifest["base"] == base
     assert manifest["files"]["model.safetensors"] != manifest["base"]["files"]["model.safetensors"]
     lessons = pl.read_parquet(organism.results / "lessons.parquet")
     assert dict(lessons["condition"].value_counts().iter_rows()) == {"reason": 9, "bypass": 3}

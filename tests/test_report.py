@@ -587,7 +587,7 @@ def test_provenance_repeats_the_run(page, study, tmp_path):
     for digest in files.read_json(study.results / "model.json")["files"].values():
         assert digest in shown
     assert "4 of 4 problems of problems.jsonl under 3 prompts: 12 traces" in page.locator("#answer").inner_text()
-    needs = files.read_json(study.results / "rules.json")["needs"]
+    needs = files.read_foreign_json(study.results / "rules.json")["needs"]
     assert "read" in needs["trace_tables"]
     assert "trace_tables" not in needs["read"]
     rules = page.locator(".graph text:not(.room)").all_text_contents()
@@ -684,7 +684,7 @@ def loaded(study: Study, conditions=CONDITIONS):
 
 def render(study, parcels=(), tokens=None, max_megabytes=60) -> str:
     return report.render(
-        study, folder=REPO / "workflow" / "report", parcels=parcels, max_megabytes=max_megabytes,
+        study, parcels=parcels, max_megabytes=max_megabytes,
         tokens=tokens or reader.Tokens({}),
         provenance={"rules": None, "stages": [], "hashes": {}, "versions": {"thoughtscope": "0"}, "run": "",
                     "settings": ""},

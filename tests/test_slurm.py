@@ -111,14 +111,28 @@ def cluster(tmp_path_factory):
             link.unlink(missing_ok=True)
 
 
+def profile(folder: Path, **changes) -> str:
+    """Write the shipped profile with what this cluster adds to it, and changes, to a folder; return its path."""
+    shipped = yaml.safe_load((REPO / "profiles" / "slurm" / "config.yaml").read_text()) | SITE | changes
+    shipped["default-resources"] = shipped["default-resources"] | {"slurm_partition": "main", "mem_mb": 1000}
+    (folder / "profile").mkdir()
+    (folder / "profile" / "config.yaml").write_text(yaml.safe_dump(shipped))
+    return str(folder / "profile")
+
+
+def partition(state: str) -> None:
+    subprocess.run(["scontrol", "update", "partitionname=main", f"state={state}"], check=True)
+
+
+def waiting() -> list[str]:
+    listed = subprocess.run(["squeue", "-h", "-o", "%i"], capture_output=True, text=True, check=True)
+    return listed.stdout.split()
+
+
 def test_the_shipped_profile_runs_a_study(cluster, tmp_path, tiny_model):
     """GPU jobs ask Slurm for a GPU; a block's tables are one job, a site's tests and the rest of its tables two."""
     study = new_study(tmp_path / "study", tiny_model).edit(conditions=["reason"])
-    profile = yaml.safe_load((REPO / "profiles" / "slurm" / "config.yaml").read_text()) | SITE
-    profile["default-resources"] = profile["default-resources"] | {"slurm_partition": "main", "mem_mb": 1000}
-    (tmp_path / "profile").mkdir()
-    (tmp_path / "profile" / "config.yaml").write_text(yaml.safe_dump(profile))
-    run = study.snakemake("--profile", str(tmp_path / "profile"), timeout=400)
+    run = study.snakemake("--profile", profile(tmp_path), timeout=400)
     assert run.code == 0, run.output
     submitted = dict(re.findall(r"Job (\S+) has been submitted with SLURM jobid (\d+)", run.output))
     # generate, train_sae, read, the block's tables, the site's two groups
@@ -131,3 +145,42 @@ def test_the_shipped_profile_runs_a_study(cluster, tmp_path, tiny_model):
     with_gpu = {name for name, gpu in asked.items() if gpu}
     assert {name.split("_wildcards")[0].removeprefix("rule_") for name in with_gpu} == {"generate", "train_sae", "read"}
     assert study.plan() == set()
+
+
+def test_a_config_edited_while_jobs_wait_is_the_next_runs(cluster, tmp_path, tiny_model):
+    """A job starts Snakemake anew, hours later perhaps: it works from the config that its run began with."""
+    study = new_study(tmp_path / "study", tiny_model).edit(conditions=["reason"])
+    study.run("--until", "problems", "model")
+    command = study.command("--profile", profile(tmp_path), "--until", "generate")
+    partition("DOWN")
+    try:
+        begun = subprocess.Popen(command, cwd=study.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        deadline = time.monotonic() + 60
+        while not waiting() and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert waiting()
+        edited = study.edit(generation__max_new_tokens=5)
+        edited.command()  # writes its config
+    finally:
+        partition("UP")
+    output, _ = begun.communicate(timeout=200)
+    assert begun.returncode == 0, output
+    traces = pl.read_parquet(study.results / "traces" / "reason" / "00000-00001.parquet")
+    assert traces["generated_ids"].list.len().max() == 12
+    assert "generate reason 00000-00001" in edited.plan()
+    assert not {job for job in study.plan() if job.startswith("generate")}
+
+
+def test_a_failing_member_of_a_group_leaves_what_the_others_finished(cluster, tmp_path, tiny_model):
+    study = new_study(tmp_path / "study", tiny_model).edit(conditions=["reason"])
+    study.run("--until", "recurrence")
+    tables = study.results / "tables" / "trained" / "layers.1.mlp"
+    vocabulary = study.results / "vocabulary.parquet"  # sinks take it, the two others don't
+    stat = vocabulary.stat()
+    vocabulary.write_bytes(vocabulary.read_bytes()[:-9])
+    os.utime(vocabulary, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    run = study.snakemake("--profile", profile(tmp_path, retries=0), "--until", "sinks", "histogram", "frequencies",
+                          timeout=300)  # fmt: skip
+    assert run.code == 1, run.output
+    assert (tables / "histogram.parquet").exists(), run.output
+    assert (tables / "frequencies.parquet").exists()

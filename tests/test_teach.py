@@ -218,7 +218,8 @@ def test_an_adapter_of_another_kind_or_model_is_refused(adapter, tiny_model, tmp
     (folder / "adapter_config.json").write_text("{" if change == "config" else json.dumps(config))
     save_file(weights, folder / "adapter_model.safetensors")
     with pytest.raises(InputError, match=message):
-        adapters.merge(whole_manifest(tiny_model), {"name": "mine", "sha256": ""}, folder, tmp_path / "model", LOG)
+        info = {"name": "mine", "sha256": files.sha256(folder / "adapter_model.safetensors")}
+        adapters.merge(whole_manifest(tiny_model), info, folder, tmp_path / "model", LOG)
     assert not (tmp_path / "model").exists()
 
 

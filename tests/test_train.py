@@ -13,7 +13,7 @@ from test_saes import save_sae
 
 from thoughtscope import files, models
 from thoughtscope.errors import InputError
-from thoughtscope.saes import train
+from thoughtscope.saes import text, train
 
 LOG = logging.getLogger("test")
 
@@ -47,7 +47,7 @@ def plain(tmp_path, manifest, tokenizer):
     """Train one hookpoint with sparsify's Trainer alone, on the whole model; return the folder of all made so."""
 
     def make(hookpoint, optimizer):
-        ids = train.pack(train.training_texts(TEXT, tokenizer), tokenizer, 40, 16)
+        ids = torch.tensor(text.token_ids(TEXT, tokenizer, 40 * 16, {})).view(40, 16)
         config = TrainConfig(
             SparseCoderConfig(num_latents=96, k=8), batch_size=4, hookpoints=[hookpoint], optimizer=optimizer,
             init_seeds=[3], log_to_wandb=False, save_dir=str(tmp_path), run_name="plain",
@@ -172,21 +172,25 @@ def test_evaluate_against_sparsifys_forward(tmp_path):
     assert measured["dead_share"] == pytest.approx(1 - len(sae.encode(x).top_indices.unique()) / 96)
 
 
-def test_too_little_text_is_refused(tokenizer):
-    with pytest.raises(InputError, match=r"sae\.text gives \d+ tokens, but .* ask for 1000"):
-        train.pack(["some text"], tokenizer, 10, 100)
-    assert train.pack(["some text " * 50], tokenizer, 2, 8).shape == (2, 8)
+@pytest.mark.parametrize(("source", "remedy"), [("lessons", "raise sae.text.size"), ("jsonl", "give it more rows")])
+def test_too_little_text_is_refused_with_a_remedy_that_its_source_has(tokenizer, source, remedy):
+    few = pl.DataFrame({"question": ["q"] * 3, "solution": ["s", None, None], "text": [None] * 3})
+    words = rf"sae\.text gives \d+ tokens \(2 of its 3 rows .* cot is empty\), but .* ask for 1000; {remedy}, or"
+    with pytest.raises(InputError, match=words):
+        text.token_ids(few, tokenizer, 1000, {"source": source, "solution": "cot", "text": None})
+    many = pl.DataFrame({"question": ["q"], "solution": ["some text " * 50], "text": [None]})
+    assert len(text.token_ids(many, tokenizer, 16, {})) == 16
 
 
 def test_training_text_is_a_conversation_or_plain():
     class Tokenizer:
         chat_template = "yes"
 
-        def apply_chat_template(self, turns, tokenize):
+        def apply_chat_template(self, turns, add_generation_prompt, tokenize):
             return "|".join(turn["content"] for turn in turns)
 
     frame = pl.DataFrame({"question": ["q", None, "r"], "solution": ["s", None, None], "text": [None, "plain", None]})
-    assert train.training_texts(frame, Tokenizer()) == ["q|s", "plain"]
+    assert text.training_texts(frame, Tokenizer()) == ["q|s", "plain"]
 
 
 def test_a_run_trains_in_one_pass_what_it_has_to_and_nothing_else(tmp_path, tiny_model):

@@ -5,12 +5,17 @@ an underscore is a base, from which others take all that they don't say themselv
 """
 
 import copy
+import glob
 import json
 import os
+import shutil
 import sys
+import zlib
 from pathlib import Path
 
 import yaml
+from snakemake.common import async_run
+from snakemake.io import get_flag_value
 
 SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
 sys.path.insert(0, str(SCRIPTS))
@@ -29,15 +34,33 @@ from thoughtscope.config import (
     describe_violation,
     fetch_ahead,
     hookpoints,
+    is_block_name,
     model_settings,
     parse_site,
     prompts_of,
     site,
     source_settings,
+    traces_of,
+    warnings,
 )
+from thoughtscope import given as user, run
 from thoughtscope.errors import InputError
 from thoughtscope.progress import attach as speak
 
+try:
+    if workflow.is_main_process:  # jobs have the file that the run has kept
+        user.check_files(workflow.overwrite_configfiles or ["config/config.yaml"])
+except InputError as error:
+    raise WorkflowError(str(error)) from None
+
+# A config file given on the command line stands alone. Snakemake would lay it over the default one, and keys that it
+# leaves out would silently be the embedded model's instead of the documented defaults.
+if not workflow.overwrite_configfiles:
+
+    configfile: "config/config.yaml"
+
+
+user.as_yaml(config, workflow.config_settings.config)
 given = copy.deepcopy(config)
 try:
     validate(config, "../schemas/config.schema.yaml")
@@ -48,6 +71,10 @@ except WorkflowError as error:
     raise WorkflowError(describe_violation(error.__context__)) from None
 except InputError as error:
     raise WorkflowError(str(error)) from None
+
+if workflow.is_main_process:
+    for line in warnings(config):
+        print(f"WARNING: {line}", file=sys.stderr)
 
 EXPERIMENT = config["experiment"]
 CONDITIONS = config["conditions"]
@@ -73,16 +100,60 @@ wildcard_constraints:
     **paths.WILDCARDS,
 
 
+if workflow.storage_settings.default_storage_provider:
+    _rule_pathvars = workflow.rule_pathvars
+
+    def of_rule_and_workflow(**names):
+        """Take a rule's own pathvars for the workflow's too, until the next rule has others.
+
+        Snakemake fills a rule's own in everywhere but in the names of objects in a storage: there the workflow's.
+        """
+        workflow.register_pathvars(**names)
+        return _rule_pathvars(**names)
+
+    workflow.rule_pathvars = of_rule_and_workflow
+
+
+def in_storage(path):
+    """Return the object that a result is where results are in a storage; None where they are files here."""
+    return get_flag_value(workflow.modifier.path_modifier.apply_default_storage(path), "storage_object")
+
+
+def earlier(path):
+    """Return the text of a result, fetched where it is in a storage, and when it was made; twice None without it."""
+    if not exists(path):
+        return None, None
+    if stored := in_storage(path):
+        made = async_run(stored.managed_mtime())
+        async_run(stored.managed_retrieve())
+        path = stored.local_path()
+    else:
+        made = os.stat(path).st_mtime
+    return Path(path).read_text(encoding="utf-8", errors="replace"), made
+
+
+def read_if_whole(path):
+    """Return what a JSON file of an earlier run says, and when it was made; nothing where it is missing or damaged.
+
+    A job that needs it says so.
+    """
+    text, made = earlier(path)
+    try:
+        found = json.loads(text or "")
+    except (ValueError, RecursionError):
+        return {}, made
+    return (found if isinstance(found, dict) else {}), made
+
+
 def check_against_manifest():
     """Check layers and hookpoints before any job, if the model's manifest is there and that of this config's model.
 
     In a first run, or with another model, rule model does it as soon as it knows.
     """
-    path = Path(paths.MANIFEST.format(experiment=EXPERIMENT))
-    if not path.exists():
+    manifest, made = read_if_whole(paths.MANIFEST.format(experiment=EXPERIMENT))
+    if not {"name", "num_layers", "hidden_size", "widths"} <= set(manifest):
         return
-    manifest = json.loads(path.read_text(encoding="utf-8"))
-    newer = [file for file in model_files() if Path(file).stat().st_mtime > path.stat().st_mtime]
+    newer = [file for file in model_files() if Path(file).stat().st_mtime > made]
     if manifest.get("requested") == source_settings("model", config["model"]) and not newer:
         check_sites(
             manifest,
@@ -155,9 +226,27 @@ def source_file(section):
     """Return an input function: the local file a problems section reads; none for other sources."""
 
     def path(wildcards):
-        return [section["path"]] if section["source"] == "jsonl" else []
+        return [local(section["path"])] if section["source"] == "jsonl" else []
 
     return path
+
+
+def content_of(section):
+    """Return a param function: a digest of the local file a problems section reads, so that its change is seen whatever
+    the file's time says; empty for other sources."""
+
+    def digest(wildcards):
+        return files_digest([section["path"]] if section["source"] == "jsonl" else [])
+
+    return digest
+
+
+def files_digest(listed):
+    """Return a digest of files' content, as text."""
+    crc = 0
+    for path in listed:
+        crc = zlib.crc32(Path(path).read_bytes(), crc)
+    return f"{crc:08x}"
 
 
 def model_files(wildcards=None):
@@ -165,13 +254,13 @@ def model_files(wildcards=None):
     if config["model"]["source"] != "path":
         return []
     folder = Path(config["model"]["path"])
-    return sorted(str(path) for pattern in MODEL_FILES for path in folder.glob(pattern))
+    return [local(path) for path in sorted(str(path) for pattern in MODEL_FILES for path in folder.glob(pattern))]
 
 
 def adapter_files(wildcards):
     """Return the files of an adapter given as a path, so that its change is seen; empty for the hub."""
     adapter = config["model"]["adapter"]
-    return [str(Path(adapter["path"]) / name) for name in ADAPTER_FILES] if adapter["source"] == "path" else []
+    return [local(str(Path(adapter["path"]) / name)) for name in ADAPTER_FILES] if adapter["source"] == "path" else []
 
 
 def sae_files(wildcards):
@@ -179,7 +268,7 @@ def sae_files(wildcards):
     if config["sae"]["source"] != "path":
         return []
     folder = Path(config["sae"]["path"]) / wildcards.hookpoint
-    return [str(folder / "cfg.json"), str(folder / "sae.safetensors")]
+    return [local(str(folder / name)) for name in ("cfg.json", "sae.safetensors")]
 
 
 def sae_of_site(file):
@@ -206,19 +295,29 @@ def prompt_names(wildcards):
     return " ".join(sorted(config["prompts"][wildcards.condition]))
 
 
+def files_of(pattern, **levels):
+    """Return a pattern's files for what is given at each level; its other wildcards stay open.
+
+    Where results are in a storage, a rule's outputs are paths of local copies: the pattern is what the rule says.
+    """
+    if isinstance(pattern, str) and (stored := get_flag_value(pattern, "storage_object")):
+        pattern = stored.query.removeprefix(workflow.storage_settings.default_storage_prefix).lstrip("/")
+    return expand(pattern, **levels, allow_missing=True)
+
+
 def per_block(pattern):
     """Return a pattern's files for all conditions and blocks; its other wildcards stay open."""
-    return expand(pattern, condition=CONDITIONS, block=BLOCKS, allow_missing=True)
+    return files_of(pattern, condition=CONDITIONS, block=BLOCKS)
 
 
 def of_studied(pattern):
     """Return a pattern's files for all blocks of the condition under study, the first; other wildcards stay open."""
-    return expand(pattern, condition=CONDITIONS[0], block=BLOCKS, allow_missing=True)
+    return files_of(pattern, condition=CONDITIONS[0], block=BLOCKS)
 
 
 def per_site(pattern):
     """Return a pattern's files for all sites, as the config's SAE reads them; other wildcards stay open."""
-    return expand(pattern, reader=READER, site=SITES, allow_missing=True)
+    return files_of(pattern, reader=READER, site=SITES)
 
 
 def picture(caption, category, name):
@@ -252,7 +351,7 @@ def untrained(requested):
 
     def is_there(hookpoint):
         *_, info = files = expand(sae_files_of(hookpoint), experiment=EXPERIMENT)
-        return all(map(os.path.exists, files)) and json.loads(Path(info).read_text()).get("requested") == requested
+        return all(map(exists, files)) and read_if_whole(info)[0].get("requested") == requested
 
     return [hookpoint for hookpoint in HOOKPOINTS if not is_there(hookpoint)]
 
@@ -271,11 +370,41 @@ def gigabytes(size):
     return megabytes
 
 
+def remove_stale_blocks():
+    """Remove what an earlier run, with blocks cut otherwise, has left of traces of this config's blocks.
+
+    Whoever reads all files of a folder would have these traces twice.
+    """
+    stale = []
+    for pattern in (paths.TRACES, paths.READING, paths.TRACE_TABLES, paths.TRACE_PICTURES):
+        at = pattern.format(experiment=EXPERIMENT, reader="*", site="*", condition="*", block="*")
+        for path in map(Path, glob.glob(at)):
+            block = path.name.removesuffix(".parquet")
+            if block not in BLOCKS and is_block_name(block) and traces_of(block)[0] < config["inferences"]:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                stale.append(path)
+    if stale:
+        print(
+            f"removed, as blocks are cut otherwise now: {len(stale)} files and folders, such as {stale[0]}",
+            file=sys.stderr,
+        )
+
+
+def minutes(length):
+    """Return a resource function: `length` minutes, as much again with each further attempt."""
+
+    def runtime(wildcards, attempt):
+        return length * attempt
+
+    return runtime
+
+
 def show_summary():
     """Print the summary of a whole run, and at last the path of the report."""
     if any(job.rule.name == "all" for job in workflow.dag.jobs):
-        print(Path(f"results/{EXPERIMENT}/summary.md").read_text(encoding="utf-8"))
-        print(f"Report: results/{EXPERIMENT}/report.html")
+        summary, report = (path.format(experiment=EXPERIMENT) for path in (paths.SUMMARY, paths.REPORT))
+        print(earlier(summary)[0])
+        print(f"Report: {stored.query if (stored := in_storage(report)) else report}")
 
 
 def save_rule_graph():
@@ -297,6 +426,9 @@ def save_rule_graph():
     Path(f"results/{EXPERIMENT}").mkdir(parents=True, exist_ok=True)
     Path(f"results/{EXPERIMENT}/rules.json").write_text(json.dumps(graph, indent=1))
 
+
+if not workflow.is_main_process:
+    run.join(workflow.overwrite_configfiles)
 
 try:
     check_against_manifest()

@@ -25,7 +25,7 @@ rule _table:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        runtime=60,
+        runtime=minutes(60),
         mem_mb=gigabytes(4),
     script:
         "../scripts/table.py"
@@ -43,7 +43,7 @@ rule _site_table:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        runtime=60,
+        runtime=minutes(60),
         mem_mb=gigabytes(4),
     script:
         "../scripts/table.py"
@@ -65,7 +65,7 @@ rule trace_tables:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        runtime=30,
+        runtime=minutes(30),
         mem_mb=gigabytes(4),
     params:
         **settings(

@@ -61,6 +61,7 @@ else:
         rule teach:
             input:
                 manifest=rules.base_model.output.manifest,
+                model=rules.base_model.output.folder,
             output:
                 config=paths.ADAPTER_CONFIG,
                 weights=paths.ADAPTER_WEIGHTS,
@@ -76,7 +77,7 @@ else:
             threads: 8
             resources:
                 gpu=1,
-                runtime=240,
+                runtime=minutes(240),
                 mem_mb=gigabytes(8),
             params:
                 **as_params(
@@ -115,6 +116,7 @@ else:
     rule model:
         input:
             base=rules.base_model.output.manifest,
+            base_model=rules.base_model.output.folder,
             config=paths.ADAPTER_CONFIG,
             weights=paths.ADAPTER_WEIGHTS,
             info=paths.ADAPTER_INFO,

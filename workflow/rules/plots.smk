@@ -32,7 +32,7 @@ rule _site_picture:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        runtime=30,
+        runtime=minutes(30),
         mem_mb=gigabytes(4),
     script:
         "../scripts/plot.py"
@@ -198,7 +198,7 @@ rule plot_traces:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        runtime=60,
+        runtime=minutes(60),
         mem_mb=gigabytes(4),
     params:
         **settings("plots.traces.pictures", plots="scope frequent_latents tokens dpi"),

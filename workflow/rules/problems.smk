@@ -20,6 +20,7 @@ rule problems:
     params:
         **as_params("problems.py", **source_settings("problems", config["problems"])),
         key="problems",
+        content=content_of(config["problems"]),
         fetch_ahead=untracked(fetch_ahead(config)),
     script:
         "../scripts/problems.py"

@@ -11,8 +11,10 @@ rule read:
     input:
         traces=rules.generate.output.traces,
         manifest=rules.model.output.manifest,
+        model=rules.model.output.folder,
         sae_config=sae_of_site(paths.SAE_CONFIG),
         sae_weights=sae_of_site(paths.SAE_WEIGHTS),
+        sae_info=sae_of_site(paths.SAE_INFO),
     output:
         activations=paths.ACTIVATIONS,
         features=paths.FEATURES,
@@ -26,7 +28,7 @@ rule read:
     threads: 8
     resources:
         gpu=1,
-        runtime=60,
+        runtime=minutes(60),
         mem_mb=gigabytes(8),
     params:
         **settings("read.py", model="dtype"),

@@ -27,9 +27,11 @@ use rule _site_table as dashboards with:
 use rule _site_table as directions with:
     input:
         manifest=rules.model.output.manifest,
+        model=rules.model.output.folder,
         vocabulary=rules.model.output.vocabulary,
         verdict=rules.verdict.output.table,
         sae_weights=sae_of_site(paths.SAE_WEIGHTS),
+        sae_info=sae_of_site(paths.SAE_INFO),
     output:
         logit_effects=site_table("logit_effects"),
         neighbours=site_table("neighbours"),
@@ -38,6 +40,11 @@ use rule _site_table as directions with:
     params:
         **settings("report.directions.tables", report="latents"),
 
+
+# By this an edit of the page's template, style or script is seen, wherever the workflow lies.
+PAGE = files_digest(
+    Path(workflow.basedir) / "workflow" / "report" / name for name in ("page.html.j2", "page.css", "page.js")
+)
 
 TRUTH = (
     dict(truth=rules.truth.output.table, found=rules.found.output.table, called=rules.called.output.table)
@@ -82,9 +89,6 @@ rule summary:
 rule report:
     input:
         **TRUTH,
-        template=f"{workflow.basedir}/workflow/report/page.html.j2",
-        style=f"{workflow.basedir}/workflow/report/page.css",
-        code=f"{workflow.basedir}/workflow/report/page.js",
         problems=rules.problems.output.problems,
         sae_text=rules.sae_text.output.text if config["sae"]["source"] == "train" else [],
         manifest=rules.model.output.manifest,
@@ -110,6 +114,7 @@ rule report:
         "../../envs/analysis.yaml"
     params:
         **settings("report.py", "conditions"),
+        page=PAGE,
         max_megabytes=config["report"]["max_megabytes"] or (60 if config["inferences"] > 100 else 10),
         neuronpedia=_param(config["report"]["neuronpedia"]),
         # As it was run: what only says how the work is done, not what comes out, reruns nothing.

@@ -17,18 +17,25 @@ if config["sae"]["source"] == "train":
     rule sae_text:
         input:
             file=source_file(config["sae"]["text"]),
+            # By the model's tokenizer it is seen whether the text suffices; another model makes no other text. Named
+            # by their paths: ancient() would mark the rule's own outputs, for all who take them.
+            manifest=ancient(paths.MANIFEST),
+            model=ancient("<results>/model"),
         output:
             text=paths.SAE_TEXT,
         log:
             "<logs>/sae_text.log",
         benchmark:
             "<benchmarks>/sae_text.jsonl"
+        priority: 20
         localrule: True
         conda:
             "../../envs/gpu.yaml"
         params:
             **as_params("problems.py", **source_settings("sae.text", config["sae"]["text"])),
             key="sae.text",
+            content=content_of(config["sae"]["text"]),
+            wanted=untracked([config["sae"][name] for name in ("tokens", "heldout_tokens", "context")]),
             fetch_ahead=untracked(fetch_ahead(config)),
         script:
             "../scripts/problems.py"
@@ -37,6 +44,7 @@ if config["sae"]["source"] == "train":
         input:
             text=rules.sae_text.output.text,
             manifest=rules.model.output.manifest,
+            model=rules.model.output.folder,
         output:
             *paths.SAE_FILES,
         log:
@@ -48,7 +56,7 @@ if config["sae"]["source"] == "train":
         threads: 8
         resources:
             gpu=1,
-            runtime=240,
+            runtime=minutes(240),
             mem_mb=gigabytes(16),
         params:
             **as_params("train_sae.py", dtype=config["model"]["dtype"], **source_settings("sae", config["sae"])),

@@ -8,6 +8,7 @@ rule generate:
     input:
         problems=rules.problems.output.problems,
         manifest=rules.model.output.manifest,
+        model=rules.model.output.folder,
     output:
         traces=paths.TRACES,
     log:
@@ -19,7 +20,7 @@ rule generate:
     threads: 8
     resources:
         gpu=1,
-        runtime=120,
+        runtime=minutes(120),
         mem_mb=gigabytes(8),
     params:
         **as_params(

@@ -29,6 +29,7 @@ rule probes:
         traces=of_studied(rules.generate.output.traces),
         truth=rules.truth.output.table,
         manifest=rules.model.output.manifest,
+        model=rules.model.output.folder,
     output:
         table=paths.STUDY_TABLE.replace("{table}", "probes"),
     log:
@@ -40,7 +41,7 @@ rule probes:
     threads: 8
     resources:
         gpu=1,
-        runtime=60,
+        runtime=minutes(60),
         mem_mb=gigabytes(8),
     params:
         **as_params("probes.py", dtype=config["model"]["dtype"], sites=SITES),

@@ -4,14 +4,13 @@ from thoughtscope.job import job
 
 wildcards, params = snakemake.wildcards, snakemake.params
 with job(snakemake.log[0], f"generate {wildcards.condition}/{wildcards.block}") as log:
-    import polars as pl
     import torch
     from thoughtscope import config, devices, files, models
     from thoughtscope.traces import generate as traces
 
     torch.set_num_threads(snakemake.threads)
-    manifest = files.read_json(snakemake.input.manifest)
-    problems = traces.select(pl.read_parquet(snakemake.input.problems), config.traces_of(wildcards.block))
+    manifest = files.read_json(snakemake.input.manifest) | {"folder": snakemake.input.model}
+    problems = traces.select(files.read_parquet(snakemake.input.problems), config.traces_of(wildcards.block))
     model = models.load_model(manifest, params.dtype)
     devices.report(model, log)
     table = traces.generate(

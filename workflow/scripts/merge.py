@@ -7,7 +7,8 @@ with job(snakemake.log[0], snakemake.rule) as log:
 
     from thoughtscope import adapters, files, models, vocabulary
 
-    base, info = files.read_json(snakemake.input.base), files.read_json(snakemake.input.info)
+    base = files.read_json(snakemake.input.base) | {"folder": snakemake.input.base_model}
+    info = files.read_json(snakemake.input.info)
     manifest = adapters.merge(base, info, Path(snakemake.input.weights).parent, Path(snakemake.output.folder), log)
     table = vocabulary.table(models.load_tokenizer(manifest), manifest["vocab_size"])
     files.write_parquet(table, snakemake.output.vocabulary, {"experiment": snakemake.wildcards.experiment})

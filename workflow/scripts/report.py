@@ -7,7 +7,6 @@ from thoughtscope.job import job
 with job(snakemake.log[0], snakemake.rule) as log:
     import json
 
-    import polars as pl
     from thoughtscope import config, files, paths
     from thoughtscope.report import page as report, provenance, reader, study as room
 
@@ -20,12 +19,11 @@ with job(snakemake.log[0], snakemake.rule) as log:
         config=params.config,
         neuronpedia=params.neuronpedia,
     )
-    tokens = reader.Tokens.of(pl.read_parquet(given.vocabulary))
+    tokens = reader.Tokens.of(files.read_parquet(given.vocabulary))
     known = paths.levels(paths.SAE_INFO, given.saes) | paths.levels(paths.ACTIVATIONS, given.activations)
     rules = Path(paths.RULES.format(experiment=experiment))
     page, held = report.render(
         study,
-        folder=Path(given.template).parent,
         parcels=reader.trace_parcels(
             study.traces, study.matches, study.conditions, known["site"], reader.reading(given.activations), tokens
         ),
@@ -38,8 +36,8 @@ with job(snakemake.log[0], snakemake.rule) as log:
             texts=[text for text in (given.problems, given.sae_text) if text],  # no text where no SAE is trained
             traces=given.traces,
             settings=study.settings,
-            times=provenance.benchmarks(Path(paths.BENCHMARKS.format(experiment=experiment)), known),
-            rules=files.read_json(rules) if rules.exists() else None,
+            times=provenance.benchmarks(Path(snakemake.output[0]).with_name("benchmarks"), known),
+            rules=provenance.read_if_whole(rules),
         ),
         max_megabytes=params.max_megabytes,
     )

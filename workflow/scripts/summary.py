@@ -5,30 +5,29 @@ from thoughtscope.job import job
 with job(snakemake.log[0], snakemake.rule):
     import json
 
-    import polars as pl
     from thoughtscope import files, paths
     from thoughtscope.report import study, summary
 
     params, source = snakemake.params, snakemake.input
 
     recurrence, top_tokens, verdicts = (
-        {site: pl.read_parquet(path) for site, path in paths.by("site", paths.SITE_TABLE, tables).items()}
+        {site: files.read_parquet(path) for site, path in paths.by("site", paths.SITE_TABLE, tables).items()}
         for tables in (source.recurrence, source.top_tokens, source.verdicts)
     )
-    traces = pl.read_parquet(source.traces, columns=["condition", "generated_ids", "finish_reason", "correct"])
+    traces = files.read_parquet(source.traces, columns=["condition", "generated_ids", "finish_reason", "correct"])
     teach = json.loads(params.teach) if params.teach else None
     text = summary.write(
         experiment=snakemake.wildcards.experiment,
         manifest=files.read_json(source.manifest),
         traces=traces,
         saes={name: files.read_json(path) for name, path in paths.by("hookpoint", paths.SAE_INFO, source.saes).items()},
-        gate=pl.read_parquet(source.gate),
-        layers=pl.read_parquet(source.layers),
+        gate=files.read_parquet(source.gate),
+        layers=files.read_parquet(source.layers),
         recurrence=recurrence,
         top_tokens=top_tokens,
         verdicts=verdicts,
-        matches=pl.read_parquet(source.matches),
-        headline=pl.read_parquet(source.headline),
+        matches=files.read_parquet(source.matches),
+        headline=files.read_parquet(source.headline),
         truth=study.truth_of(dict(source.items()), teach, len(traces.filter(condition=params.conditions[0]))),
         conditions=params.conditions,
         top_latents=params.top_latents,

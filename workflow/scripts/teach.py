@@ -12,7 +12,7 @@ with job(snakemake.log[0], snakemake.rule) as log:
 
     params, output = snakemake.params, snakemake.output
     torch.set_num_threads(snakemake.threads)
-    manifest = files.read_json(snakemake.input.manifest)
+    manifest = files.read_json(snakemake.input.manifest) | {"folder": snakemake.input.model}
     table = lessons.table(params.lessons, params.seed, params.kind, params.conditions)
     tokenizer, model = models.load_tokenizer(manifest), models.load_model(manifest, params.dtype)
     devices.report(model, log)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from . import files, hub
+from . import files, hub, models
 from .config import ADAPTER_FILES, MODEL_FILES
 from .errors import InputError, first_line
 
@@ -65,6 +65,10 @@ def merge(
     if str(getattr(config.peft_type, "value", config.peft_type)) != "LORA":
         raise InputError(f"adapter {name} is of PEFT's type {config.peft_type}; only LoRA can be merged here.")
     base_folder = manifest["folder"]
+    models.check_files(manifest)
+    files.check_hashes(
+        adapter_folder, {WEIGHTS: adapter["sha256"]}, "adapter files", "Delete info.json beside them and run again."
+    )
     dtype = AutoConfig.from_pretrained(base_folder, trust_remote_code=False).dtype or torch.float32
     model = AutoModelForCausalLM.from_pretrained(
         base_folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
@@ -83,15 +87,16 @@ def merge(
             f" {odd[0]}; name the model it was made for."
         )
     merged = adapted.merge_and_unload(safe_merge=True).to(dtype)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    merged.save_pretrained(folder)
-    for pattern in MODEL_FILES:
-        for path in Path(base_folder).glob(pattern):
-            if not (folder / path.name).exists() and not path.name.endswith((".safetensors", ".index.json")):
-                files.link(folder / path.name, path)
+    with files.replacing(folder) as temporary:
+        merged.save_pretrained(temporary)
+        for path in temporary.glob("*.safetensors"):
+            files.let_read(path)
+        for pattern in MODEL_FILES:
+            for path in Path(base_folder).glob(pattern):
+                if not (temporary / path.name).exists() and not path.name.endswith((".safetensors", ".index.json")):
+                    shutil.copyfile(path, temporary / path.name)  # small; a link would point to where they are now
+        hashes = {path.name: files.sha256(path) for path in sorted(temporary.iterdir())}
     log.info("%s, with adapter %s merged", manifest["name"], name)
-    hashes = {path.name: files.sha256(path) for path in sorted(folder.iterdir())}
     return {
         **manifest,
         "name": f"{manifest['name']} + {name}",

@@ -158,6 +158,9 @@ def describe_violation(violation: Any) -> str:
         case "uniqueItems":
             twice = next(item for item in value if value.count(item) > 1)
             return f"config: {key} is {value!r}; {twice!r} stands in it twice, list it once."
+        case "maxItems" | "maxLength":
+            what = "entries" if violation.validator == "maxItems" else "characters"
+            return f"config: {key} has {len(value)} {what}, of which {allowed} are allowed: {str(value)[:40]!r}…"
         case "minItems" | "minLength":
             return f"config: {key} is {value!r}; it must not be empty."
         case "pattern" if "propertyNames" in violation.absolute_schema_path:
@@ -198,6 +201,7 @@ def check(config: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     problem. Touches no network and loads no model.
     """
     _check_numbers(config, "")
+    _check_text(config, "config")
     for key in ("problems", "model", "sae"):
         _check_source(key, given[key])
     if config["sae"]["source"] == "train":
@@ -210,6 +214,11 @@ def check(config: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     model, sae = config["model"], config["sae"]
     if model["source"] == "path":
         _need_file("model.path", Path(model["path"]) / "config.json", "a model folder saved by save_pretrained")
+        if not any(Path(model["path"]).glob("*.safetensors")):
+            raise InputError(
+                f"config: model.path: there are no safetensors in {model['path']}; pickled weights are never loaded."
+                " Convert the model with save_pretrained."
+            )
     if adapter := model["adapter"]:
         if adapter["source"] != "teach":  # that may be laid over a config that names one, to make it anew
             _check_source("model.adapter", given["model"]["adapter"])
@@ -234,6 +243,26 @@ def check(config: Mapping[str, Any], given: Mapping[str, Any]) -> None:
                 f"config: sae.k is {sae['k']}; it must be <= sae.num_latents, which is {sae['num_latents']}."
             )
         _check_problems("sae.text", sae["text"], 0)
+
+
+def warnings(config: Mapping[str, Any]) -> list[str]:
+    """Return what may be meant but is likely a mistake, a line each."""
+    found = []
+    think, text, problems = config["model"]["think"], config["sae"].get("text"), config["problems"]
+    if think and think["open"] == think["close"]:
+        found.append(
+            f"config: model.think: both markers are {think['open']!r}, so nobody can tell where thinking ends: all that"
+            " follows the first one counts as thinking."
+        )
+    if config["sae"]["source"] == "train" and problems["source"] != "lessons":  # those of studies are in no lesson
+        same: tuple[str, ...] = ("source", "name", "config", "split", "path")
+        same += ("seed",) if problems["source"] == "reasoning_gym" else ()
+        if all(text.get(key) == problems.get(key) for key in same):
+            found.append(
+                "config: sae.text is the same as problems: the SAE will be trained on the problems that are studied,"
+                " and fit them better than others. Use another split, file or seed."
+            )
+    return found
 
 
 def _check_teach(config: Mapping[str, Any]) -> None:
@@ -292,6 +321,28 @@ def _check_numbers(section: Mapping[str, Any], parent: str) -> None:
                 raise InputError(f"config: {parent}{key} is {number!r}; write it as a whole number, without a point.")
 
 
+def _check_text(value: Any, key: str) -> None:
+    """Refuse text that no file can hold: half of a character, as an escape may write it."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            _check_text(name, key)
+            _check_text(inner, str(name) if key == "config" else f"{key}.{name}")
+    elif isinstance(value, list):
+        for inner in value:
+            _check_text(inner, key)
+    elif isinstance(value, str) and not is_text(value):
+        raise InputError(f"config: {key} is {value!a}; a lone surrogate is no character, remove it.")
+
+
+def is_text(value: str) -> bool:
+    """Return whether a string can be written down: it has no half of a character."""
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _check_prompts(conditions: Sequence[str], prompts: Mapping[str, Mapping[str, str]]) -> None:
     for condition in conditions:
         if condition not in prompts:
@@ -319,7 +370,7 @@ def _check_lexicon(patterns: Mapping[str, Sequence[str]], reason_words: Sequence
         if len(entry) > 2 and entry.startswith("/") and entry.endswith("/"):
             try:
                 re.compile(entry[1:-1])
-            except re.error as error:
+            except (re.error, OverflowError, RecursionError) as error:
                 raise InputError(f"config: {key}: {entry!r} is no regular expression ({error}).") from None
 
 
@@ -336,7 +387,7 @@ def _check_problems(key: str, source: Mapping[str, Any], inferences: int) -> Non
     with path.open("rb") as lines:  # whether every line can be read is for rule problems to see
         try:
             first = json.loads(next(lines, b"null"))
-        except ValueError:
+        except (ValueError, RecursionError):
             first = None
         if not isinstance(first, dict):
             raise InputError(f"config: {key}.path: the first line of {path} is no JSON object; one a line is needed.")
@@ -379,6 +430,11 @@ def blocks(inferences: int, block_size: int) -> list[str]:
     """
     firsts = range(0, inferences, block_size)
     return [f"{first:05d}-{min(first + block_size, inferences) - 1:05d}" for first in firsts]
+
+
+def is_block_name(name: str) -> bool:
+    """Return whether a name is one that `blocks` gives to some block."""
+    return re.fullmatch(r"\d{5,}-\d{5,}", name) is not None
 
 
 def traces_of(block: str) -> range:

@@ -30,7 +30,7 @@ def call(
     params: Mapping[str, Any],
     inputs: Mapping[str, str | Sequence[str]],
     wildcards: Mapping[str, str],
-    read: Callable[..., Any] = pl.scan_parquet,
+    read: Callable[..., Any] = files.scan_parquet,
 ) -> Any:
     """Call the function that `params` name with a job's inputs and settings, and with its site if it asks for it.
 

@@ -3,13 +3,16 @@
 import contextlib
 import logging
 import os
+import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from .errors import HubUnreachable, InputError, first_line
+from .run import Superseded
 
 PROGRESS_SECONDS = 15.0, 600.0
 """Least and most time between two progress lines; between, it is a quarter of the time gone."""
@@ -59,10 +62,32 @@ def job(log_path: str, title: str, *, network: bool = False, fetch_ahead: str = 
         if isinstance(error, HubUnreachable):
             logger.error("%s", fetch_ahead)
         sys.exit(1)
-    except Exception as error:
+    except Superseded as error:
+        logger.error("error: %s", error)
+        sys.exit(1)
+    except BaseException as error:
+        # A panic in polars is no Exception, but an error like any other.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         print(traceback.format_exc(), file=log_file)
         logger.error("error: %s (traceback in %s)", first_line(error), log_path)
         sys.exit(1)
+
+
+@contextlib.contextmanager
+def at_most(seconds: float, message: str) -> Iterator[None]:
+    """Raise InputError with `message` if what is done in Python takes longer; in a job's main thread only."""
+
+    def stop(_number: int, _frame: Any) -> None:
+        raise InputError(message)
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def every_few_seconds(report: Callable[[str], None]) -> Callable[[str], None]:

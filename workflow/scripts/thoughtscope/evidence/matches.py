@@ -1,13 +1,14 @@
 """Room 6, evidence: what the model wrote. How much, and where in it the words of patterns are."""
 
 import json
-import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import polars as pl
+import regex
 
+from ..errors import InputError
 from ..frames import Schema, complete, keys
 
 MATCHES_SCHEMA = Schema(
@@ -22,16 +23,23 @@ MATCHES_SCHEMA = Schema(
 )
 
 
-def expression(entry: str) -> re.Pattern[str]:
+SECONDS = 10.0
+"""Longest time an entry is searched for in one trace: some expressions take longer than anyone lives."""
+
+
+def expression(entry: str) -> "regex.Pattern[str]":
     """Return the regular expression of a lexicon's entry.
 
     `/…/` is one already, searched as it is written. Other entries are words or phrases: whole words, any white space
     between them, in any case, unless the entry has a capital, which must then be there.
     """
     if len(entry) > 2 and entry.startswith("/") and entry.endswith("/"):
-        return re.compile(entry[1:-1])
-    words = r"\s+".join(map(re.escape, entry.split()))
-    return re.compile(rf"(?<!\w){words}(?!\w)", 0 if any(map(str.isupper, entry)) else re.IGNORECASE)
+        try:
+            return regex.compile(entry[1:-1])
+        except (regex.error, OverflowError, RecursionError) as error:
+            raise InputError(f"config: patterns, reason_words: {entry!r} is no regular expression ({error}).") from None
+    words = r"\s+".join(map(regex.escape, entry.split()))
+    return regex.compile(rf"(?<!\w){words}(?!\w)", 0 if any(map(str.isupper, entry)) else regex.IGNORECASE)
 
 
 def matches(
@@ -55,12 +63,20 @@ def matches(
         ends = np.cumsum([len(piece) for piece in pieces])
         text = "".join(pieces)
         for kind, name, entry, wanted in lexicon:
-            for match in wanted.finditer(text):
-                if match.end() == match.start():
+            try:
+                spans = [match.span() for match in wanted.finditer(text, timeout=SECONDS)]
+            except TimeoutError:
+                raise InputError(
+                    f"config: {'patterns.' + name if kind == 'pattern' else 'reason_words'}: {entry!r} takes more than"
+                    f" {SECONDS:.0f} s in trace {trace_id} of condition {condition!r}; write it with fewer nested"
+                    " repetitions."
+                ) from None
+            for start, end in spans:
+                if start == end:
                     continue
                 # The tokens that hold the first and the last character.
-                first, last = np.searchsorted(ends, [match.start(), match.end() - 1], side="right") + len(prompt)
-                rows.append((trace_id, condition, kind, name, entry, first, last + 1, match.group()))
+                first, last = np.searchsorted(ends, [start, end - 1], side="right") + len(prompt)
+                rows.append((trace_id, condition, kind, name, entry, first, last + 1, text[start:end]))
     return pl.DataFrame(rows, schema=MATCHES_SCHEMA, orient="row")
 
 

@@ -49,10 +49,8 @@ def row(config: Mapping[str, Any], results: Path) -> tuple[list[str], list[str]]
         raise SystemExit(f"controls: there is no {at / 'report.html'}; run that study first, as 'make controls' does.")
     studied, teach = config["conditions"][0], config.get("teach")
     kind = teach and teach.get("kind", "states")
-    traces = pl.concat([pl.read_parquet(path, columns=["correct"]) for path in sorted(at.glob(f"traces/{studied}/*"))])
-    verdicts = pl.concat(
-        [pl.read_parquet(path, columns=["verdict"]) for path in sorted(at.glob("tables/*/*/verdict.parquet"))]
-    )
+    traces = files.read_parquet(sorted(at.glob(f"traces/{studied}/*")), ["correct"])
+    verdicts = files.read_parquet(sorted(at.glob("tables/*/*/verdict.parquet")), ["verdict"])
     called = int((verdicts["verdict"].cast(pl.String) == VERDICTS[0]).sum())
     cells = [config["experiment"], PUT_IN[kind], str(len(traces)), str(traces["correct"].sum())]
     if kind is None:
@@ -64,7 +62,9 @@ def row(config: Mapping[str, Any], results: Path) -> tuple[list[str], list[str]]
         "found": at / "tables" / "found.parquet",
         "called": at / "tables" / "called.parquet",
     }
-    known = truth.Truth(kind=kind, traces=len(traces), **{name: pl.read_parquet(path) for name, path in tables.items()})
+    known = truth.Truth(
+        kind=kind, traces=len(traces), **{name: files.read_parquet(path) for name, path in tables.items()}
+    )
     score = truth.score(known)
     states = [str(score.reachable), str(score.found)] if kind == "states" else ["none", "–"]
     cells += [*states, str(score.called), str(score.true), str(score.words), str(score.words_called)]

@@ -13,9 +13,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from .. import models
 from ..config import is_block, parse_site
 from ..evidence.verdict import leading
 from ..frames import Schema, keys
+from ..saes import record
 
 MOST = 10
 """Tokens at each end of a logit effect, and neighbours of a latent."""
@@ -61,19 +63,24 @@ NEIGHBOURS_SCHEMA = Schema(
 
 def tables(
     manifest: Mapping[str, Any],
+    model: Path,
     vocabulary: pl.LazyFrame,
     verdict: pl.LazyFrame,
     sae_weights: Path,
+    sae_info: Mapping[str, Any],
     *,
     site: str,
     latents: int,
 ) -> dict[str, pl.DataFrame]:
     """Return logit effects and decoder neighbours of the `latents` leading latents, from the SAE's file."""
     leaders = leading(verdict.collect(), latents)["latent"].to_list()
+    record.check(sae_info, sae_weights.parent, [sae_weights.name])
     decoder = matrices(sae_weights)["W_dec"]
     effects = pl.DataFrame(schema=LOGIT_EFFECTS_SCHEMA)
     if writes_to_residual(site, manifest):
-        effects = logit_effects(decoder, leaders, unembedding(manifest), vocabulary.collect())
+        here = {**manifest, "folder": model}
+        models.check_files(here)
+        effects = logit_effects(decoder, leaders, unembedding(here), vocabulary.collect())
     return {"logit_effects": effects, "neighbours": decoder_neighbours(decoder, leaders)}
 
 

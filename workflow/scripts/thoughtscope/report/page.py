@@ -236,6 +236,9 @@ def dashboards(study: Study, site: Site, tokens: Tokens) -> dict[str, Any]:
     return boards
 
 
+FOLDER = Path(__file__).parents[3] / "report"
+"""Has the template, page.css and page.js."""
+
 TOKEN_TYPES = 20
 """Token types of a latent that its dashboard lists."""
 
@@ -274,7 +277,6 @@ def picture(path: str | Path) -> dict[str, Any]:
 def render(
     study: Study,
     *,
-    folder: Path,
     parcels: Iterable[tuple[str, int, str]],
     tokens: Tokens,
     provenance: Mapping[str, Any],
@@ -282,13 +284,13 @@ def render(
 ) -> tuple[str, list[tuple[str, int]]]:
     """Return the page, and which traces its reader holds, as (condition, trace_id).
 
-    `folder` has the template, page.css and page.js; `parcels` are those of `reader.trace_parcels`, of which as many are
+    `parcels` are those of `reader.trace_parcels`, of which as many are
     taken as `max_megabytes` have room for. `provenance` has `versions`, `hashes`, `stages`, `rules`, `run`.
     """
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder), autoescape=True, undefined=jinja2.StrictUndefined,
+        loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= {
@@ -298,7 +300,7 @@ def render(
         "linked": linked,
         "link": link,
     }
-    code, style = ((folder / name).read_text(encoding="utf-8") for name in ("page.js", "page.css"))
+    code, style = ((FOLDER / name).read_text(encoding="utf-8") for name in ("page.js", "page.css"))
     boards = [pack(dashboards(study, site, tokens)) for site in study.sites]
     without = {site.name: absent(site) for site in study.sites}
     too_small = small(study) is not None

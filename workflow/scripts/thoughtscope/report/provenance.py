@@ -3,6 +3,7 @@
 import json
 import platform
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +11,13 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from .. import __version__, files, paths
+from ..errors import InputError
 
 
 def problem_set(path: str | Path, used: int) -> dict[str, Any]:
     """Return where a problems file is from, how many problems it has, and how many are used."""
-    about = metadata(path)
+    about = files.metadata(path)
     return {"source": about["thoughtscope.source"], "count": pq.read_metadata(path).num_rows, "used": used}
-
-
-def metadata(path: str | Path) -> dict[str, str]:
-    """Return what a parquet file says of itself (see `files.write_parquet`)."""
-    found = pq.read_schema(path).metadata or {}
-    return {
-        key.decode(): value.decode() for key, value in found.items() if key.startswith((b"thoughtscope.", b"version."))
-    }
 
 
 def collect(
@@ -44,7 +38,7 @@ def collect(
     the folder `results` that are hashed, `times` what `benchmarks` gives, `rules` the rule graph that the workflow
     saves, if it has.
     """
-    about = metadata(traces[0])
+    about = files.metadata(traces[0])
     versions = {"thoughtscope": __version__, "python": platform.python_version()}
     versions |= {key.removeprefix("version."): value for key, value in about.items() if key.startswith("version.")}
     if revision := manifest.get("revision"):
@@ -53,7 +47,7 @@ def collect(
     hashes = {f"model/{name}": digest for name, digest in manifest["files"].items()}
     for hookpoint, info in saes.items():
         versions |= {f"{hookpoint} SAE revision": info["revision"]} if info.get("revision") else {}
-        hashes |= {f"saes/{hookpoint}/sae.safetensors": info["sha256"]} if "sha256" in info else {}
+        hashes |= {f"saes/{hookpoint}/{name}": digest for name, digest in info["files"].items()}
     hashes |= {str(Path(path).relative_to(results)): files.sha256(path) for path in [*texts, *traces]}
     return {
         "run": f"Generated on {about.get('thoughtscope.device', 'an unknown device')} in"
@@ -75,7 +69,16 @@ def benchmarks(folder: Path, known: Mapping[str, Collection[str]]) -> Iterator[t
         levels = paths.benchmark_levels(str(path))
         if levels and all(value in known.get(level, [value]) for level, value in levels.items()):
             inner = path.relative_to(folder).with_suffix("")
-            yield str(inner), json.loads(path.read_text(encoding="utf-8").splitlines()[0])
+            with suppress(ValueError, IndexError):  # a job that was killed may have left it empty
+                yield str(inner), json.loads(path.read_text(encoding="utf-8").splitlines()[0])
+
+
+def read_if_whole(path: Path) -> dict[str, Any] | None:
+    """Return the rule graph that the workflow saved, if it has; the page can do without."""
+    try:
+        return files.read_foreign_json(path)
+    except InputError:
+        return None
 
 
 COLUMN, LINE, BOX = 136, 24, (122, 18)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from .. import paths
+from .. import files, paths
 from ..config import traces_of
 from ..vocabulary import label
 
@@ -173,16 +173,16 @@ def trace_parcels(
         yield *key, pack(trace_parcel(trace, found.get(key, matches.clear()), active, tokens))
 
 
-def reading(files: Sequence[str]) -> Callable[[str, str, int], pl.DataFrame]:
+def reading(listed: Sequence[str]) -> Callable[[str, str, int], pl.DataFrame]:
     """Return a function that reads a trace's activations, (site, condition, trace_id), from the files of all blocks."""
     of: dict[tuple[str, str], list[tuple[range, str]]] = {}
-    for path in files:
+    for path in listed:
         level = paths.parse(paths.ACTIVATIONS, path)
         of.setdefault((level["site"], level["condition"]), []).append((traces_of(level["block"]), path))
 
     @lru_cache(maxsize=8 * len({site for site, _ in of}))
     def block(path: str) -> pl.DataFrame:
-        return pl.read_parquet(path, columns=["trace_id", "position", "sink", "latent", "activation"])
+        return files.read_parquet(path, columns=["trace_id", "position", "sink", "latent", "activation"])
 
     def read(site: str, condition: str, trace_id: int) -> pl.DataFrame:
         path = next(path for traces, path in of[site, condition] if trace_id in traces)

@@ -94,7 +94,7 @@ def load(
     (the info.json of each), `pictures` (across sites), `tables` and `site_pictures`, site after site in the order of
     the page, and of a taught model `truth`, `found` and `called`.
     """
-    traces = pl.concat([pl.read_parquet(path) for path in given["traces"]])
+    traces = files.read_parquet(given["traces"])
     infos = paths.by("hookpoint", paths.SAE_INFO, given["saes"])
     pictures = _by_site(paths.SITE_PICTURE, "picture", given["site_pictures"])
     return Study(
@@ -109,7 +109,7 @@ def load(
             Site(
                 name=site,
                 info=files.read_json(infos[parse_site(site)[0]]),
-                tables={name: pl.read_parquet(path) for name, path in tables.items()},
+                tables={name: files.read_parquet(path) for name, path in tables.items()},
                 pictures=pictures[site],
             )
             for site, tables in _by_site(paths.SITE_TABLE, "table", given["tables"]).items()
@@ -117,7 +117,7 @@ def load(
         pictures=paths.by("picture", paths.STUDY_PICTURE, given["pictures"]),
         neuronpedia=neuronpedia,
         truth=truth_of(given, settings["teach"], len(traces.filter(condition=conditions[0]))),
-        **{name: pl.read_parquet(given[name]) for name in ("matches", "gate", "layers", "headline")},
+        **{name: files.read_parquet(given[name]) for name in ("matches", "gate", "layers", "headline")},
     )
 
 
@@ -125,7 +125,7 @@ def truth_of(given: Mapping[str, Any], teach: Mapping[str, Any] | None, traces: 
     """Read what is known of a taught model from the files that a rule names; traces: of the condition under study."""
     if teach is None:
         return None
-    tables = {name: pl.read_parquet(given[name]) for name in ("truth", "found", "called")}
+    tables = {name: files.read_parquet(given[name]) for name in ("truth", "found", "called")}
     return Truth(kind=teach["kind"], traces=traces, **tables)
 
 

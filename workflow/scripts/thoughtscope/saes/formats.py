@@ -6,18 +6,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from .. import files, hub
 from ..config import SAE_FILES, is_commit
 from ..devices import loading
-from ..errors import InputError
+from ..errors import InputError, first_line
+from . import record
 from .bounded import BoundedTopK
+
+TENSORS = ("encoder.weight", "encoder.bias", "W_dec", "b_dec")
+"""What an SAE in sparsify's format is made of."""
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
     """Return the `cfg.json` of an SAE in `folder`, checked to be a TopK autoencoder."""
-    config = files.read_json(Path(folder) / "cfg.json")
+    path = Path(folder) / "cfg.json"
+    config = files.read_foreign_json(path)
+    numbers = {"d_in", "k", "num_latents" if config.get("num_latents") else "expansion_factor"}
+    if odd := sorted(name for name in numbers if type(config.get(name)) is not int):
+        raise InputError(f"SAE {folder}: {odd[0]} in {path} is {config.get(odd[0])!r}; a whole number is needed.")
     if config.get("transcode"):
         raise InputError(f"SAE {folder}: cfg.json says it is a transcoder; only autoencoders are read.")
     if config.get("activation", "topk") != "topk":
@@ -28,21 +36,52 @@ def read_config(folder: str | Path) -> dict[str, Any]:
 
 
 def load(folder: str | Path, device: torch.device) -> BoundedTopK:
-    """Load the SAE in `folder`, in float32. On the processor a file in float32 stays on disk until it is read."""
-    _need_files(folder)
+    """Load the SAE in `folder`, in float32. On the processor a file in float32 stays on disk until it is read.
+
+    Where the workflow has put it there, its files are compared with the hashes in its info.json.
+    """
+    if (info := Path(folder, record.INFO)).exists():
+        record.check(files.read_json(info), folder)
     config = read_config(folder)
     # "exact" rests on it, whatever the environment says of TF32
     torch.set_float32_matmul_precision("highest")
     file = str(Path(folder) / "sae.safetensors")
     with loading("the SAE"), safe_open(file, framework="pt", device=str(device)) as weights:
-        names = ("encoder.weight", "encoder.bias", "W_dec", "b_dec")
-        encoder, bias, decoder, b_dec = (weights.get_tensor(name).float() for name in names)
+        encoder, bias, decoder, b_dec = (weights.get_tensor(name).float() for name in TENSORS)
     return BoundedTopK(encoder, bias, decoder, b_dec, config["k"])
 
 
-def _need_files(folder: str | Path) -> None:
-    paths = [Path(folder, name) for name in SAE_FILES]
-    files.need(paths, "SAE files", "Delete info.json beside them and run again; they will be fetched anew.")
+def check_weights(folder: str | Path, config: Mapping[str, Any], what: str) -> None:
+    """Check that the weights in `folder` are what `config`, their cfg.json, says: all there, of these shapes, finite.
+
+    Raises InputError, which calls the SAE `what`, with the first that isn't.
+    """
+    path, width, count = Path(folder, SAE_FILES[1]), config["d_in"], num_latents(config)
+    if not 1 <= config["k"] <= count:
+        raise InputError(f"{what}: cfg.json says k {config['k']} of {count} latents; k must be from 1 to that many.")
+    shapes = dict(zip(TENSORS, ((count, width), (count,), (count, width), (width,)), strict=True))
+    try:
+        with safe_open(str(path), framework="pt") as weights:
+            if missing := [name for name in shapes if name not in weights.keys()]:  # noqa: SIM118
+                raise InputError(f"{what}: {path} has no {missing[0]}; an SAE in sparsify's format has it.")
+            for name, shape in shapes.items():
+                tensor = weights.get_tensor(name)
+                if tuple(tensor.shape) != shape or not tensor.is_floating_point():
+                    raise InputError(
+                        f"{what}: {name} in {path} is {tuple(tensor.shape)}, {tensor.dtype}, but by its cfg.json it"
+                        f" must be {shape} and of a float type."
+                    )
+                if not all(bool(part.sum(dtype=torch.float64).isfinite()) for part in tensor.split(4096)):
+                    raise InputError(f"{what}: {name} in {path} isn't finite everywhere; no SAE can be read with it.")
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"{what}: {path} is no whole safetensors file ({first_line(error)}). Fetch it again where it is from."
+        ) from None
+
+
+def num_latents(config: Mapping[str, Any]) -> int:
+    """Return how many latents an SAE has by its cfg.json."""
+    return int(config["num_latents"] or config["d_in"] * config["expansion_factor"])
 
 
 def check_width(folder: str | Path, hookpoint: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -85,12 +124,10 @@ def fetch(
                     f" since {sibling.parent.name} was fetched; pin one of the two."
                 )
         hub.warn_unpinned("sae", source["name"], source["revision"], info["revision"], log)
-    info |= {
-        "d_in": config["d_in"],
-        "num_latents": config["num_latents"] or config["d_in"] * config["expansion_factor"],
-    }
-    info |= {"k": config["k"], "sha256": files.sha256(folder / "sae.safetensors")}
-    files.write_json(info, folder / "info.json")
+    check_weights(folder, config, f"SAE for {hookpoint}")
+    info |= {"d_in": config["d_in"], "num_latents": num_latents(config), "k": config["k"]}
+    info |= {"files": {name: files.sha256(folder / name) for name in SAE_FILES}}
+    files.write_json(info, folder / record.INFO)
     log.info("%s: %d latents, k = %d", hookpoint, info["num_latents"], info["k"])
 
 

@@ -1,6 +1,7 @@
 """Room 4, SAEs: training on the spot, with sparsify's Trainer, and what new SAEs are worth on held-out text."""
 
 import logging
+import math
 import os
 import tempfile
 import time
@@ -15,46 +16,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .. import files, sites
+from .. import files, run, sites
 from ..config import SAE_FILES, layer_of
 from ..devices import is_out_of_memory, release_memory
 from ..errors import InputError
 from ..job import every_few_seconds
+from . import record
 from .coder import CHUNK_VALUES
-
-
-def training_texts(problems: pl.DataFrame, tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Return texts to train on: plain text as it is, or question and solution as the conversation they would be."""
-    texts = []
-    for question, solution, text in problems.select("question", "solution", "text").iter_rows():
-        if text is not None:
-            texts.append(text)
-        elif solution is not None:
-            turns = [{"role": "user", "content": question}, {"role": "assistant", "content": solution}]
-            texts.append(
-                tokenizer.apply_chat_template(turns, tokenize=False)
-                if tokenizer.chat_template
-                else f"{question}\n{solution}\n"
-            )
-    return texts
-
-
-def pack(texts: list[str], tokenizer: PreTrainedTokenizerBase, sequences: int, context: int) -> Tensor:
-    """Tokenize texts and join them into `sequences` rows of `context` token ids each.
-
-    Raises InputError when there is too little text.
-    """
-    ids: list[int] = []
-    for text in texts:
-        ids += tokenizer(text, add_special_tokens=False)["input_ids"]
-        if len(ids) >= sequences * context:
-            break
-    if len(ids) < sequences * context:
-        raise InputError(
-            f"config: sae.text gives {len(ids)} tokens, but sae.tokens and sae.heldout_tokens ask for"
-            f" {sequences * context}; give more text (sae.text.size) or ask for fewer tokens."
-        )
-    return torch.tensor(ids[: sequences * context]).view(sequences, context)
+from .text import sequences_of, token_ids
 
 
 class _Sequences(Dataset):
@@ -114,8 +83,9 @@ def train(
         os.environ["SPARSIFY_DISABLE_TRITON"] = "1"
     from sparsify import SparseCoder, SparseCoderConfig, TrainConfig, Trainer
 
-    train_rows, heldout_rows = max(1, tokens // context), max(1, heldout_tokens // context)
-    ids = pack(training_texts(problems, tokenizer), tokenizer, train_rows + heldout_rows, context)
+    train_rows, heldout_rows = sequences_of(tokens, heldout_tokens, context)
+    rows = train_rows + heldout_rows
+    ids = torch.tensor(token_ids(problems, tokenizer, rows * context, requested.get("text", {}))).view(rows, context)
     settings: dict[str, Any] = {"tokens": train_rows * context, "context": context, "batch_size": batch_size}
     settings |= {"optimizer": optimizer, "lr": lr, "seed": seed}
     model.config.use_cache = False
@@ -154,20 +124,26 @@ def train(
             torch.set_float32_matmul_precision("highest")
             for hookpoint, states in outputs.items():
                 trained = Path(scratch) / "sae" / hookpoint
+                files.let_read(trained / SAE_FILES[1])
                 sae = SparseCoder.load_from_disk(trained, device=str(model.device))
                 heldout = evaluate(sae, states, context)
+                if not math.isfinite(heldout["fvu"]) or not all(bool(w.isfinite().all()) for w in sae.parameters()):
+                    raise InputError(
+                        f"config: sae.lr is {lr}: the SAE of {hookpoint} isn't finite after training; set it lower."
+                    )
                 files.write_json(
                     {"source": "train", "requested": requested}
                     | {"d_in": sae.d_in, "num_latents": sae.num_latents, "k": k, "train": settings}
-                    | {"heldout": heldout, "sha256": files.sha256(trained / "sae.safetensors")},
-                    trained / "info.json",
+                    | {"heldout": heldout, "files": {name: files.sha256(trained / name) for name in SAE_FILES}},
+                    trained / record.INFO,
                 )
                 log.info(
                     "%s, held out: FVU %.3f, L0 %.1f, %.1f%% dead",
                     hookpoint, heldout["fvu"], heldout["l0"], 100 * heldout["dead_share"],
                 )  # fmt: skip
+            run.check()
             for hookpoint in hookpoints:
-                for name in (*SAE_FILES, "info.json"):
+                for name in (*SAE_FILES, record.INFO):
                     (Path(scratch) / "sae" / hookpoint / name).replace(folders[hookpoint] / name)
 
 

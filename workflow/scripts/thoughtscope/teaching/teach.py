@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .. import files, sites
+from .. import files, run, sites
 from ..config import ADAPTER_FILES
 from ..errors import InputError, first_line
 from ..job import every_few_seconds
@@ -165,10 +165,12 @@ def teach(
         if time.monotonic() - saved > CHECKPOINT_SECONDS:
             _save(checkpoint, identity, weights, optimizer, losses)
             saved = time.monotonic()
+    run.check()
     folder.mkdir(parents=True, exist_ok=True)
     # Half the size of float32; what is merged is rounded to the model's own precision anyway.
     stored = {key: value.detach().to(torch.bfloat16) for key, value in get_peft_model_state_dict(taught).items()}
     save_file(stored, folder / ADAPTER_FILES[1], metadata={"format": "pt"})
+    files.let_read(folder / ADAPTER_FILES[1])
     config.inference_mode = True
     config.base_model_name_or_path = None  # it would be a folder here; the manifest says which model
     config.save_pretrained(str(folder))
@@ -194,8 +196,8 @@ def _save(
     with files.replacing(checkpoint) as folder:
         folder.mkdir()
         save_file(tensors, folder / "state.safetensors")
-        files.write_json({"identity": identity, "losses": list(losses)}, folder / "progress.json")
-        shutil.rmtree(checkpoint, ignore_errors=True)
+        digest = files.sha256(folder / "state.safetensors")
+        files.write_json({"identity": identity, "losses": list(losses), "sha256": digest}, folder / "progress.json")
 
 
 def _resume(
@@ -208,7 +210,12 @@ def _resume(
     """Go on from a checkpoint, if there is one of the same teaching; return the losses so far."""
     if not (checkpoint / "progress.json").exists():
         return []
-    progress = files.read_json(checkpoint / "progress.json")
+    try:
+        progress = files.read_json(checkpoint / "progress.json")
+        files.check_hashes(checkpoint, {"state.safetensors": progress["sha256"]}, "files of a checkpoint", "")
+    except InputError as error:
+        log.warning("beginning anew: %s", error)
+        return []
     if progress["identity"] != identity:
         return []
     tensors = load_file(checkpoint / "state.safetensors")

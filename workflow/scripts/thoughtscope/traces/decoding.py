@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel
 
 from ..devices import in_batches, is_out_of_memory
-from ..errors import first_line
+from ..errors import InputError, first_line
 from ..job import every_few_seconds
 from .sampling import TraceSampler, draw
 
@@ -34,15 +34,27 @@ COLUMNS = {"cpu": 64, "cuda": 512}
 
 
 class Draws(NamedTuple):
-    """How tokens are drawn: noise (traces, steps) from `sampling.uniforms`, temperature and top-p."""
+    """How tokens are drawn: noise (traces, steps) from `sampling.uniforms`, temperature and top-p; of which traces."""
 
     noise: Tensor
     temperature: float
     top_p: float
+    trace_ids: Sequence[int]
 
     def __call__(self, logits: Tensor, traces: list[int], steps: list[int]) -> list[int]:
         """Return the token of each trace at its step, from logits (traces, vocabulary)."""
+        self.check(logits, traces, steps)
         return draw(logits, self.noise[traces, steps].to(logits.device), self.temperature, self.top_p).tolist()
+
+    def check(self, logits: Tensor, traces: Sequence[int], steps: Sequence[int]) -> None:
+        """Raise InputError where a trace's largest logit isn't a number, or not finite."""
+        odd = (~logits.amax(-1).isfinite()).nonzero()
+        if len(odd):
+            row = int(odd[0])
+            raise InputError(
+                f"trace {self.trace_ids[traces[row]]} has logits that aren't finite, at token {steps[row]} of what it"
+                " writes; set model.dtype to float32. If that doesn't help, the model's weights are damaged."
+            )
 
 
 def write(
@@ -117,7 +129,7 @@ def generate(
         ids = [[padding] * n + prompts[trace] for n, trace in zip(blank, batch, strict=True)]
         mask = [[0] * n + [1] * (longest - n) for n in blank]
         sampler = TraceSampler(
-            draws.noise[batch].to(model.device), draws.temperature, draws.top_p, longest,
+            draws.noise[batch].to(model.device), draws.temperature, draws.top_p, longest, partial(_check, draws, batch),
             lambda ids: on_step([cut(row) for row in ids.tolist()]),
         )  # fmt: skip
         output = model.generate(
@@ -126,6 +138,10 @@ def generate(
             logits_processor=LogitsProcessorList([sampler]),
         )
         yield from zip(batch, map(cut, output[:, longest:].tolist()), strict=True)
+
+
+def _check(draws: Draws, batch: Sequence[int], logits: Tensor, step: int) -> None:
+    draws.check(logits, batch, [step] * len(batch))
 
 
 @torch.inference_mode()

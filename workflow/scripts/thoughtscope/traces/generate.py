@@ -11,6 +11,7 @@ import polars as pl
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from . import grading
+from .. import models
 from ..config import SEGMENTS
 from ..errors import InputError
 from ..frames import Schema, keys
@@ -32,7 +33,7 @@ SCHEMA = Schema(
     ),
     predicted=(pl.String, "the answer in the text; null without one"),
     reference=(pl.String, "the reference answer"),
-    correct=(pl.Boolean, "whether they are the same number; null where there is no answer"),
+    correct=(pl.Boolean, "whether they are the same number, or text; null where that can't be said"),
 )
 
 
@@ -67,7 +68,7 @@ def render(
         if tokenizer.chat_template is None:
             raise InputError("the model has no chat template; write prompts with 'raw' instead of 'user'.")
         turn = [{"role": "user", "content": prompt["user"].replace("{question}", question)}]
-        text = tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
+        text = models.in_chat(tokenizer, turn, ask=True)
         text += prompt.get("assistant", "")
     return text, tokenizer(text, add_special_tokens=False)["input_ids"]
 
@@ -150,7 +151,12 @@ def generate(
     generated = write(
         model,
         [ids for _, ids in rendered],
-        Draws(uniforms(seed, condition, problems["trace_id"].to_list(), max_new_tokens), temperature, top_p),
+        Draws(
+            uniforms(seed, condition, problems["trace_id"].to_list(), max_new_tokens),
+            temperature,
+            top_p,
+            problems["trace_id"].to_list(),
+        ),
         max_new_tokens=max_new_tokens,
         stop_ids=stop_ids,
         batch_size=batch_size,

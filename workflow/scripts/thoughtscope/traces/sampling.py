@@ -91,19 +91,26 @@ def _invert(masses: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
 class TraceSampler(LogitsProcessor):
     """Makes the draw inside greedy `generate`: leaves the drawn token as the only one possible.
 
-    noise: (batch, steps), from `uniforms`. `on_step` is called before each draw with the ids written so far, shape
-    (batch, steps written).
+    noise: (batch, steps), from `uniforms`. Before each draw `check` is called with its logits and which step it is, and
+    `on_step` with the ids written so far, shape (batch, steps written).
     """
 
     def __init__(
-        self, noise: Tensor, temperature: float, top_p: float, prompt_length: int, on_step: Callable[[Tensor], None]
+        self,
+        noise: Tensor,
+        temperature: float,
+        top_p: float,
+        prompt_length: int,
+        check: Callable[[Tensor, int], None],
+        on_step: Callable[[Tensor], None],
     ) -> None:
         self.noise, self.temperature, self.top_p = noise, temperature, top_p
-        self.prompt_length, self.on_step = prompt_length, on_step
+        self.prompt_length, self.check, self.on_step = prompt_length, check, on_step
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return scores (batch, vocabulary) that are 0 for each row's drawn token and -inf elsewhere."""
         step = input_ids.shape[1] - self.prompt_length
         self.on_step(input_ids[:, self.prompt_length :])
+        self.check(scores, step)
         token = draw(scores, self.noise[:, step], self.temperature, self.top_p)
         return torch.full_like(scores, -torch.inf).scatter_(-1, token[:, None], 0.0)
