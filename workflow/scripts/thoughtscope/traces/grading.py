@@ -58,8 +58,9 @@ def grade(text: str, finished: bool, reference: str) -> tuple[str | None, bool |
 
     The answer is the last `\\boxed{}`, else the last number. Where both can be read (`answers.value`) they are
     compared as exact numbers; otherwise as text, without blanks, case and LaTeX's styles: the same text is right, a
-    word or letter in place of another is wrong, and all else isn't graded. In a truncated trace the last number is whatever
-    the model was writing just then; without a box nothing was answered. A finished trace without an answer is wrong.
+    word or letter in place of another is wrong, and all else isn't graded. In a truncated trace the last number is
+    whatever the model was writing just then; without a box nothing was answered. A finished trace without an answer is
+    wrong.
     """
     boxed = last_boxed(text)
     number = last_number(text) if boxed is None else None
