@@ -169,18 +169,3 @@ def test_a_config_edited_while_jobs_wait_is_the_next_runs(cluster, tmp_path, tin
     assert traces["generated_ids"].list.len().max() == 12
     assert "generate reason 00000-00001" in edited.plan()
     assert not {job for job in study.plan() if job.startswith("generate")}
-
-
-def test_a_failing_member_of_a_group_leaves_what_the_others_finished(cluster, tmp_path, tiny_model):
-    study = new_study(tmp_path / "study", tiny_model).edit(conditions=["reason"])
-    study.run("--until", "recurrence")
-    tables = study.results / "tables" / "trained" / "layers.1.mlp"
-    vocabulary = study.results / "vocabulary.parquet"  # sinks take it, the two others don't
-    stat = vocabulary.stat()
-    vocabulary.write_bytes(vocabulary.read_bytes()[:-9])
-    os.utime(vocabulary, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    run = study.snakemake("--profile", profile(tmp_path, retries=0), "--until", "sinks", "histogram", "frequencies",
-                          timeout=300)  # fmt: skip
-    assert run.code == 1, run.output
-    assert (tables / "histogram.parquet").exists(), run.output
-    assert (tables / "frequencies.parquet").exists()
