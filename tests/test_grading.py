@@ -199,6 +199,33 @@ def test_last_boxed(text, expected):
         ("#5", None),
         ("5*", None),
         ("*5*", None),
+        ("$5-$10", None),
+        ("5 -10", None),
+        ("5 units^2", 5),
+        (r"5 \mathrm{m}^2", 5),
+        ("5cm²", 5),
+        ("12 km^2", 12),
+        ("1.5(2)", None),
+        ("0.1(6)", None),
+        ("6 / 2(3)", None),
+        ("6/2*3", 9),
+        ("0,500", None),
+        ("sqrt(16)", None),
+        ("abs(-5)", None),
+        ("log 100", None),
+        ("5 mil", None),
+        ("5 apples 1/2", None),
+        ("10 apples - 3 apples", 7),
+        ("2 000 1/2", None),
+        ("seven (7)", 7),
+        ("5 miles/hour", 5),
+        ("3/4 of an hour", F(3, 4)),
+        ("3 = apples", 3),
+        ("2x = 10", None),
+        ("5 ft 3 in", None),
+        ("5'3", None),
+        ("3x4", None),
+        ("5\0 6", None),
     ],
 )
 def test_the_value_of_an_answer(text, expected):
@@ -284,6 +311,30 @@ def slow_last_boxed(text):
 @settings(max_examples=500, deadline=None)
 def test_the_last_box_is_found_as_by_looking_from_each(text):
     assert grading.last_boxed(text) == slow_last_boxed(text)
+
+
+OPERATIONS = {"+": F.__add__, "-": F.__sub__, "*": F.__mul__, "/": F.__truediv__}
+WRITTEN = {"+": [" + "], "-": [" - ", "−"], "*": [" * ", r" \cdot ", " × "], "/": [" / ", "÷"]}
+NUMBERS = st.integers(0, 30).map(lambda number: (str(number), F(number)))
+
+
+@st.composite
+def arithmetic(draw, depth=3):
+    """Text of sums and products in brackets, and its value by Python's own arithmetic."""
+    if depth == 0 or draw(st.booleans()):
+        return draw(NUMBERS)
+    (left, one), (right, other) = draw(arithmetic(depth - 1)), draw(arithmetic(depth - 1))
+    if draw(st.integers(0, 4)) == 0 and other:
+        return rf"\frac{{{left}}}{{{right}}}", one / other
+    sign = draw(st.sampled_from("+-*/" if other else "+-*"))
+    return f"({left}{draw(st.sampled_from(WRITTEN[sign]))}{right})", OPERATIONS[sign](one, other)
+
+
+@given(arithmetic())
+@settings(max_examples=500, deadline=None)
+def test_arithmetic_is_what_python_makes_of_it(written):
+    text, expected = written
+    assert answers.value(text) == expected
 
 
 FORMS = (

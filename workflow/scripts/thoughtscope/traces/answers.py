@@ -25,23 +25,31 @@ _NAMES = {
 }  # fmt: skip
 _SIGNS = str.maketrans(
     dict.fromkeys("–—‒‑−﹣－", "-") | dict.fromkeys("·⋅∙×∗＊", "*") | dict.fromkeys("$£€¥₹°", " ")
-    | {"÷": "/", "∕": "/", "⁄": "/", "’": "'", "≈": "=", "\u200b": None, "\ufeff": None}
+    | {"÷": "/", "∕": "/", "⁄": "/", "’": "'", "≈": "=", "\0": "#", "\u200b": None, "\ufeff": None}
 )  # fmt: skip
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
 _GAP = r"(?:\\[,;:! ]|\{,\}|,\\!|[ ~'\u00a0\u2009\u202f])"
-_GROUPED = re.compile(rf"(?<![\d.,])\d{{1,3}}({_GAP}|,)\d{{3}}(?:\1\d{{3}})*(?![\d/]|\s+\d+\s*/)(?!,\d)")
-_REPEATING = re.compile(r"(\d+)\.(\d*)(?:\\overline\s*\{(\d+)\}|\\bar\s*\{(\d+)\}|\((\d+)\))")
+_GROUPED = re.compile(rf"(?<![\d.,])[1-9]\d{{0,2}}({_GAP}|,)\d{{3}}(?:\1\d{{3}})*(?![\d/]|\s+\d+\s*/)(?!,\d)")
+_REPEATING = re.compile(r"(\d+)\.(?:(\d*)\\(?:overline|bar)\s*\{(\d+)\}|\((\d+)\))")
 _TEXT = re.compile(r"\\(?:text\w*|math(?:rm|bf|it|sf|tt)|mbox|boldsymbol|bm)\s*\{([^{}]*)\}")
 _CHANGING = re.compile(
     r"not|no|non|except|negative|minus|plus|half|halves|twice|double|triple|dozen|dozens|hundred|hundreds|"
     r"thousand|thousands|million|millions|billion|trillion|over|less|more|than|least|most|under|above|below|"
     r"within|to|or|and|from|between|times|divided|squared|cubed|root|quarter|quarters|third|thirds|fourth|"
-    r"fourths|fifth|fifths|tenth|tenths|remainder|mod|base|choose|factorial|point|none|either|neither"
+    r"fourths|fifth|fifths|tenth|tenths|remainder|mod|base|choose|factorial|point|none|either|neither|"
+    r"sqrt|log|ln|exp|sin|cos|tan|mil|mn|bn|lakh|crore|grand|gross|score|pairs?"
 )
 """Words that make another number of the one beside them; an answer with one isn't read."""
 _TOKEN = re.compile(
-    r"(?P<number>(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{1,3}(?![\d.]))?)|(?P<name>\\[A-Za-z]+)|(?P<sign>[-+*/^!(){}\[\]√])|(?P<gap>\s+)"
+    r"(?P<number>(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{1,3}(?![\d.]))?)"
+    r"|(?P<name>\\[A-Za-z]+)|(?P<sign>[-+*/^!(){}\[\]√])|(?P<gap>\s+)"
 )
+_UNIT = re.compile(r"(?<=\d)\s*(?:km/h|m/s|[cmk]m|[km]g|lbs?|ft|oz|ml|hrs?|min|am|pm|st|nd|rd|th)(?![A-Za-z])")
+_NAME = re.compile(r"(?<![\\A-Za-z])[A-Za-z]\w*(?:\([A-Za-z]\))?(?=\s*=)|(?<==)\s*[A-Za-z]\s*$")
+"""What is said to equal a number."""
+_A_WORD = re.compile(r"(?<![\\A-Za-z\d.])[A-Za-z]{2,}'?[a-z]*(\()?|(?<=\d)\s+[A-Za-z]{2,}(\()?")
+_POWER_OF_WORD = re.compile(r"\0\s*\^\s*(?:\{\s*-?\d\s*\}|-?\d)")
+_WORDS_AT_ENDS = re.compile(r"(?:[\s/,:]*\0)+(?=[\s.,;:?]*(?:$|[-+*/=)]))|(?:^|(?<=[-+*/=(]))(?:[\s,:.]*\0[\s,:]*)+")
 
 
 class _Unreadable(Exception):
@@ -70,9 +78,13 @@ def choice(text: str) -> str:
     return re.sub(r"^\(([^()]+)\)$", r"\1", bare)
 
 
+_WORD = "\0"
+"""Stands for a word or a unit that is passed over at either end of a term."""
+
+
 def _plain(text: str) -> str:
     """Return a text in few signs: ASCII digits, no groups of digits, styles, currencies or words."""
-    if re.search(r"\d\s*[–—]\s*\d", text) or re.search(r"\d-\d", text):
+    if re.search(r"\d[\s$£€¥₹]*[–—][\s$£€¥₹]*\d|\d-|\d\s+-\S", text):
         raise _Unreadable  # a range, or a difference
     text = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻]+", lambda raised: "^{" + raised[0].translate(_RAISED) + "}", text)
     text = re.sub(r"(\d?)([¼-¾⅐-⅞↉])", lambda m: f"{m[1]} {unicodedata.normalize('NFKC', m[2])}", text)
@@ -83,40 +95,25 @@ def _plain(text: str) -> str:
     text = _REPEATING.sub(_repeating, text)
     text = _GROUPED.sub(lambda number: re.sub(rf"{_GAP}|,", "", number[0]), text)
     text = re.sub(r"\\[,;:! ()\[\]]|~", " ", text)
-    if re.search(r"\d\s*[A-Za-z]|[A-Za-z]\s*\^|(?<![A-Za-z])[A-Za-z]\s*[-+*/]", re.sub(r"\d[eE][-+]?\d", "00", text)):
-        text = _units(text)
-    text = re.sub(
-        r"(?<![\\A-Za-z])[A-Za-z]\w*(?:\([A-Za-z]\))?(?=\s*=)|(?<==)\s*[A-Za-z]\s*$", "", text
-    )  # a name equal to it
-    text = re.sub(r"(?<![\\A-Za-z\d.])[A-Za-z]{2,}'?[a-z]*|(?<=\d)\s+[A-Za-z]{2,}", _word, text)
-    text = re.sub(r"\(\s*\)|(?<=\s)/(?=\s*$)", " ", text.replace("%", " "))  # what words have left behind
-    return re.sub(r"[\s.,;:?]+$|^[\s:,.]+(?!\d)", "", text)
+    text = _A_WORD.sub(_word, _NAME.sub("", _UNIT.sub(_WORD, text)))
+    text = _WORDS_AT_ENDS.sub(" ", _POWER_OF_WORD.sub(_WORD, text.replace("%", " ")))
+    return re.sub(r"[\s.,;:?]+$|^[\s:,.]+(?!\d)", "", re.sub(r"\(\s*\)", " ", text))
 
 
 def _words_of(text: re.Match[str]) -> str:
     inner = text[1].strip()
-    if re.fullmatch(r"[A-Za-z]", inner):
-        return "  "  # a unit of one letter, set upright
-    return f" {text[1]} "
-
-
-def _units(text: str) -> str:
-    """Take away units that stand right after a number; a letter there, as in `5x`, is refused."""
-    return re.sub(
-        r"(?<=\d)\s*(?:km/h|m/s|[cmk]m|[km]g|lbs?|ft|oz|ml|hrs?|min|am|pm|st|nd|rd|th)(?:\s*\^\s*\{?[23]\}?)?(?![A-Za-z])",
-        " ",
-        text,
-    )
+    return _WORD if re.fullmatch(r"[A-Za-z]", inner) else f" {text[1]} "  # a unit of one letter, set upright
 
 
 def _word(found: re.Match[str]) -> str:
-    if _CHANGING.fullmatch(found[0].strip().lower()):
+    is_function = found[1] or found[2]  # sqrt(16), abs(-5)
+    if is_function or _CHANGING.fullmatch(found[0].strip().lower()):
         raise _Unreadable
-    return " "
+    return f" {_WORD} "
 
 
 def _repeating(number: re.Match[str]) -> str:
-    whole, fixed, period = number[1], number[2], number[3] or number[4] or number[5]
+    whole, fixed, period = number[1], number[2] or "", number[3] or number[4]
     found = Fraction(int(whole + fixed + period) - int(whole + fixed), (10 ** len(period) - 1) * 10 ** len(fixed))
     return f"({found.numerator}/{found.denominator})"
 
@@ -187,13 +184,15 @@ class _Reader:
             if self.mark in ("+", "-"):
                 raise _Unreadable
             return self.product(depth) * (1 if sign == "+" else -1)
-        found = self.mixed(depth)
+        found, operation = self.mixed(depth), "*"
         while self.mark in ("*", "/", "(", "["):
             if self.mark in ("*", "/"):
                 operation = self.take()
                 negative = self.mark == "-" and bool(self.take())
                 other = self.power(depth) * (-1 if negative else 1)
                 found = _bounded(found * other if operation == "*" else found / other)
+            elif operation == "/" or "." in self.tokens[self.at - 1][1]:
+                raise _Unreadable  # 6/2(3), 1.5(2)
             else:
                 found = _bounded(found * self.power(depth))
         return found
