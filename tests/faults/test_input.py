@@ -1,11 +1,14 @@
 """What users, datasets and models may hand in: refused with the key or the file, or read as it was meant."""
 
 import json
+import os
 import re
+import subprocess
 
 import polars as pl
 import pytest
 import torch
+import yaml
 from conftest import Study, new_study
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +17,7 @@ from thoughtscope import config, models
 from thoughtscope import given as user
 from thoughtscope.errors import InputError
 from thoughtscope.evidence import matches
-from thoughtscope.readings import block
+from thoughtscope.readings import states
 from thoughtscope.saes.coder import Codes
 from thoughtscope.traces.decoding import Draws
 
@@ -54,8 +57,6 @@ def test_the_default_config_is_refused_by_name(study):
     (study.folder / "config" / "config.yaml").write_bytes(b"experiment: caf\xe9\n")
     command = [part for part in study.command("--dry-run") if not part.endswith("config.yaml")]
     command.remove("--configfile")
-    import subprocess
-
     done = subprocess.run(command, cwd=study.folder, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert "config: config/config.yaml isn't UTF-8" in done.stdout + done.stderr
@@ -152,8 +153,6 @@ def test_odd_lines_of_a_file_are_refused_by_their_number(study, line):
 
 
 def test_a_line_edited_under_the_same_date_is_read_again(study):
-    import os
-
     study.run("--until", "problems")
     path = study.folder / "problems.jsonl"
     stat = path.stat()
@@ -195,8 +194,6 @@ def test_any_entry_is_searched_for_or_refused(entry):
 ), max_size=5))  # fmt: skip
 @settings(max_examples=200, deadline=None)
 def test_any_config_file_passes_or_is_refused_in_a_line(tmp_path_factory, value):
-    import yaml
-
     path = tmp_path_factory.mktemp("any") / "config.yaml"
     path.write_bytes(yaml.safe_dump(value, allow_unicode=True).encode("utf-8", "surrogatepass"))
     try:
@@ -228,4 +225,4 @@ def test_logits_that_are_no_numbers_are_refused():
 def test_activations_that_are_no_numbers_are_refused():
     codes = Codes(torch.tensor([[1.0, 0.5], [torch.inf, 1.0]]), torch.zeros(2, 2, dtype=torch.long))
     with pytest.raises(InputError, match=r"trace 4 has a non-finite activation at layers\.1\.mlp, position 6;"):
-        block._check_finite(codes, 4, "layers.1.mlp", 5)
+        states.check_finite(codes.activations, "activation", 4, "layers.1.mlp", 5, "")

@@ -34,7 +34,6 @@ from thoughtscope.config import (
     describe_violation,
     fetch_ahead,
     hookpoints,
-    is_block_name,
     model_settings,
     parse_site,
     prompts_of,
@@ -245,7 +244,9 @@ def files_digest(listed):
     """Return a digest of files' content, as text."""
     crc = 0
     for path in listed:
-        crc = zlib.crc32(Path(path).read_bytes(), crc)
+        with open(path, "rb") as file:
+            while part := file.read(1 << 20):
+                crc = zlib.crc32(part, crc)
     return f"{crc:08x}"
 
 
@@ -375,13 +376,15 @@ def remove_stale_blocks():
 
     Whoever reads all files of a folder would have these traces twice.
     """
-    stale = []
+    stale, ours = [], set(BLOCKS)
     for pattern in (paths.TRACES, paths.READING, paths.TRACE_TABLES, paths.TRACE_PICTURES):
-        at = pattern.format(experiment=EXPERIMENT, reader="*", site="*", condition="*", block="*")
-        for path in map(Path, glob.glob(at)):
-            block = path.name.removesuffix(".parquet")
-            if block not in BLOCKS and is_block_name(block) and traces_of(block)[0] < config["inferences"]:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for path in glob.glob(pattern.format(experiment=EXPERIMENT, reader="*", site="*", condition="*", block="*")):
+            try:
+                block = paths.parse(pattern, path)["block"]
+            except ValueError:  # nothing of ours
+                continue
+            if block not in ours and traces_of(block).start < config["inferences"]:
+                shutil.rmtree(path) if os.path.isdir(path) else os.unlink(path)
                 stale.append(path)
     if stale:
         print(

@@ -432,11 +432,6 @@ def blocks(inferences: int, block_size: int) -> list[str]:
     return [f"{first:05d}-{min(first + block_size, inferences) - 1:05d}" for first in firsts]
 
 
-def is_block_name(name: str) -> bool:
-    """Return whether a name is one that `blocks` gives to some block."""
-    return re.fullmatch(r"\d{5,}-\d{5,}", name) is not None
-
-
 def traces_of(block: str) -> range:
     """Return the trace ids of a block named by `blocks`."""
     first, last = block.split("-")

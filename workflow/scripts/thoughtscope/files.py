@@ -37,7 +37,7 @@ _LIBRARIES = ("torch", "transformers", "datasets", "eai-sparsify", "polars", "py
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a path beside `path`, for a file or folder; renamed to `path` if the block succeeds, else removed.
 
-    What was there before is gone then. Raises run.Superseded where it isn't this run's any more.
+    What was there before is gone then. Raises InputError where it isn't this run's any more.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -192,6 +192,21 @@ KEPT_FROM = 1 << 20
 def _identity(path: str | Path) -> str:
     found = os.stat(path)
     return f"{found.st_dev}-{found.st_ino}-{found.st_size}-{found.st_mtime_ns}-{found.st_ctime_ns}"
+
+
+@contextmanager
+def open_weights(path: str | Path, what: str) -> Iterator[Any]:
+    """Open a safetensors file that others wrote, `what` it is of. Raises InputError where it isn't whole."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as weights:
+            yield weights
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"{what}: {Path(path).resolve()} is no whole safetensors file ({first_line(error)}). Fetch it again where"
+            " it is from."
+        ) from None
 
 
 def let_read(path: str | Path) -> None:

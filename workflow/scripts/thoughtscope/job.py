@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from .errors import HubUnreachable, InputError, first_line
-from .run import Superseded
 
 PROGRESS_SECONDS = 15.0, 600.0
 """Least and most time between two progress lines; between, it is a quarter of the time gone."""
@@ -61,9 +60,6 @@ def job(log_path: str, title: str, *, network: bool = False, fetch_ahead: str = 
         logger.error("error: %s", error)
         if isinstance(error, HubUnreachable):
             logger.error("%s", fetch_ahead)
-        sys.exit(1)
-    except Superseded as error:
-        logger.error("error: %s", error)
         sys.exit(1)
     except BaseException as error:
         # A panic in polars is no Exception, but an error like any other.

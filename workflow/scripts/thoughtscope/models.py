@@ -74,7 +74,6 @@ def _check_weights(folder: Path, name: str) -> None:
 
     Weights that aren't there transformers would draw at random. Raises InputError with what is wrong.
     """
-    from safetensors import SafetensorError, safe_open
     from transformers import AutoModelForCausalLM
 
     paths = sorted(folder.glob("*.safetensors"))
@@ -85,14 +84,8 @@ def _check_weights(folder: Path, name: str) -> None:
             " it again."
         )
     for path in paths:
-        try:
-            with safe_open(str(path), framework="pt"):
-                pass
-        except (SafetensorError, OSError) as error:
-            raise InputError(
-                f"model {name}: {path.resolve()} is no whole safetensors file ({first_line(error)}). Fetch it again"
-                " where it is from."
-            ) from None
+        with files.open_weights(path, f"model {name}"):
+            pass
     try:  # on the meta device nothing is read but names and shapes
         _, found = AutoModelForCausalLM.from_pretrained(
             folder, device_map="meta", use_safetensors=True, trust_remote_code=False, output_loading_info=True

@@ -14,14 +14,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from .errors import InputError
+
 FOLDER = Path(".snakemake", "thoughtscope")
 
 VARIABLE = "THOUGHTSCOPE_RUN"
 """In a job's environment: the file of its run's config."""
-
-
-class Superseded(Exception):
-    """The run that a job is of was stopped, and another has begun."""
 
 
 def begin(workflow: Any, experiment: str, given: Mapping[str, Any]) -> None:
@@ -49,10 +47,10 @@ def join(configfiles: list[Path]) -> None:
 
 
 def check() -> None:
-    """Raise Superseded if this is a job of a run whose place another has taken; called before a file is published."""
+    """Raise InputError if this is a job of a run whose place another has taken; called before a file is published."""
     kept = os.environ.get(VARIABLE)
     if kept and not os.path.exists(kept):
-        raise Superseded("this job is of a run that was killed, and another has begun since; what it made isn't kept.")
+        raise InputError("this job is of a run that was killed, and another has begun since; what it made isn't kept.")
 
 
 def _is_alive(kept: Path) -> bool:

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from .. import sites
-from ..errors import InputError
 from . import activations, features, reconstruction
-from .states import read_states
+from .states import check_finite, read_states
 from ..saes.coder import Codes
 
 if TYPE_CHECKING:
@@ -55,7 +54,8 @@ def read(
             encoded = _encode(sae, [states[name][start:] for (_, states), start in zip(batch, starts, strict=True)])
             for (trace, states), start, codes in zip(batch, starts, encoded, strict=True):
                 sinks, prompt = sites.sinks(states[name].norm(dim=-1)), len(trace["prompt_ids"])
-                _check_finite(codes, trace["trace_id"], name, start)
+                too_large = "the SAE isn't made for states as large as these."
+                check_finite(codes.activations, "activation", trace["trace_id"], name, start, too_large)
                 if name == site:
                     tables[trace["trace_id"]] = activations.tabulate(trace, sinks, codes)
                 if name in compared:
@@ -65,16 +65,6 @@ def read(
     active = pl.concat([tables[trace_id] for trace_id in traces["trace_id"]])
     measured = pl.DataFrame(rows, schema=reconstruction.SCHEMA).sort("trace_id", maintain_order=True)
     return Reading(active, features.summarize(active), measured)
-
-
-def _check_finite(codes: Codes, trace_id: int, site: str, start: int) -> None:
-    """Raise InputError for the first activation that isn't finite; `start`: position of the first token."""
-    odd = (~codes.activations.isfinite()).any(-1).nonzero()
-    if len(odd):
-        raise InputError(
-            f"trace {trace_id} has a non-finite activation at {site}, position {start + int(odd[0])}; the SAE isn't"
-            " made for states as large as these."
-        )
 
 
 def _encode(sae: SparseCoder, states: list[Tensor]) -> list[Codes]:

@@ -56,18 +56,18 @@ def read_states(
         for index, row in enumerate(batch):
             found.append((row, {name: state[index, : len(row["ids"])].float() for name, state in states.items()}))
             for name, state in found[-1][1].items():
-                _check_finite(state, row["trace_id"], name)
+                check_finite(
+                    state, "state", row["trace_id"], name, 0, "set model.dtype to float32, or leave this layer out."
+                )
             read += len(row["ids"])
         yield found
         tick(f"{read} of {total} tokens, {read / (time.monotonic() - started):.0f} tokens/s")
     log.info("%d traces, %d tokens, %.0f tokens/s", len(rows), total, total / (time.monotonic() - started))
 
 
-def _check_finite(x: Tensor, trace_id: int, name: str) -> None:
+def check_finite(x: Tensor, what: str, trace_id: int, site: str, start: int, remedy: str) -> None:
+    """Raise InputError for the first row of x (tokens, width) that isn't finite; `start`: where x starts."""
     finite = x.isfinite().all(-1)
     if not finite.all():
-        position = int((~finite).nonzero()[0])
-        raise InputError(
-            f"trace {trace_id} has a non-finite state at {name}, position {position}; set model.dtype to float32,"
-            " or leave this layer out."
-        )
+        position = start + int((~finite).nonzero()[0])
+        raise InputError(f"trace {trace_id} has a non-finite {what} at {site}, position {position}; {remedy}")

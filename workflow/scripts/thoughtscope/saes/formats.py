@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from .. import files, hub
 from ..config import SAE_FILES, is_commit
 from ..devices import loading
-from ..errors import InputError, first_line
+from ..errors import InputError
 from . import record
 from .bounded import BoundedTopK
 
@@ -60,23 +60,18 @@ def check_weights(folder: str | Path, config: Mapping[str, Any], what: str) -> N
     if not 1 <= config["k"] <= count:
         raise InputError(f"{what}: cfg.json says k {config['k']} of {count} latents; k must be from 1 to that many.")
     shapes = dict(zip(TENSORS, ((count, width), (count,), (count, width), (width,)), strict=True))
-    try:
-        with safe_open(str(path), framework="pt") as weights:
-            if missing := [name for name in shapes if name not in weights.keys()]:  # noqa: SIM118
-                raise InputError(f"{what}: {path} has no {missing[0]}; an SAE in sparsify's format has it.")
-            for name, shape in shapes.items():
-                tensor = weights.get_tensor(name)
-                if tuple(tensor.shape) != shape or not tensor.is_floating_point():
-                    raise InputError(
-                        f"{what}: {name} in {path} is {tuple(tensor.shape)}, {tensor.dtype}, but by its cfg.json it"
-                        f" must be {shape} and of a float type."
-                    )
-                if not all(bool(part.sum(dtype=torch.float64).isfinite()) for part in tensor.split(4096)):
-                    raise InputError(f"{what}: {name} in {path} isn't finite everywhere; no SAE can be read with it.")
-    except (SafetensorError, OSError) as error:
-        raise InputError(
-            f"{what}: {path} is no whole safetensors file ({first_line(error)}). Fetch it again where it is from."
-        ) from None
+    with files.open_weights(path, what) as weights:
+        if missing := [name for name in shapes if name not in weights.keys()]:  # noqa: SIM118
+            raise InputError(f"{what}: {path} has no {missing[0]}; an SAE in sparsify's format has it.")
+        for name, shape in shapes.items():
+            tensor = weights.get_tensor(name)
+            if tuple(tensor.shape) != shape or not tensor.is_floating_point():
+                raise InputError(
+                    f"{what}: {name} in {path} is {tuple(tensor.shape)}, {tensor.dtype}, but by its cfg.json it"
+                    f" must be {shape} and of a float type."
+                )
+            if not all(bool(part.sum(dtype=torch.float64).isfinite()) for part in tensor.split(4096)):
+                raise InputError(f"{what}: {name} in {path} isn't finite everywhere; no SAE can be read with it.")
 
 
 def num_latents(config: Mapping[str, Any]) -> int:
