@@ -215,7 +215,7 @@ class Study:
         return [str(Path(sys.executable).parent / "snakemake"), "--snakefile", str(REPO / "Snakefile"),
                 "--configfile", str(path), "--quiet", "host", "--cores", "2", *arguments]  # fmt: skip
 
-    def snakemake(self, *arguments: str, timeout: float = 300, **environment: str) -> Run:
+    def snakemake(self, *arguments: str, timeout: float = 900, **environment: str) -> Run:
         done = subprocess.run(
             self.command(*arguments), cwd=self.folder, env=os.environ | environment, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True, timeout=timeout, check=False,

@@ -169,3 +169,21 @@ def test_a_config_edited_while_jobs_wait_is_the_next_runs(cluster, tmp_path, tin
     assert traces["generated_ids"].list.len().max() == 12
     assert "generate reason 00000-00001" in edited.plan()
     assert not {job for job in study.plan() if job.startswith("generate")}
+
+
+def test_a_failing_member_of_a_group_leaves_what_the_others_finished(cluster, tmp_path, tiny_model):
+    """Of two tables in one job the second, which is made from the first, fails."""
+    study = new_study(tmp_path / "study", tiny_model).edit(conditions=["reason"])
+    study.run("--until", "recurrence")
+    recurrence = study.results / "tables" / "trained" / "layers.1.mlp" / "recurrence.parquet"
+    recurrence.unlink()
+    vocabulary = study.results / "vocabulary.parquet"  # of the two only top_tokens takes it
+    whole, stat = vocabulary.read_bytes(), vocabulary.stat()
+    vocabulary.write_bytes(whole[:-9])
+    os.utime(vocabulary, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    run = study.snakemake("--profile", profile(tmp_path, retries=0), "--until", "top_tokens", timeout=300)
+    assert run.code == 1, run.output
+    assert len(re.findall(r"has been submitted with SLURM jobid", run.output)) == 1, run.output
+    assert recurrence.exists(), run.output
+    assert "vocabulary.parquet is damaged" in run.output
+    assert not recurrence.with_name("top_tokens.parquet").exists()

@@ -118,16 +118,18 @@ def test_fewer_inferences_keep_what_more_had(study):
 def test_a_copied_study_plans_nothing(finished, tmp_path, times):
     """With the code beside it, as a checkout elsewhere is; files copied in any order are no news."""
     home = tmp_path / "elsewhere"
-    home.mkdir()
+
+    def copy(source, target, *, dated):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        function = shutil.copy2 if dated else shutil.copyfile
+        if source.is_file():
+            return function(source, target)
+        ignore = shutil.ignore_patterns("__pycache__")
+        return shutil.copytree(source, target, symlinks=True, ignore=ignore, copy_function=function)
+
+    copy(finished.folder, home / "study", dated=times == "kept")
     for name in ("Snakefile", "workflow", "profiles"):
-        if (REPO / name).is_dir():
-            shutil.copytree(REPO / name, home / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(REPO / name, home / name)
-    copy = shutil.copytree if times == "kept" else lambda *given, **named: shutil.copytree(
-        *given, **named, copy_function=shutil.copyfile
-    )  # fmt: skip
-    copy(finished.folder, home / "study", symlinks=True)
+        copy(REPO / name, home / name, dated=False)
     if times == "reversed":
         now = time.time()
         for age, path in enumerate(sorted((home / "study" / "results").rglob("*.*"), key=lambda p: p.stat().st_mtime)):

@@ -3,6 +3,9 @@
 Takes a hub repository, a packaged model or a folder, and perhaps an adapter, fetched or taught here; gives
 results/{experiment}/model/, model.json and vocabulary.parquet, and of a model with an adapter also base_model/,
 base_model.json and adapter/. Nothing downstream touches the network.
+
+Who takes the model takes its manifest, which has the hash of each file and is compared by content. The folder beside it
+is ancient() to them: Snakemake knows a folder by its date alone, which copying a study changes.
 """
 
 SITE_CHECKS = dict(
@@ -39,7 +42,7 @@ if config["model"]["adapter"] is None:
     use rule _fetched_model as model with:
         output:
             manifest=paths.MANIFEST,
-            folder=directory("<results>/model"),
+            folder=directory(paths.MODEL),
             vocabulary=paths.VOCABULARY,
 
 else:
@@ -50,7 +53,7 @@ else:
     use rule _fetched_model as base_model with:
         output:
             manifest=paths.BASE_MANIFEST,
-            folder=directory("<results>/base_model"),
+            folder=directory(paths.BASE_MODEL),
         log:
             "<logs>/base_model.log",
         benchmark:
@@ -61,7 +64,7 @@ else:
         rule teach:
             input:
                 manifest=rules.base_model.output.manifest,
-                model=rules.base_model.output.folder,
+                model=ancient(paths.BASE_MODEL),
             output:
                 config=paths.ADAPTER_CONFIG,
                 weights=paths.ADAPTER_WEIGHTS,
@@ -116,13 +119,13 @@ else:
     rule model:
         input:
             base=rules.base_model.output.manifest,
-            base_model=rules.base_model.output.folder,
+            base_model=ancient(paths.BASE_MODEL),
             config=paths.ADAPTER_CONFIG,
             weights=paths.ADAPTER_WEIGHTS,
             info=paths.ADAPTER_INFO,
         output:
             manifest=paths.MANIFEST,
-            folder=directory("<results>/model"),
+            folder=directory(paths.MODEL),
             vocabulary=paths.VOCABULARY,
         log:
             "<logs>/model.log",

@@ -11,7 +11,7 @@ rule read:
     input:
         traces=rules.generate.output.traces,
         manifest=rules.model.output.manifest,
-        model=rules.model.output.folder,
+        model=ancient(paths.MODEL),
         sae_config=sae_of_site(paths.SAE_CONFIG),
         sae_weights=sae_of_site(paths.SAE_WEIGHTS),
         sae_info=sae_of_site(paths.SAE_INFO),

@@ -27,7 +27,7 @@ use rule _site_table as dashboards with:
 use rule _site_table as directions with:
     input:
         manifest=rules.model.output.manifest,
-        model=rules.model.output.folder,
+        model=ancient(paths.MODEL),
         vocabulary=rules.model.output.vocabulary,
         verdict=rules.verdict.output.table,
         sae_weights=sae_of_site(paths.SAE_WEIGHTS),

@@ -20,7 +20,7 @@ if config["sae"]["source"] == "train":
             # By the model's tokenizer it is seen whether the text suffices; another model makes no other text. Named
             # by their paths: ancient() would mark the rule's own outputs, for all who take them.
             manifest=ancient(paths.MANIFEST),
-            model=ancient("<results>/model"),
+            model=ancient(paths.MODEL),
         output:
             text=paths.SAE_TEXT,
         log:
@@ -44,7 +44,7 @@ if config["sae"]["source"] == "train":
         input:
             text=rules.sae_text.output.text,
             manifest=rules.model.output.manifest,
-            model=rules.model.output.folder,
+            model=ancient(paths.MODEL),
         output:
             *paths.SAE_FILES,
         log:

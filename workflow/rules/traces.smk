@@ -8,7 +8,7 @@ rule generate:
     input:
         problems=rules.problems.output.problems,
         manifest=rules.model.output.manifest,
-        model=rules.model.output.folder,
+        model=ancient(paths.MODEL),
     output:
         traces=paths.TRACES,
     log:

@@ -29,7 +29,7 @@ rule probes:
         traces=of_studied(rules.generate.output.traces),
         truth=rules.truth.output.table,
         manifest=rules.model.output.manifest,
-        model=rules.model.output.folder,
+        model=ancient(paths.MODEL),
     output:
         table=paths.STUDY_TABLE.replace("{table}", "probes"),
     log:
