@@ -2,8 +2,9 @@
 
     .venv/bin/python benchmarks/organisms.py [--seeds 0 1 2 3 4] [--kinds taught sham] [--work FOLDER] [--write PAGE]
 
-For each seed the adapter is taught by rule teach, and the embedded study is run on it, with problems, SAE text and
-sampling of that seed; a sham likewise. Takes 10 to 15 minutes each on two cores; what is in --work isn't done again.
+For each seed the adapter is taught by rule teach (the embedded config's own seed is that of the adapter here, made so),
+and the embedded study is run on it, with problems, SAE text and sampling of that seed; a sham likewise. Takes 15 to 25
+minutes each on two cores; what is in --work isn't done again.
 --write puts the table into a page, between the lines that mark its place.
 """
 
@@ -34,7 +35,10 @@ def config_of(kind: str, seed: int) -> dict:
     if kind == "sham":
         config = controls.laid_over(config, yaml.safe_load((ROOT / "config" / "sham.yaml").read_text(encoding="utf-8")))
     config["experiment"] = f"{kind}-{seed}"
-    config["model"]["adapter"] = {"source": "teach"}
+    if seed == config["teach"]["seed"]:
+        config["model"]["adapter"]["path"] = str(ROOT / "organisms" / kind)
+    else:
+        config["model"]["adapter"] = {"source": "teach"}
     config["teach"]["seed"] = config["generation"]["seed"] = config["sae"]["seed"] = seed
     config["problems"]["seed"], config["sae"]["text"]["seed"] = 2 * seed, 2 * seed + 1
     return config
