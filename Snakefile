@@ -22,6 +22,11 @@ include: "workflow/rules/readings.smk"
 include: "workflow/rules/evidence.smk"
 
 
+if config["interventions"]:
+
+    include: "workflow/rules/interventions.smk"
+
+
 if config["teach"]:
 
     include: "workflow/rules/truth.smk"

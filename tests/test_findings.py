@@ -13,7 +13,8 @@ from thoughtscope.evidence.headline import SCHEMA as HEADLINE
 from thoughtscope.evidence.patterns import SCHEMA as PATTERNS
 from thoughtscope.evidence.verdict import SCHEMA
 from thoughtscope.frames import complete
-from thoughtscope.report import findings, needs, words
+from thoughtscope.interventions import effects as effects_room
+from thoughtscope.report import effects, findings, needs, words
 from thoughtscope.report import page as report
 from thoughtscope.report.study import Site, Study
 from thoughtscope.statistics import fdr, wilson
@@ -94,7 +95,7 @@ def made_up(*verdicts: pl.DataFrame, traces: int = 40, **changes) -> Study:
         "problems": {}, "traces": pl.concat([written("a", traces), written("b", traces)]),
         "matches": pl.concat([matches(a=9, b=3), matches(a=9).with_columns(name=pl.lit("planning"))]),
         "gate": pl.DataFrame(schema=FIT_SCHEMA), "layers": pl.DataFrame(schema=LAYERS), "headline": headline(),
-        "sites": sites, "pictures": {}, "neuronpedia": None, "truth": None,
+        "sites": sites, "pictures": {}, "neuronpedia": None, "truth": None, "effects": {}, "cost": {}, "steered": {},
     }  # fmt: skip
     return Study(**about | changes)
 
@@ -537,3 +538,40 @@ def test_the_tables_of_checks_in_the_docs_are_those_of_the_code(page):
     text = (REPO / page).read_text(encoding="utf-8")
     rows = [f"| {check.label} | {check.asks} | `{check.table}` |\n" for check in CHECKS]
     assert "".join(rows) in text
+
+
+def test_effects_are_said_in_words():
+    """Of three latents tried at one site and one at another, two act; a fourth has its pattern in too few traces."""
+    columns = {"pattern": "doubt", "window": "before", "traces": 16, "least": 0.1, "excess": 0.5, "chosen": "link"}
+    table = complete(
+        pl.DataFrame(
+            [
+                columns | {"latent": 1, "effect": 0.8, "control": 0.1, "q": 0.01, "predicted": 0.5, "strengths": [1.0],
+                           "added": [0.3]},
+                columns | {"latent": 2, "effect": 0.6, "control": 0.1, "q": 0.02, "predicted": 0.4},
+                columns | {"latent": 3, "effect": 0.0, "control": 0.1, "q": 0.9, "predicted": 0.1},
+                {"latent": 4, "pattern": "doubt", "window": "after", "traces": 2, "chosen": "link"},
+            ]
+        ),
+        effects_room.SCHEMA,
+    )  # fmt: skip
+    texts = effects.sentences({"a": table, "b": table.head(0)}, {}, 0.05)
+    assert texts[0] == (
+        "Of the 3 latents most surely linked to a pattern, 2 do more at the pattern, when taken away, than controls"
+        " that change the states as much (q < 0.05): their median effect is 0.7 log-odds, 7.0 times that of their"
+        " controls."
+    )
+    assert len(texts) == 2  # no rank correlation of three
+    by_prediction = table.with_columns(chosen=pl.lit("prediction", effects_room.SCHEMA["chosen"]), q=pl.lit(0.5))
+    both = effects.sentences({"a": table, "b": by_prediction.filter(pl.col("latent") < 4)}, {}, 0.05)
+    assert both[1].startswith(
+        "Of the 3 latents of which the largest effect is predicted, none does more at the pattern"
+    )
+    assert both[1].endswith("; their median effect is 0.6 log-odds.")
+    assert "ranks these 6 as ablation does with a Spearman correlation of 1.00" in both[3]
+    rows = effects.rows({"a": table})
+    assert rows[0]["doses"] == [(1.0, 0.3)]
+    assert rows[0]["where"] == "leads to it"
+    assert rows[3]["doses"] == []
+    alone = effects.sentences({"a": table.tail(1)}, {}, 0.05)
+    assert alone == ["1 latent was tried, none with its pattern in 5 traces."]

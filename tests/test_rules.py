@@ -17,7 +17,7 @@ CALLED = ("table.py", "plot.py")
 
 @pytest.fixture(scope="module")
 def rules(tmp_path_factory):
-    """The rules of the default config, by name."""
+    """The rules of the default config with all that it may ask for, by name."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("rules"))
         with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
@@ -32,7 +32,8 @@ def rules(tmp_path_factory):
 def config_settings():
     from snakemake.settings.types import ConfigSettings
 
-    return ConfigSettings(configfiles=[REPO / "config" / name for name in ("config.yaml", "teach.yaml")])
+    files = [REPO / "config" / name for name in ("config.yaml", "teach.yaml")]
+    return ConfigSettings(configfiles=files, config={"interventions": {"steering": {}}})
 
 
 def of_scripts(rules):

@@ -52,10 +52,19 @@ TRUTH = (
     else {}
 )
 
+EFFECTS = (
+    dict(effects=per_site(rules.effects.output.table), cost=per_site(rules.cost.output.table))
+    if config["interventions"]
+    else {}
+)
+if config["interventions"] and config["interventions"]["steering"]:
+    EFFECTS["steered"] = per_site(rules.steered.output.table)
+
 
 rule summary:
     input:
         **TRUTH,
+        **EFFECTS,
         manifest=rules.model.output.manifest,
         traces=per_block(rules.generate.output.traces),
         saes=expand(paths.SAE_INFO, reader=READER, hookpoint=HOOKPOINTS, allow_missing=True),
@@ -89,6 +98,7 @@ rule summary:
 rule report:
     input:
         **TRUTH,
+        **EFFECTS,
         problems=rules.problems.output.problems,
         sae_text=rules.sae_text.output.text if config["sae"]["source"] == "train" else [],
         manifest=rules.model.output.manifest,

@@ -29,6 +29,8 @@ with job(snakemake.log[0], snakemake.rule):
         matches=files.read_parquet(source.matches),
         headline=files.read_parquet(source.headline),
         truth=study.truth_of(dict(source.items()), teach, len(traces.filter(condition=params.conditions[0]))),
+        effects=study.of_sites(dict(source.items()), "effects"),
+        cost=study.of_sites(dict(source.items()), "cost"),
         conditions=params.conditions,
         top_latents=params.top_latents,
         min_traces=params.min_traces,

@@ -262,6 +262,14 @@ def warnings(config: Mapping[str, Any]) -> list[str]:
                 "config: sae.text is the same as problems: the SAE will be trained on the problems that are studied,"
                 " and fit them better than others. Use another split, file or seed."
             )
+    if config["interventions"] and (steering := config["interventions"]["steering"]):
+        directions = 3 * steering["latents"] * len(steering["strengths"]) + 1
+        traces, sites = min(steering["traces"], config["inferences"]), len(config["layers"])
+        most = directions * traces * sites * config["generation"]["max_new_tokens"]
+        found.append(
+            f"config: interventions.steering writes up to {most:,} tokens: {directions} times {traces} traces at"
+            f" {sites} {'site' if sites == 1 else 'sites'}."
+        )
     return found
 
 
@@ -303,6 +311,7 @@ _FRACTIONAL = (
     "min_share",
     "max_sink_share",
     "max_typed",
+    "strengths",
 )
 """Keys whose value need not be a whole number."""
 

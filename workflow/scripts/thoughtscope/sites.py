@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor, nn
 
 from .config import layer_of, parse_site
@@ -51,6 +53,62 @@ def stopping_after(model: PreTrainedModel, layer: int) -> Iterator[None]:
         model.base_model.set_submodule(name, modules)
         model.config.num_hidden_layers = len(modules)
         model.set_output_embeddings(head)
+
+
+class _Passed(nn.Module):
+    """In place of a block: gives on what it gets, in the way that the block would."""
+
+    def __init__(self, block: nn.Module, in_tuple: bool) -> None:
+        super().__init__()
+        self.__dict__["block"] = block  # not as a submodule: nothing of it is to be found twice
+        self.in_tuple = in_tuple
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["block"], name)
+
+    def forward(self, hidden_states: Tensor, *_args: Any, **_kwargs: Any) -> Any:
+        return (hidden_states,) if self.in_tuple else hidden_states
+
+
+_GIVE_TUPLES: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
+def _blocks_give_tuples(model: PreTrainedModel) -> bool:
+    """Return whether a model's blocks give their states in a tuple; a pass of one token tells, once a model."""
+    if model not in _GIVE_TUPLES:
+        gives: list[Any] = []
+        first = blocks(model)[1][0]
+        with first.register_forward_hook(lambda _module, _args, output: gives.append(output)), torch.no_grad():
+            model.base_model(input_ids=torch.zeros((1, 1), dtype=torch.long, device=model.device), use_cache=False)
+        _GIVE_TUPLES[model] = isinstance(gives[0], tuple)
+    return _GIVE_TUPLES[model]
+
+
+@contextmanager
+def starting_at(model: PreTrainedModel, layer: int, states: Tensor) -> Iterator[None]:
+    """Within it a pass of the model begins with block `layer`, whose input is `states` (batch, tokens, width).
+
+    What it is called with must have that batch and tokens; which tokens they are says nothing any more.
+    """
+    name, modules = blocks(model)
+    passed = [_Passed(block, _blocks_give_tuples(model)) for block in modules[:layer]]
+    try:
+        model.base_model.set_submodule(name, nn.ModuleList([*passed, *modules[layer:]]))
+        with replacing(model, f"{name}.{layer}@residual_in", lambda _embedded: states):
+            yield
+    finally:
+        model.base_model.set_submodule(name, modules)
+
+
+@contextmanager
+def ending_with(model: PreTrainedModel, output: Any) -> Iterator[None]:
+    """Within it a pass of the model is its head alone, on `output`: what the base model gave."""
+    # In the instance, where it hides the class's own; a model has no other way to leave its blocks out.
+    model.base_model.forward = lambda *_args, **_kwargs: output
+    try:
+        yield
+    finally:
+        del model.base_model.forward
 
 
 @contextmanager

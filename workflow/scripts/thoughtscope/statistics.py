@@ -96,6 +96,22 @@ def mean_over_traces(values: Floats) -> Mean:
     return found._replace(p=np.maximum(found.p, 0.5 ** (values != 0).sum(axis=0)))
 
 
+FLIPS = 20_000
+"""Sign flips that a mean is tested against."""
+
+
+def sign_flips(values: Floats, seed: int = 0) -> Floats:
+    """Return the one-sided p of each column of values (traces, tests) having a mean of 0 or less.
+
+    Were a value as likely as its negative, any signs of the traces' would give as large a mean (Fisher 1935): p is the
+    share of FLIPS random ones, and the one seen, that do.
+    """
+    signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(FLIPS, len(values)))
+    seen, scale = values.sum(axis=0), np.abs(values).sum(axis=0)
+    # Rounding must not make a tie an exceedance or the contrary.
+    return (1 + (signs @ values >= seen - 1e-9 * scale).sum(axis=0)) / (1 + FLIPS)
+
+
 def share_over_traces(part: Floats, whole: Floats, margin: float) -> Mean:
     """Return the share Σ part / Σ whole of each column of (traces, latents), its interval, and p of `margin` or less.
 

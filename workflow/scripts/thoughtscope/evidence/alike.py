@@ -34,7 +34,8 @@ MIN_OF_TYPE = 4
 RIDGE = 0.05
 """Tokens' worth of shrinkage: blocks of indicators that sum to 1 have no unique solution without."""
 
-WORD, DIGIT, BREAK, MARK, SPACE = range(5)
+KINDS = 5
+WORD, DIGIT, BREAK, MARK, SPACE = range(KINDS)
 """Kinds of tokens: digits are numbers only, a break has a line break, a mark neither letters nor digits."""
 
 NEAR = 8
@@ -58,7 +59,7 @@ def kinds(vocabulary: pl.LazyFrame) -> Integers:
     return kind
 
 
-def _sentence_ends(vocabulary: pl.LazyFrame) -> Integers:
+def sentence_ends(vocabulary: pl.LazyFrame) -> Integers:
     """Return the token ids that end a sentence: those with a full stop, question or exclamation mark, or line break."""
     ends = pl.col("text").str.contains(r"[.!?。！？][\"'”’)\]*]*\s*$|\n")
     return vocabulary.filter(ends).select("token_id").collect()["token_id"].to_numpy().astype(np.int64)
@@ -89,7 +90,7 @@ def _blocks(layout: Layout, vocabulary: pl.LazyFrame) -> Iterator[tuple[Integers
     yield np.where(column[of] >= 0, column[of] + 5, kind), False
 
     run, starts, segment = layout.run, layout.run_starts, layout.segment
-    ends, breaks = np.isin(layout.token_ids, _sentence_ends(vocabulary)), kind == BREAK
+    ends, breaks = np.isin(layout.token_ids, sentence_ends(vocabulary)), kind == BREAK
     index, last = np.arange(len(run)), starts[1:][run] - 1
     since = _since(ends, starts, run)
     next_end = np.minimum.accumulate(np.where(ends, index, len(ends))[::-1])[::-1]

@@ -23,7 +23,7 @@ from ..evidence.checks import CHECKS, RESULTS, VERDICTS
 from ..evidence.outcomes import OF_EQUAL_LENGTH
 from ..evidence.links import LEADING, MIN_TOLD_APART, RANKED, WINDOWS, links
 from ..statistics import MIN_TOKENS, MIN_TRACES
-from . import truth
+from . import effects, truth
 from .findings import answer, by_heading, share_interval, small, warnings
 from .needs import in_words
 from .provenance import rule_graph
@@ -57,6 +57,22 @@ def truth_section(study: Study) -> dict[str, Any] | None:
                 },
             }
             for row in truth.rows(study.truth)
+        ],
+    }
+
+
+def effects_section(study: Study) -> dict[str, Any] | None:
+    """Return what taking latents away did; None where none was."""
+    if not study.effects:
+        return None
+    shown = {(site.name, latent) for site in study.sites for latent in site.latents}
+    return {
+        "sentences": effects.sentences(study.effects, study.cost, study.settings["analysis"]["alpha"]),
+        "rows": [row | {"has_dashboard": (row["site"], row["latent"]) in shown} for row in effects.rows(study.effects)],
+        "steered": [
+            row | {"site": site, "has_dashboard": (site, row["latent"]) in shown}
+            for site, table in study.steered.items()
+            for row in table.iter_rows(named=True)
         ],
     }
 
@@ -309,6 +325,7 @@ def render(
         "answer": answer(study),
         "warnings": by_heading(warnings(study)),
         "truth": truth_section(study),
+        "effects": effects_section(study),
         "layers": layer_rows(study),
         "sites": [
             {

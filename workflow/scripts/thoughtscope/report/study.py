@@ -57,6 +57,12 @@ class Study:
     neuronpedia: str | None
     truth: Truth | None
     """What is known of a taught model; none of any other."""
+    effects: Mapping[str, pl.DataFrame]
+    """What taking latents away did, by site; nothing where none was."""
+    cost: Mapping[str, pl.DataFrame]
+    """What reconstructions in place of states cost the model, by site, likewise."""
+    steered: Mapping[str, pl.DataFrame]
+    """What steering by latents changed, by site, likewise."""
 
     @property
     def model(self) -> str:
@@ -92,7 +98,8 @@ def load(
 
     given: `manifest`, `problems`, `traces` (by condition and block), `matches`, `gate`, `layers`, `headline`, `saes`
     (the info.json of each), `pictures` (across sites), `tables` and `site_pictures`, site after site in the order of
-    the page, and of a taught model `truth`, `found` and `called`.
+    the page; of a taught model `truth`, `found` and `called`; where latents were taken away `effects` and `cost`,
+    and where traces were steered `steered`, site after site.
     """
     traces = files.read_parquet(given["traces"])
     infos = paths.by("hookpoint", paths.SAE_INFO, given["saes"])
@@ -116,6 +123,9 @@ def load(
         ],
         pictures=paths.by("picture", paths.STUDY_PICTURE, given["pictures"]),
         neuronpedia=neuronpedia,
+        effects=of_sites(given, "effects"),
+        cost=of_sites(given, "cost"),
+        steered=of_sites(given, "steered"),
         truth=truth_of(given, settings["teach"], len(traces.filter(condition=conditions[0]))),
         **{name: files.read_parquet(given[name]) for name in ("matches", "gate", "layers", "headline")},
     )
@@ -127,6 +137,12 @@ def truth_of(given: Mapping[str, Any], teach: Mapping[str, Any] | None, traces: 
         return None
     tables = {name: files.read_parquet(given[name]) for name in ("truth", "found", "called")}
     return Truth(kind=teach["kind"], traces=traces, **tables)
+
+
+def of_sites(given: Mapping[str, Any], name: str) -> dict[str, pl.DataFrame]:
+    """Read a table of each site from the files that a rule names, by site; nothing where it names none."""
+    listed = paths.by("site", paths.SITE_TABLE, given.get(name, []))
+    return {site: files.read_parquet(path) for site, path in listed.items()}
 
 
 def _by_site(pattern: str, name: str, listed: Sequence[str]) -> dict[str, dict[str, str]]:

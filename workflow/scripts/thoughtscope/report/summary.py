@@ -11,6 +11,7 @@ from ..evidence.fit import gate_warnings
 from ..evidence.matches import written
 from ..evidence.recurrence import leading_latents, leading_tokens
 from . import needs, words
+from .effects import sentences as of_effects
 from .truth import Truth, rows, sentences
 
 LISTED = 5
@@ -31,6 +32,8 @@ def write(
     matches: pl.DataFrame,
     headline: pl.DataFrame,
     truth: Truth | None,
+    effects: Mapping[str, pl.DataFrame],
+    cost: Mapping[str, pl.DataFrame],
     conditions: Sequence[str],
     top_latents: int,
     min_traces: int,
@@ -59,6 +62,8 @@ def write(
     if truth:
         lines += ["", "## What was put in, and what was found", "", *(f"- {text}" for text in sentences(truth))]
         lines += _states(truth)
+    if effects:
+        lines += ["", "## Does the model use them?", "", *(f"- {text}" for text in of_effects(effects, cost, alpha))]
     lines += [
         "",
         f"Recurring latents: among the top {top_latents} of a trace by maximum activation on generated tokens"

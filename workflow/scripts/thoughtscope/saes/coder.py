@@ -23,6 +23,10 @@ class Codes(NamedTuple):
 class SparseCoder(Protocol):
     """What the rooms ask of an SAE, whatever its kind; `formats.load` makes one of what is on disk."""
 
+    @property
+    def latents(self) -> int:
+        """How many latents it has."""
+
     def encode(self, x: Tensor) -> Codes:
         """Return the codes of states x (tokens, d_in)."""
 
@@ -46,6 +50,11 @@ class TopK:
     decoder: Tensor
     b_dec: Tensor
     k: int
+
+    @property
+    def latents(self) -> int:
+        """Rows of W_dec."""
+        return len(self.decoder)
 
     def encode(self, x: Tensor) -> Codes:
         """Return the k largest activations of each state."""

@@ -112,6 +112,18 @@ def select(problems: pl.DataFrame, trace_ids: range) -> pl.DataFrame:
     return problems[trace_ids[0] : trace_ids[-1] + 1]
 
 
+def sampling_of(
+    card: GenerationConfig, tokenizer: PreTrainedTokenizerBase, temperature: float | None, top_p: float | None
+) -> tuple[float, float, list[int]]:
+    """Return temperature, top-p and the tokens that end a turn; what is None is the model card's."""
+    if temperature is None:
+        temperature = card.temperature if card.temperature is not None else 1.0
+    if top_p is None:
+        top_p = card.top_p if card.top_p is not None else 1.0
+    stop = card.eos_token_id if card.eos_token_id is not None else tokenizer.eos_token_id
+    return temperature, top_p, sorted({stop} if isinstance(stop, int) else set(stop or ()))
+
+
 def generate(
     problems: pl.DataFrame,
     *,
@@ -130,15 +142,9 @@ def generate(
 ) -> pl.DataFrame:
     """Let the model write on each problem; returns one row a trace, in SCHEMA.
 
-    Temperature and top-p that are None are the model card's (`card`), and so are the tokens that end a turn. Raises
-    InputError for an empty generation.
+    How tokens are drawn and which end a turn, see `sampling_of`. Raises InputError for an empty generation.
     """
-    if temperature is None:
-        temperature = card.temperature if card.temperature is not None else 1.0
-    if top_p is None:
-        top_p = card.top_p if card.top_p is not None else 1.0
-    stop = card.eos_token_id if card.eos_token_id is not None else tokenizer.eos_token_id
-    stop_ids = sorted({stop} if isinstance(stop, int) else set(stop or ()))
+    temperature, top_p, stop_ids = sampling_of(card, tokenizer, temperature, top_p)
     rendered = [
         render(prompt, question, tokenizer, trace_id, think)
         for trace_id, question in problems.select("trace_id", "question").iter_rows()

@@ -1,0 +1,487 @@
+"""Interventions: edits at a site against a splice by hand, in models of several kinds; effects where they are known."""
+
+import logging
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from conftest import new_study
+
+from thoughtscope import files, sites
+from thoughtscope.interventions import ablations, attribution, cost, effects, forced, steered, steering, targets
+from thoughtscope.saes import coder
+from thoughtscope.traces import decoding
+from thoughtscope.traces.sampling import uniforms
+
+LOG = logging.getLogger("test")
+
+SIZES = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "vocab_size": 64}
+
+
+def random_model(kind):
+    """A small random model of an architecture."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    more = {
+        "gpt2": {"n_embd": 32, "n_layer": 4, "n_head": 4, "vocab_size": 64, "bos_token_id": 0, "eos_token_id": 0},
+        "gpt_neox": SIZES | {"intermediate_size": 64},
+        "gemma2": SIZES | {"intermediate_size": 64, "num_key_value_heads": 2, "head_dim": 8, "sliding_window": 5},
+    }.get(kind, SIZES | {"intermediate_size": 64, "num_key_value_heads": 2})
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **more), dtype=torch.float32)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3.0)  # so that what is edited matters
+    return model.eval().requires_grad_(False)
+
+
+def by_hand(model, module, entering, ids, delta, positions):
+    """Log-probabilities behind the positions with `delta` added to what a module puts out or, else, takes in."""
+
+    def on_output(_module, _args, output):
+        return (output[0] + delta, *output[1:]) if isinstance(output, tuple) else output + delta
+
+    def on_input(_module, args, kwargs):
+        if args:
+            return (args[0] + delta, *args[1:]), kwargs
+        return args, kwargs | {"hidden_states": kwargs["hidden_states"] + delta}
+
+    if entering:
+        handle = module.register_forward_pre_hook(on_input, with_kwargs=True)
+    else:
+        handle = module.register_forward_hook(on_output)
+    with handle, torch.no_grad():
+        return model(input_ids=ids.unsqueeze(0), use_cache=False).logits[0, positions].double().log_softmax(-1)
+
+
+KINDS = {
+    "llama": ("layers.2.mlp", "layers.2.self_attn", "layers.2.mlp@residual_in", "layers.2", "layers.0.mlp", "layers.3"),
+    "qwen3": ("layers.2.mlp", "layers.1.mlp@residual_out"),
+    "gemma2": ("layers.2.mlp", "layers.3.mlp@residual_in", "layers.1"),
+    "gpt2": ("h.2.mlp", "h.1.mlp@residual_in", "h.3.attn"),
+    "gpt_neox": ("layers.2.mlp", "layers.2.mlp@residual_out"),
+}
+
+
+@pytest.mark.parametrize(("kind", "site"), [(kind, site) for kind, every in KINDS.items() for site in every])
+def test_an_edit_is_a_splice_by_hand(kind, site, monkeypatch):
+    """Every arm, whatever batch it is in; to 1e-5 in float32."""
+    model = random_model(kind)
+    chance = torch.Generator().manual_seed(1)
+    ids = torch.randint(64, (12,), generator=chance)
+    positions = [2, 5, 10]
+    sets = torch.rand(2, 64, generator=chance) < 0.2
+    trace = forced.read(model, site, 7, ids.tolist())
+    deltas = torch.randn(5, 12, 32, generator=chance) * trace.states.std()
+    deltas[1, :6] = 0
+    monkeypatch.setattr(forced, "BATCH_TOKENS", 12 * 4)  # three arms a batch
+    found = forced.change(model, site, trace, deltas, positions, sets)
+
+    hookpoint, _, read_from = site.partition("@")
+    module = model.base_model.get_submodule(".".join(hookpoint.split(".")[:2]) if read_from else hookpoint)
+    entering = read_from == "residual_in"
+    unedited = by_hand(model, module, entering, ids, torch.zeros(12, 32), positions)
+    behind = ids[torch.tensor(positions) + 1]
+    for arm, delta in enumerate(deltas):
+        edited = by_hand(model, module, entering, ids, delta, positions)
+        actual = (edited - unedited)[torch.arange(3), behind]
+        assert actual.abs().max() > 1e-2 or arm == 1
+        torch.testing.assert_close(found.actual[arm].double(), actual, rtol=0, atol=1e-5)
+        kl = (unedited.exp() * (unedited - edited)).sum(-1)
+        torch.testing.assert_close(found.kl[arm].double(), kl, rtol=0, atol=1e-5)
+        p, q = (one.exp().gather(-1, behind.unsqueeze(-1)).squeeze(-1) for one in (unedited, edited))
+        torch.testing.assert_close(found.odds[arm].double(), q.logit() - p.logit(), rtol=0, atol=2e-5)
+        for index, members in enumerate(sets):
+            p, q = (one[:, members].exp().sum(-1) for one in (unedited, edited))
+            torch.testing.assert_close(found.sets[arm, :, index].double(), (q / p).log(), rtol=0, atol=1e-5)
+            change = q.logit() - p.logit()
+            torch.testing.assert_close(found.sets_odds[arm, :, index].double(), change, rtol=0, atol=2e-5)
+    assert found.actual[1, 0] == 0  # nothing was edited up to there
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_pass_may_be_the_head_alone(kind):
+    model, ids = random_model(kind), torch.arange(9).unsqueeze(0)
+    whole = model(input_ids=ids, use_cache=False).logits
+    with sites.ending_with(model, model.base_model(input_ids=ids, use_cache=False)):
+        chosen = model(input_ids=ids, use_cache=False, logits_to_keep=torch.tensor([2, 5])).logits
+    torch.testing.assert_close(chosen, whole[:, [2, 5]], rtol=0, atol=1e-5)
+    torch.testing.assert_close(model(input_ids=ids, use_cache=False).logits, whole, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_pass_may_start_at_any_block(kind):
+    model = random_model(kind)
+    name, blocks = sites.blocks(model)
+    ids = torch.arange(9).unsqueeze(0)
+    whole = model(input_ids=ids, use_cache=False).logits
+    for layer in range(len(blocks)):
+        entry = f"{name}.{layer}@residual_in"
+        with sites.reading(model, [entry]) as states:
+            model(input_ids=ids, use_cache=False)
+        with sites.starting_at(model, layer, states[entry]):
+            again = model(input_ids=torch.zeros_like(ids), use_cache=False).logits
+        torch.testing.assert_close(again, whole, rtol=0, atol=1e-5)
+    assert sites.blocks(model)[1] is blocks
+
+
+S, W, WIDTH, VOCABULARY = 3, 7, 64, 60
+"""The token that writes the planted direction, the word that this raises, and sizes of the model with the plant."""
+
+
+def planted(direction):
+    """A random Llama in whose block 1 one neuron of the MLP answers to S and writes a direction that W's row reads."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            hidden_size=WIDTH, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4,
+            vocab_size=VOCABULARY, tie_word_embeddings=False,
+        )
+    )  # fmt: skip
+    with torch.no_grad():
+        rows = model.model.embed_tokens.weight.normal_()
+        own = rows[S] / rows[S].norm()
+        mlp = model.model.layers[1].mlp
+        for part, std in ((mlp.gate_proj, 0.12), (mlp.up_proj, 0.12), (mlp.down_proj, 0.05)):
+            part.weight.normal_(std=std)  # or S would be a sink: its MLP's output ten times as large as the others'
+        down = mlp.down_proj.weight
+        down -= direction[:, None] * (direction @ down)  # no other neuron writes it
+        mlp.gate_proj.weight[0] = mlp.up_proj.weight[0] = own
+        mlp.down_proj.weight[:, 0] = direction * 0.1
+        model.lm_head.weight[W] += direction
+    return model.eval().requires_grad_(False)
+
+
+def traces_by(model, count, length=50):
+    """Traces that a model writes, from a prompt of two tokens, with their vocabulary and where they have W."""
+    chance = torch.Generator().manual_seed(2)
+    ids = torch.randint(8, VOCABULARY, (count, 2), generator=chance)
+    for _ in range(length):
+        odds = model(input_ids=ids, use_cache=False).logits[:, -1].softmax(-1)
+        odds[:, S] += 0.1  # else it would be rare
+        ids = torch.cat([ids, torch.multinomial(odds, 1, generator=chance)], dim=1)
+    segments = [{"segment": "prompt", "start": 0, "end": 2}, {"segment": "answer", "start": 2, "end": length + 2}]
+    rows = [
+        {"trace_id": index, "prompt_ids": row[:2], "generated_ids": row[2:], "segments": segments}
+        for index, row in enumerate(ids.tolist())
+    ]
+    matches = [
+        {"trace_id": index, "kind": "pattern", "name": "say", "start": place, "end": place + 1}
+        for index, row in enumerate(ids.tolist())
+        for place in range(2, length + 2)
+        if row[place] == W
+    ]
+    vocabulary = pl.LazyFrame(
+        {"token_id": range(VOCABULARY), "text": [f" w{index}" for index in range(VOCABULARY)]},
+        schema_overrides={"token_id": pl.UInt32},
+    )
+    return pl.DataFrame(rows), pl.DataFrame(matches), vocabulary
+
+
+def ablated(model, sae, written, latents, **more):
+    """The tables of `latents` tried at layers.1.mlp, all linked to the pattern."""
+    traces, matches, vocabulary = written
+    features = pl.LazyFrame(
+        {"latent": range(len(sae.decoder)), "tokens": 100, "sum": 100.0, "segment": "answer", "sink": False},
+        schema_overrides={"latent": pl.UInt32, "tokens": pl.UInt32},
+    )
+    candidates = pl.DataFrame({"latent": latents}, schema={"latent": pl.UInt32})
+    headline = candidates.with_columns(
+        site=pl.lit("layers.1.mlp"), pattern=pl.lit("say"), window=pl.lit("before"), p=0.01, p_link=0.01
+    )
+    settings = {"latents": len(latents), "traces_each": 24, "draws": 3, "strengths": [1.0, 2.0]} | more
+    nothing = pl.DataFrame(schema=attribution.SCHEMA)
+    # So that what is predicted is for the traces that are edited, all of them are both.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(targets, "half", lambda traces, _which: traces)
+        table = ablations.ablations(
+            traces, matches, features, candidates, headline, nothing, vocabulary, model=model, sae=sae,
+            site="layers.1.mlp", tokens_before=3, tokens_after=3, log=LOG, **settings,
+        )  # fmt: skip
+        screen = attribution.attribution(
+            traces, matches, vocabulary, model=model, sae=sae, site="layers.1.mlp", traces_each=24, steps=1,
+            tokens_before=3, tokens_after=3, log=LOG,
+        )  # fmt: skip
+    return table, effects.effects(table.lazy(), screen.lazy())
+
+
+@pytest.fixture(scope="module")
+def plant():
+    """The planted direction, eleven others at right angles to it, the model with the plant and what it writes."""
+    direction, *others = torch.linalg.qr(torch.randn(WIDTH, 12, generator=torch.Generator().manual_seed(3)))[0].T
+    model = planted(direction)
+    return torch.stack([direction, *others]), model, traces_by(model, 24)
+
+
+def test_a_small_ablation_is_what_its_gradient_says(plant):
+    decoder, model, written = plant
+    sae = coder.TopK(0.02 * decoder, torch.zeros(12), decoder, torch.zeros(WIDTH), 12)
+    _, found = ablated(model, sae, written, list(range(12)), strengths=[])
+    np.testing.assert_allclose(found["predicted"], found["effect"], rtol=0.05, atol=2e-5)
+    assert found["effect"].max() > 1e-3
+
+
+def test_integrated_gradients_add_up_to_what_the_reconstruction_does(plant):
+    """Completeness (Sundararajan et al. 2017): over all latents, J of the states less J without the reconstruction."""
+    decoder, model, (traces, matches, vocabulary) = plant
+    sae, site = coder.TopK(decoder, torch.zeros(12), decoder, torch.zeros(WIDTH), 12), "layers.1.mlp"
+    text = targets.text_of(traces.row(0, named=True))
+    one = ablations.see(0, text, model, sae, site)
+    spans = targets.spans_of(matches, "say")[0]
+    pairs = targets.pairs(text, spans, "before", targets.token_classes(vocabulary), 3, 3)
+    words = torch.arange(VOCABULARY) == W
+    removed = -sae.decode(one.codes)
+    change = forced.change(model, site, one.trace, removed[None], pairs.at + pairs.matched, words[None]).sets_odds[
+        0, :, 0
+    ]
+    count = len(pairs.at)
+    whole = -(change[:count].mean() - change[count:].mean()).item()
+    (gradient,) = attribution.gradients(model, site, one, [(pairs, words)], sae, 50)
+    assert (gradient * -removed).sum().item() == pytest.approx(whole, rel=0.01)
+    (at_once,) = attribution.gradients(model, site, one, [(pairs, words)], sae, 1)
+    assert (at_once * -removed).sum().item() != pytest.approx(whole, rel=0.05)  # it isn't linear
+
+
+def test_a_planted_direction_is_found_and_its_size_is_right(plant):
+    """Latent 0 is the planted neuron's; what it does is what the model without that neuron doesn't."""
+    decoder, model, written = plant
+    sae = coder.TopK(decoder.clone(), torch.zeros(12), decoder, torch.zeros(WIDTH), 12)
+    table, found = ablated(model, sae, written, [0, 1, 2])
+
+    without = planted(decoder[0])
+    without.model.layers[1].mlp.down_proj.weight[:, 0] = 0
+    lost = []
+    for trace_id, rows in table.filter(latent=0, arm="zero").group_by("trace_id", maintain_order=True):
+        trace = written[0].row(trace_id[0], named=True)
+        text = targets.text_of(trace)
+        spans = targets.spans_of(written[1], "say")[trace_id[0]]
+        pairs = targets.pairs(text, spans, "before", targets.token_classes(written[2]), 3, 3)
+        assert len(pairs.at) == rows["pairs"].item() > 0
+        ids = torch.tensor([text.ids.tolist()])
+        with_it, without_it = (one(input_ids=ids).logits[0].softmax(-1)[:, W].logit() for one in (model, without))
+        change = without_it - with_it
+        lost.append((change[pairs.matched].mean() - change[pairs.at].mean()).item())
+    row = found.row(by_predicate=pl.col("latent") == 0, named=True)
+    assert np.mean(lost) > 1
+    assert row["effect"] == pytest.approx(np.mean(lost), rel=0.1)
+    assert row["excess"] == pytest.approx(np.mean(lost), rel=0.2)
+    assert row["low"] > 0.5
+    assert row["p_traces"] < 1e-3
+    assert row["q"] < 0.05
+    assert row["control"] < 0.1 * row["effect"]
+    assert row["mean_effect"] > 0.5 * row["effect"]
+    # Added where the word isn't next, it makes the word likelier, and twice as much more so.
+    assert row["strengths"] == [1.0, 2.0]
+    assert 0.3 < row["added_low"][0] < row["added"][0] < row["added_low"][1]
+    assert (
+        row["predicted"] == found["predicted"].max() > 0.05
+    )  # where a word is likely already, first order is too little
+    rest = found.filter(pl.col("latent") != 0)
+    assert rest["excess"].abs().max() < 0.1 * row["excess"]
+
+
+def test_what_reconstructions_cost_is_what_a_splice_by_hand_costs(plant):
+    """Cross-entropy and divergence with hooks and transformers' own output, over all that was written."""
+    decoder, model, (traces, _, _) = plant
+    sae = coder.TopK(decoder, torch.zeros(12), decoder, torch.zeros(WIDTH), 4)
+    table = cost.cost(traces.head(6), model=model, sae=sae, site="layers.1.mlp", traces_each=5, log=LOG)
+    module, seen = model.model.layers[1].mlp, []
+    ids = torch.tensor([row["prompt_ids"] + row["generated_ids"] for row in traces.head(5).iter_rows(named=True)])
+    with module.register_forward_hook(lambda _module, _args, output: seen.append(output)):
+        unedited = model(input_ids=ids).logits.double().log_softmax(-1)
+    states = seen[0]
+    norms = states.norm(dim=-1)
+    sinks = norms > 10 * norms.median(dim=1, keepdim=True).values
+    sinks[:, 0] = True
+    mean = states.flatten(0, 1).mean(0).expand_as(states)
+    spliced = torch.stack([sae.decode(sae.encode(row)) for row in states])
+
+    def measured(other):
+        edited = torch.where(sinks.unsqueeze(-1), states, other)
+        with module.register_forward_hook(lambda _module, _args, _output: edited):
+            log_p = model(input_ids=ids).logits.double().log_softmax(-1)
+        ce = -log_p[:, 1:-1].gather(-1, ids[:, 2:, None]).mean()
+        return ce.item(), (unedited.exp() * (unedited - log_p)).sum(-1)[:, 1:-1].mean().item()
+
+    row = table.row(0, named=True)
+    assert (row["part"], row["traces"], row["tokens"]) == ("all", 5, 5 * 50)
+    found = [(row["ce"], 0.0), (row["ce_spliced"], row["kl"]), (row["ce_mean"], row["kl_mean"])]
+    for other, pair in zip((states, spliced, mean), found, strict=True):
+        assert pair == pytest.approx(measured(other), abs=1e-5)
+    assert row["kl_score"] == pytest.approx(1 - row["kl"] / row["kl_mean"])
+    assert row["kl_score_low"] < row["kl_score"] < row["kl_score_high"]
+    assert table["part"].to_list() == ["all", "answer"]
+
+
+FULL_STOP, END = 9, 10
+"""Tokens that end a sentence, and the turn."""
+
+
+def words_tokenizer():
+    """A tokenizer of VOCABULARY words: w0, w1, ... and a full stop."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = {f"w{index}": index for index in range(VOCABULARY) if index != FULL_STOP} | {".": FULL_STOP}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="w0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+
+
+@pytest.fixture
+def steerable(plant):
+    """Traces that the model with the plant wrote with their own noise, and what steering needs beside."""
+    decoder, model, _ = plant
+    sampling = steering.Sampling(3, 1.0, 1.0, 40, [END], 4)
+    chance = torch.Generator().manual_seed(6)
+    prompts = torch.randint(11, VOCABULARY, (24, 3), generator=chance).tolist()
+    noise = uniforms(sampling.seed, "reason", list(range(24)), sampling.max_new_tokens)
+    written = decoding.write(
+        model, prompts, decoding.Draws(noise, 1.0, 1.0, range(24)), max_new_tokens=40, stop_ids=[END], batch_size=8,
+        log=LOG,
+    )  # fmt: skip
+    traces = pl.DataFrame(
+        [
+            {"trace_id": index, "prompt_ids": prompt, "generated_ids": ids, "reference": "1", "segments": [
+                {"segment": "prompt", "start": 0, "end": 3}, {"segment": "answer", "start": 3, "end": 3 + len(ids)}]}
+            for index, (prompt, ids) in enumerate(zip(prompts, written, strict=True))
+        ]
+    )  # fmt: skip
+    vocabulary = pl.LazyFrame(
+        {"token_id": range(VOCABULARY), "text": ["." if index == FULL_STOP else f" w{index}" for index in
+                                                 range(VOCABULARY)]}, schema_overrides={"token_id": pl.UInt32},
+    )  # fmt: skip
+    sae = coder.TopK(decoder, torch.zeros(12), decoder, torch.zeros(WIDTH), 12)
+    return model, sae, traces, vocabulary, sampling
+
+
+def steer(steerable, **more):
+    model, sae, traces, vocabulary, sampling = steerable
+    features = pl.LazyFrame(
+        {"latent": range(12), "tokens": 100, "sum": 100.0, "segment": "answer", "sink": False},
+        schema_overrides={"latent": pl.UInt32, "tokens": pl.UInt32},
+    )
+    candidates = pl.DataFrame({"latent": [0]}, schema={"latent": pl.UInt32})
+    headline = candidates.with_columns(
+        site=pl.lit("layers.1.mlp"), pattern=pl.lit("say"), window=pl.lit("before"), p=0.01, p_link=0.01
+    )
+    settings = {"strengths": [4.0, 40.0], "traces_each": 8, "latents": 1} | more
+    return steering.steering(
+        traces, features, candidates, headline, vocabulary, model=model, tokenizer=words_tokenizer(), sae=sae,
+        site="layers.1.mlp", condition="reason", sampling=sampling, patterns='{"say": ["w7"], "other": ["w8"]}',
+        log=LOG, **settings,
+    )  # fmt: skip
+
+
+def test_steering_by_nothing_writes_what_was_written(steerable):
+    """And so does no strength at all: the noise of each draw is the trace's own."""
+    table = steer(steerable, strengths=[0.0])
+    assert set(table["arm"]) == {"none", "latent", "matched_latent", "random_direction"}
+    assert table["same"].all()
+    traces = {row["trace_id"]: row for row in steerable[2].iter_rows(named=True)}
+    for row in table.iter_rows(named=True):
+        ids = traces[row["trace_id"]]["generated_ids"]
+        assert ids[row["prefix"] - 1] == FULL_STOP
+        assert FULL_STOP not in ids[: row["prefix"] - 1]
+        assert row["tokens"] == len(ids) - row["prefix"]
+        assert row["matches"] == ids[row["prefix"] :].count(W)
+        assert row["truncated"] == (ids[-1] != END)
+
+
+def test_a_planted_direction_steers(steerable):
+    """Added everywhere it makes the model write its word; another direction as large doesn't; taken, it writes less."""
+    table = steer(steerable, strengths=[-40.0, 40.0])
+    found = {(row["arm"], row["strength"]): row for row in steered.steered(table.lazy()).iter_rows(named=True)}
+    up, down = found["latent", 40.0], found["latent", -40.0]
+    assert up["traces"] == table["trace_id"].n_unique() >= 5
+    assert up["rate"] > 5 * up["rate_unsteered"] + 10
+    assert up["rate_low"] > 0
+    assert up["rate_p"] < 0.05
+    assert up["repeated"] > up["repeated_unsteered"]
+    assert down["rate_change"] <= 0
+    assert abs(found["random_direction", 40.0]["rate_change"]) < 0.2 * up["rate_change"]
+    assert "w7 w7" in table.filter(arm="latent", strength=40.0)["text"][0]
+    assert not table.filter(arm="latent", strength=40.0)["same"].any()
+
+
+def test_latents_are_also_chosen_by_what_is_predicted():
+    """By the lower end of the interval, in the window of the largest; none twice, none that is there by its link."""
+    rows = [(1, "doubt", "before", 0.5), (1, "doubt", "after", 0.9), (2, "doubt", "before", 0.7),
+            (3, "plan", "before", -0.1), (4, "plan", "before", 0.2), (5, "plan", "before", 0.8)]  # fmt: skip
+    columns = {"latent": pl.UInt32, "pattern": pl.String, "window": pl.String, "low": pl.Float64}
+    table = pl.DataFrame(rows, schema=columns, orient="row")
+    assert ablations.predicted_most(table, [5], 2).rows() == [(1, "doubt", "after"), (2, "doubt", "before")]
+    assert ablations.predicted_most(table, [], 9)["latent"].to_list() == [1, 5, 2, 4]
+
+
+def test_repetition_is_counted():
+    assert steering.repeated([1, 2, 3, 4, 5, 6]) == 0
+    assert steering.repeated([1, 2, 3]) == 0
+    assert steering.repeated([1] * 10) == pytest.approx(6 / 7)  # one run of seven is new
+
+
+class Noise:
+    """In place of an SAE: latents that are active by chance, whatever the states are."""
+
+    def __init__(self, latents):
+        chance = torch.Generator().manual_seed(4)
+        self.decoder = torch.randn(latents, WIDTH, generator=chance)
+        self.decoder /= self.decoder.norm(dim=-1, keepdim=True)
+        self.chance = torch.Generator().manual_seed(5)
+
+    def encode(self, x):
+        latents = torch.rand(len(x), len(self.decoder), generator=self.chance).argsort(dim=-1)[:, :8]
+        return coder.Codes(1 + torch.rand(len(x), 8, generator=self.chance), latents)
+
+    @property
+    def latents(self):
+        return len(self.decoder)
+
+    def direction(self, latents):
+        return self.decoder[latents]
+
+
+def test_random_latents_have_no_effect(plant):
+    _, model, (traces, matches, vocabulary) = plant
+    table, found = ablated(
+        model, Noise(260), (traces[:10], matches, vocabulary), list(range(200)), draws=2, strengths=[]
+    )
+    assert len(found) == 200
+    assert (found["p"] < 0.05).mean() <= 0.07  # 5 % and what chance makes of 200
+    assert found["q"].min() > 0.05
+    others = table.filter(arm="matched_latent")["other"]
+    assert others.min() >= 200  # none that is studied itself
+
+
+def test_a_study_with_interventions(tiny_model, tmp_path):
+    """Tables, page and summary have them; an edit is no reason to make anything else anew; without the section none."""
+    steering = {"latents": 1, "traces": 2, "strengths": [2]}
+    study = new_study(tmp_path / "study", tiny_model).edit(
+        inferences=6, block_size=6, generation__max_new_tokens=40, patterns={"vowel": ["/[aeiou]/"]},
+        analysis__min_traces=1, analysis__tokens_before=1, analysis__tokens_after=1,
+        interventions={"latents": 2, "traces": 6, "draws": 1, "strengths": [1, 3], "steering": steering},
+    )  # fmt: skip
+    run = study.run()
+    assert "WARNING: config: interventions.steering writes up to 320 tokens: 4 times 2 traces at 1 site." in run.output
+    tables = study.results / "tables" / "trained" / "layers.1.mlp"
+    made = {path.stem: files.read_parquet(path) for path in tables.glob("*.parquet")}
+    assert 0 < len(made["effects"].filter(chosen="link")) <= 2
+    assert len(made["effects"].filter(chosen="prediction")) <= 2
+    assert set(made["ablations"]["trace_id"]) <= {1, 3, 5}  # predictions are from the others
+    zero = made["ablations"].filter(arm="zero")
+    assert zero.group_by("latent").len()["len"].max() <= 6
+    assert zero["kl_at"].max() > 0  # what is edited is on the latent's own tokens and what follows
+    assert made["ablations"].filter(arm="add")["strength"].unique().sort().to_list() == [1.0, 3.0]
+    assert 0 < made["cost"].filter(part="all")["ce"].item() < 10
+    assert set(made["steered"]["strength"]) == {2.0}
+    assert made["steering"].filter(arm="none")["same"].all()
+    page, summary = ((study.results / name).read_text() for name in ("report.html", "summary.md"))
+    assert "Does the model use them?" in page
+    assert "<h3>Steering</h3>" in page
+    assert "With reconstructions in place of its states at layers.1.mlp" in summary
+    edited = study.edit(interventions__strengths=[1.0, 2.0])
+    assert edited.plan() == {"ablations layers.1.mlp", "effects layers.1.mlp", "summary", "report"}
+    assert study.edit(interventions=None).plan() == {"summary", "report"}

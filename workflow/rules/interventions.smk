@@ -1,0 +1,166 @@
+"""Room 7, interventions: what the model does otherwise when a latent is taken away, or added, at its site.
+
+Only where the config asks for it (`interventions`). Takes traces, model, SAE and the latents that evidence links to a
+pattern; gives tables/{reader}/{site}/ (attribution: all latents, to first order; ablations: a row a trace, latent and
+edit; effects: a row a latent; cost: of reading on from reconstructions).
+"""
+
+
+def intervention(script, names):
+    """Return params of a script that edits the model's states: the settings of that name, and what places are."""
+    values = {name: config["interventions"][name] for name in names.split()}
+    values |= {name: config["analysis"][name] for name in ("tokens_before", "tokens_after")}
+    return as_params(script, dtype=config["model"]["dtype"], **values)
+
+
+rule attribution:
+    input:
+        traces=of_studied(rules.generate.output.traces),
+        matches=rules.matches.output.table,
+        vocabulary=rules.model.output.vocabulary,
+        manifest=rules.model.output.manifest,
+        model=ancient(paths.MODEL),
+        sae_config=sae_of_site(paths.SAE_CONFIG),
+        sae_weights=sae_of_site(paths.SAE_WEIGHTS),
+        sae_info=sae_of_site(paths.SAE_INFO),
+    output:
+        table=site_table("attribution"),
+    log:
+        "<logs>/tables/{reader}/{site}/attribution.log",
+    benchmark:
+        "<benchmarks>/tables/{reader}/{site}/attribution.jsonl"
+    conda:
+        "../../envs/gpu.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+        runtime=minutes(120),
+        mem_mb=gigabytes(8),
+    params:
+        **intervention("attribution.py", "traces steps"),
+        condition=CONDITIONS[0],
+    script:
+        "../scripts/attribution.py"
+
+
+rule ablations:
+    input:
+        traces=of_studied(rules.generate.output.traces),
+        matches=rules.matches.output.table,
+        features=of_studied(rules.read.output.features),
+        candidates=rules.candidates.output.table,
+        headline=rules.headline.output.table,
+        attribution=rules.attribution.output.table,
+        vocabulary=rules.model.output.vocabulary,
+        manifest=rules.model.output.manifest,
+        model=ancient(paths.MODEL),
+        sae_config=sae_of_site(paths.SAE_CONFIG),
+        sae_weights=sae_of_site(paths.SAE_WEIGHTS),
+        sae_info=sae_of_site(paths.SAE_INFO),
+    output:
+        table=site_table("ablations"),
+    log:
+        "<logs>/tables/{reader}/{site}/ablations.log",
+    benchmark:
+        "<benchmarks>/tables/{reader}/{site}/ablations.jsonl"
+    conda:
+        "../../envs/gpu.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+        runtime=minutes(120),
+        mem_mb=gigabytes(8),
+    params:
+        **intervention("ablations.py", "latents traces draws strengths"),
+        condition=CONDITIONS[0],
+    script:
+        "../scripts/ablations.py"
+
+
+rule cost:
+    input:
+        traces=of_studied(rules.generate.output.traces),
+        manifest=rules.model.output.manifest,
+        model=ancient(paths.MODEL),
+        sae_config=sae_of_site(paths.SAE_CONFIG),
+        sae_weights=sae_of_site(paths.SAE_WEIGHTS),
+        sae_info=sae_of_site(paths.SAE_INFO),
+    output:
+        table=site_table("cost"),
+    log:
+        "<logs>/tables/{reader}/{site}/cost.log",
+    benchmark:
+        "<benchmarks>/tables/{reader}/{site}/cost.jsonl"
+    conda:
+        "../../envs/gpu.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+        runtime=minutes(60),
+        mem_mb=gigabytes(8),
+    params:
+        **as_params("cost.py", dtype=config["model"]["dtype"], traces=config["interventions"]["traces"]),
+    script:
+        "../scripts/cost.py"
+
+
+if config["interventions"]["steering"]:
+
+    rule steering:
+        input:
+            traces=of_studied(rules.generate.output.traces),
+            features=of_studied(rules.read.output.features),
+            candidates=rules.candidates.output.table,
+            headline=rules.headline.output.table,
+            vocabulary=rules.model.output.vocabulary,
+            manifest=rules.model.output.manifest,
+            model=ancient(paths.MODEL),
+            sae_config=sae_of_site(paths.SAE_CONFIG),
+            sae_weights=sae_of_site(paths.SAE_WEIGHTS),
+            sae_info=sae_of_site(paths.SAE_INFO),
+        output:
+            table=site_table("steering"),
+        log:
+            "<logs>/tables/{reader}/{site}/steering.log",
+        benchmark:
+            "<benchmarks>/tables/{reader}/{site}/steering.jsonl"
+        conda:
+            "../../envs/gpu.yaml"
+        threads: 8
+        resources:
+            gpu=1,
+            runtime=minutes(240),
+            mem_mb=gigabytes(8),
+        params:
+            **as_params(
+                "steering.py",
+                dtype=config["model"]["dtype"],
+                seed=config["generation"]["seed"],
+                temperature=config["generation"]["temperature"],
+                top_p=config["generation"]["top_p"],
+                max_new_tokens=config["generation"]["max_new_tokens"],
+                patterns=config["patterns"],
+                **config["interventions"]["steering"],
+            ),
+            condition=CONDITIONS[0],
+            batch_size=untracked(config["generation"]["batch_size"]),
+        script:
+            "../scripts/steering.py"
+
+    use rule _site_table as steered with:
+        input:
+            steering=rules.steering.output.table,
+        pathvars:
+            table="steered",
+        params:
+            **settings("interventions.steered.steered"),
+
+
+use rule _site_table as effects with:
+    input:
+        ablations=rules.ablations.output.table,
+        attribution=rules.attribution.output.table,
+    pathvars:
+        table="effects",
+    params:
+        **settings("interventions.effects.effects"),

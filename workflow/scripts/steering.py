@@ -1,0 +1,41 @@
+"""Let the model write on, steered by latents, in the condition under study at one site (rule steering)."""
+
+from pathlib import Path
+
+from thoughtscope.job import job
+
+wildcards, params, source = snakemake.wildcards, snakemake.params, snakemake.input
+with job(snakemake.log[0], f"steering {wildcards.site}") as log:
+    import torch
+    from thoughtscope import devices, files, models
+    from thoughtscope.interventions import steering
+    from thoughtscope.saes import formats
+    from thoughtscope.traces import generate
+
+    torch.set_num_threads(snakemake.threads)
+    manifest = files.read_json(source.manifest) | {"folder": source.model}
+    model, tokenizer = models.load_model(manifest, params.dtype), models.load_tokenizer(manifest)
+    devices.report(model, log)
+    temperature, top_p, stop_ids = generate.sampling_of(
+        models.generation_config(manifest), tokenizer, params.temperature, params.top_p
+    )
+    table = steering.steering(
+        files.read_parquet(source.traces),
+        files.scan_parquet(source.features),
+        files.read_parquet(source.candidates),
+        files.read_parquet(source.headline),
+        files.scan_parquet(source.vocabulary),
+        model=model,
+        tokenizer=tokenizer,
+        sae=formats.load(Path(source.sae_config).parent, devices.device()),
+        site=wildcards.site,
+        condition=params.condition,
+        sampling=steering.Sampling(params.seed, temperature, top_p, params.max_new_tokens, stop_ids, params.batch_size),
+        patterns=params.patterns,
+        latents=params.latents,
+        traces_each=params.traces,
+        strengths=params.strengths,
+        log=log,
+    )
+    about = dict(wildcards.items()) | {"dtype": str(model.dtype), "device": str(model.device)}
+    files.write_parquet(table, snakemake.output.table, about)

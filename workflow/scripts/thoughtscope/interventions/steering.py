@@ -1,0 +1,231 @@
+"""Room 7, interventions: what the model writes while a latent is added to its states, or taken from them.
+
+From the end of the first sentence of its thinking on, γ times the latent's usual contribution is added at its site to
+every token that is written. The noise of each draw is the trace's own, the one it was written with, so that a steered
+text and the unsteered one differ by the steering alone, and are compared trace by trace.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from .. import sites
+from ..evidence.matches import matches as find
+from ..frames import Schema, keys
+from ..traces import grading
+from ..traces.decoding import Draws, write
+from ..traces.sampling import uniforms
+from . import targets
+from .ablations import Seen, matched_latents, random_directions, see, under_study, usual_activation
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from ..saes.coder import SparseCoder
+
+ARMS = {
+    "none": "nothing is added; the same text for all latents of the site, a row a pattern of theirs, with no latent",
+    "latent": "strength times the latent's usual contribution, its mean activation where active along its direction",
+    "matched_latent": "as much along the direction of another latent, about as frequent and as strong",
+    "random_direction": "as much along a direction at right angles to it, drawn as the site's states are spread",
+}
+"""What is added."""
+
+GRAM = 4
+"""Tokens in a row of which it is counted how many have been written before."""
+
+SCHEMA = Schema(
+    "a steered continuation of a trace, from the end of its first sentence on",
+    **keys("latent"),
+    pattern=(pl.String, "the pattern the latent is most surely linked to"),
+    arm=(pl.Enum(list(ARMS)), "; ".join(f"`{arm}`: {text}" for arm, text in ARMS.items())),
+    strength=(pl.Float64, "how many times the usual contribution is added; 0 with `none`"),
+    **keys("trace_id"),
+    same=(pl.Boolean, "whether it is, token by token, what the trace says"),
+    prefix=(pl.UInt32, "tokens of the trace that it continues, after the prompt"),
+    tokens=(pl.UInt32, "tokens written then"),
+    matches=(pl.UInt32, "places in these where a word of the pattern is"),
+    truncated=(pl.Boolean, "whether it was cut by generation.max_new_tokens"),
+    repeated=(pl.Float64, f"share of its runs of {GRAM} tokens that are there already, 0 to 1"),
+    correct=(pl.Boolean, "whether its answer is right; null where that can't be said"),
+    text=(pl.String, "what was written then"),
+)  # fmt: skip
+
+
+class Sampling(NamedTuple):
+    """How the traces were sampled; `generate.sampling_of` has it."""
+
+    seed: int
+    temperature: float
+    top_p: float
+    max_new_tokens: int
+    stop_ids: Sequence[int]
+    batch_size: int
+
+
+Start = tuple[dict[str, Any], int, Seen]
+"""A trace, the position from which it is continued, and what model and SAE read in it."""
+
+
+def first_sentence(text: targets.Text, classes: np.ndarray, prompt: int) -> int | None:
+    """Return the position after the first sentence that was written; None where there is nothing behind it."""
+    ends = np.flatnonzero(classes[text.ids[prompt:-1]] >= targets.KINDS)
+    return None if not len(ends) else prompt + int(ends[0]) + 1
+
+
+@torch.no_grad()
+def steering(
+    traces: pl.DataFrame,
+    features: pl.LazyFrame,
+    candidates: pl.DataFrame,
+    headline: pl.DataFrame,
+    vocabulary: pl.LazyFrame,
+    *,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    sae: SparseCoder,
+    site: str,
+    condition: str,
+    sampling: Sampling,
+    patterns: str,
+    latents: int,
+    traces_each: int,
+    strengths: Sequence[float],
+    log: logging.Logger,
+) -> pl.DataFrame:
+    """Steer the first `traces_each` traces by the `latents` surest candidates of a site; return SCHEMA.
+
+    traces and features are of the condition under study; patterns: the config's section as JSON.
+    """
+    studied = under_study(candidates, headline, site, latents)
+    classes = targets.token_classes(vocabulary)
+    starts: list[Start] = []
+    for trace in traces.iter_rows(named=True):
+        text = targets.text_of(trace)
+        place = first_sentence(text, classes, len(trace["prompt_ids"]))
+        if place is not None and len(starts) < traces_each:
+            starts.append((trace, place, see(trace["trace_id"], text, model, sae, site)))
+    if studied.is_empty() or not starts:
+        return pl.DataFrame(schema=SCHEMA)
+    seen = [one for _, _, one in starts]
+    others = matched_latents(features, studied["latent"].to_list(), candidates["latent"].to_list(), sae, 1)
+    drawn = random_directions(seen, 1)[0]
+    plan: list[tuple[int | None, str | None, str, float, Tensor]] = []
+    for latent, pattern in studied.select("latent", "pattern").iter_rows():
+        direction = sae.direction(torch.tensor(latent, device=model.device)).float()
+        size = usual_activation(latent, seen)[1] * direction.norm()
+        along = direction / direction.norm()
+        directions = {"latent": along, "random_direction": _unit(drawn - (drawn @ along) * along)}
+        for other in others[latent]:
+            directions["matched_latent"] = _unit(sae.direction(torch.tensor(other, device=model.device)).float())
+        plan += [
+            (latent, pattern, arm, strength, strength * size * unit)
+            for arm, unit in directions.items()
+            for strength in strengths
+        ]
+    log.info("%d continuations of %d traces, up to %d tokens", len(plan) + 1, len(starts),
+             (len(plan) + 1) * len(starts) * sampling.max_new_tokens)  # fmt: skip
+    nothing = torch.zeros(sae.direction(torch.tensor(0, device=model.device)).shape[-1], device=model.device)
+    unsteered = _continue(starts, nothing, model, site, condition, sampling, log)
+    rows: list[dict[str, Any]] = []
+    for pattern in studied["pattern"].unique().sort():
+        about = {"latent": None, "pattern": pattern, "arm": "none", "strength": 0.0}
+        rows += _rows(starts, unsteered, tokenizer, vocabulary, patterns, sampling, condition, about)
+    for count, (latent, pattern_of, arm, strength, added) in enumerate(plan, 1):
+        written = _continue(starts, added, model, site, condition, sampling, log)
+        about = {"latent": latent, "pattern": pattern_of, "arm": arm, "strength": strength}
+        rows += _rows(starts, written, tokenizer, vocabulary, patterns, sampling, condition, about)
+        log.info("%d of %d: latent %s, %s, ×%g", count, len(plan), latent, arm, strength)
+    return pl.DataFrame(rows, schema=SCHEMA)
+
+
+def _unit(direction: Tensor) -> Tensor:
+    return direction / direction.norm().clamp_min(1e-30)
+
+
+def _continue(
+    starts: Sequence[Start],
+    added: Tensor,
+    model: PreTrainedModel,
+    site: str,
+    condition: str,
+    sampling: Sampling,
+    log: logging.Logger,
+) -> list[list[int]]:
+    """Return what is written on from each start while `added` (width,) is added at the site."""
+    ids = [(trace["prompt_ids"] + trace["generated_ids"])[:place] for trace, place, _ in starts]
+    written = [place - len(trace["prompt_ids"]) for trace, place, _ in starts]
+    trace_ids = [trace["trace_id"] for trace, _, _ in starts]
+    noise = uniforms(sampling.seed, condition, trace_ids, sampling.max_new_tokens)
+    # The draw that each trace would have had next, had it not been stopped.
+    shifted = torch.stack([row.roll(-count) for row, count in zip(noise, written, strict=True)])
+    draws = Draws(shifted, sampling.temperature, sampling.top_p, trace_ids)
+
+    def edit(states: Tensor) -> Tensor | None:
+        # What is read at once is what was written before.
+        return (states.float() + added).to(states.dtype) if states.shape[1] == 1 else None
+
+    with sites.replacing(model, site, edit):
+        found = write(
+            model, ids, draws, max_new_tokens=sampling.max_new_tokens - min(written), stop_ids=sampling.stop_ids,
+            batch_size=sampling.batch_size, log=log,
+        )  # fmt: skip
+    return [row[: sampling.max_new_tokens - count] for row, count in zip(found, written, strict=True)]
+
+
+def _rows(
+    starts: Sequence[Start],
+    written: Sequence[list[int]],
+    tokenizer: PreTrainedTokenizerBase,
+    vocabulary: pl.LazyFrame,
+    patterns: str,
+    sampling: Sampling,
+    condition: str,
+    about: dict[str, Any],
+) -> list[dict[str, Any]]:
+    """Return the rows of an arm."""
+    continued = pl.LazyFrame(
+        [
+            {"trace_id": trace["trace_id"], "condition": condition, "prompt_ids": [], "generated_ids": ids}
+            for (trace, _, _), ids in zip(starts, written, strict=True)
+        ],
+        schema={"trace_id": pl.UInt32, "condition": pl.String, "prompt_ids": pl.List(pl.UInt32),
+                "generated_ids": pl.List(pl.UInt32)},
+    )  # fmt: skip
+    places = find(continued, vocabulary, patterns=patterns, reason_words=[])
+    ours = places.filter(name=about["pattern"]).group_by("trace_id").agg(pl.struct("start", "end").n_unique())
+    counts = dict(ours.iter_rows())
+    rows = []
+    for (trace, place, _), ids in zip(starts, written, strict=True):
+        prompt = len(trace["prompt_ids"])
+        whole = trace["generated_ids"][: place - prompt] + ids
+        finished = whole[-1] in sampling.stop_ids
+        text = tokenizer.decode(whole[:-1] if finished else whole, clean_up_tokenization_spaces=False)
+        rows.append(
+            about
+            | {
+                "trace_id": trace["trace_id"],
+                "same": whole == trace["generated_ids"],
+                "prefix": place - prompt,
+                "tokens": len(ids),
+                "matches": counts.get(trace["trace_id"], 0),
+                "truncated": not finished,
+                "repeated": repeated(ids),
+                "correct": grading.grade(text, finished, trace["reference"])[1],
+                "text": tokenizer.decode(ids[:-1] if finished else ids, clean_up_tokenization_spaces=False),
+            }
+        )
+    return rows
+
+
+def repeated(ids: Sequence[int]) -> float:
+    """Return the share of runs of GRAM tokens that are there already (seq-rep-n, Welleck et al. 2020); 0 of none."""
+    grams = [tuple(ids[index : index + GRAM]) for index in range(len(ids) - GRAM + 1)]
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0

@@ -1,0 +1,95 @@
+"""Room 10, report: what taking latents away did, in words and in the numbers behind them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from ..evidence.links import WINDOWS
+from ..statistics import MIN_TRACES
+from .words import agree, counted
+
+
+def sentences(tables: Mapping[str, pl.DataFrame], cost: Mapping[str, pl.DataFrame], alpha: float) -> list[str]:
+    """Say how many of the latents that were tried the model uses at their pattern, and what their SAEs cost it.
+
+    tables: `effects`, cost: `cost`, both by site.
+    """
+    return [*_of_latents(tables, alpha), *filter(None, (_of_sae(site, table) for site, table in cost.items()))]
+
+
+def _of_sae(site: str, table: pl.DataFrame) -> str | None:
+    """Say what reconstructions at a site cost; None where nothing could be read."""
+    row = next(table.filter(part="all").iter_rows(named=True), None)
+    if row is None or row["kl_score"] is None:
+        return None
+    text = (
+        f"With reconstructions in place of its states at {site} the model’s cross-entropy is {row['ce_spliced']:.2f}"
+        f" nats a token instead of {row['ce']:.2f} ({row['ce_mean']:.2f} with their mean); they keep"
+        f" {row['kl_score']:.0%}"
+    )
+    if row["kl_score_low"] is not None:
+        text += f" (95% interval {row['kl_score_low']:.0%} to {row['kl_score_high']:.0%})"
+    return f"{text} of what the site is worth to it, by divergence."
+
+
+def _of_latents(tables: Mapping[str, pl.DataFrame], alpha: float) -> list[str]:
+    every = pl.concat(tables.values()).with_columns(pl.col("chosen").cast(pl.String))
+    tested = every.filter(pl.col("q").is_not_null())
+    if tested.is_empty():
+        return [
+            f"{counted(len(every), 'latent')} {agree(len(every), 'was', 'were')} tried, none with its pattern in"
+            f" {MIN_TRACES} traces."
+        ]
+    lines = [_of_chosen(group, how, alpha) for how in BY if len(group := tested.filter(chosen=how))]
+    lines.append(
+        f"With so many traces, half of them would show an excess of {_median(tested['least']):.2g} in four of five"
+        " cases."
+    )
+    both = tested.drop_nulls("predicted")
+    if len(both) >= MIN_TRACES:
+        agreement = both.select(pl.corr("predicted", "effect", method="spearman")).item()
+        lines.append(
+            f"What gradients predict (`attribution`), from other traces, ranks these {len(both)} as ablation does with"
+            f" a Spearman correlation of {agreement:.2f}."
+        )
+    return lines
+
+
+BY = {"link": "most surely linked to a pattern", "prediction": "of which the largest effect is predicted"}
+"""Latents by what they were chosen, in words."""
+
+
+def _of_chosen(tested: pl.DataFrame, how: str, alpha: float) -> str:
+    """Say of the latents chosen that way how many the model uses, and how much."""
+    acting, count = tested.filter(pl.col("q") < alpha), len(tested)
+    text = (
+        f"Of the {counted(count, 'latent')} {BY[how]}, {len(acting) or 'none'} {agree(len(acting), 'does', 'do')} more"
+        f" at the pattern, when taken away, than controls that change the states as much (q < {alpha})"
+    )
+    if acting.is_empty():
+        return f"{text}; their median effect is {_median(tested['effect']):.2g} log-odds."
+    its = agree(len(acting), "its", "their")
+    return (
+        f"{text}: {its} median effect is {_median(acting['effect']):.2g} log-odds,"
+        f" {_median(acting['effect'] / acting['control']):.1f} times that of {its} controls."
+    )
+
+
+def _median(values: pl.Series) -> float:
+    return float(np.median(values.to_numpy()))
+
+
+def rows(tables: Mapping[str, pl.DataFrame]) -> list[dict[str, Any]]:
+    """Return a row a latent that was tried, by site and falling excess, as the page's table has it."""
+    return [
+        row
+        | {
+            "site": site,
+            "where": WINDOWS[row["window"]],
+            "doses": list(zip(row["strengths"] or [], row["added"] or [], strict=True)),
+        }
+        for site, table in tables.items()
+        for row in table.iter_rows(named=True)
+    ]
