@@ -1,5 +1,6 @@
 """Interventions: edits at a site against a splice by hand, in models of several kinds; effects where they are known."""
 
+import copy
 import logging
 
 import numpy as np
@@ -10,6 +11,7 @@ from conftest import new_study
 
 from thoughtscope import files, sites
 from thoughtscope.interventions import ablations, attribution, cost, effects, forced, steered, steering, targets
+from thoughtscope.report import effects as report
 from thoughtscope.saes import coder
 from thoughtscope.traces import decoding
 from thoughtscope.traces.sampling import uniforms
@@ -415,6 +417,30 @@ def test_latents_are_also_chosen_by_what_is_predicted():
     table = pl.DataFrame(rows, schema=columns, orient="row")
     assert ablations.predicted_most(table, [5], 2).rows() == [(1, "doubt", "after"), (2, "doubt", "before")]
     assert ablations.predicted_most(table, [], 9)["latent"].to_list() == [1, 5, 2, 4]
+
+
+def test_nothing_to_try_is_no_error():
+    """A study of one trace, or without patterns, has tables with no rows."""
+    none = {table: pl.DataFrame(schema=room.SCHEMA) for table, room in
+            (("ablations", ablations), ("attribution", attribution), ("steering", steering))}  # fmt: skip
+    found = effects.effects(none["ablations"].lazy(), none["attribution"].lazy())
+    assert found.is_empty()
+    assert dict(found.schema) == dict(effects.SCHEMA)
+    assert steered.steered(none["steering"].lazy()).is_empty()
+    assert ablations.predicted_most(none["attribution"], [], 4).is_empty()
+    (said,) = report.sentences({"layers.1.mlp": found}, {}, 0.05)
+    assert said.startswith("No latent was tried")
+
+
+def test_bfloat16_differs_by_rounding_alone(plant):
+    """The model in the precision it mostly has: the planted latent's effect is float32's, within a tenth."""
+    decoder, model, (traces, matches, vocabulary) = plant
+    sae = coder.TopK(decoder, torch.zeros(12), decoder, torch.zeros(WIDTH), 12)
+    written = traces[:8], matches, vocabulary
+    of_float = ablated(model, sae, written, [0], strengths=[])[1].row(0, named=True)
+    rounded = ablated(copy.deepcopy(model).bfloat16(), sae, written, [0], strengths=[])[1].row(0, named=True)
+    assert rounded["effect"] == pytest.approx(of_float["effect"], rel=0.1)
+    assert rounded["predicted"] == pytest.approx(of_float["predicted"], rel=0.1)
 
 
 def test_repetition_is_counted():

@@ -5,6 +5,14 @@ pattern; gives tables/{reader}/{site}/ (attribution: all latents, to first order
 edit; effects: a row a latent; cost: of reading on from reconstructions).
 """
 
+MODEL_AND_SAE = dict(
+    manifest=rules.model.output.manifest,
+    model=ancient(paths.MODEL),
+    sae_config=sae_of_site(paths.SAE_CONFIG),
+    sae_weights=sae_of_site(paths.SAE_WEIGHTS),
+    sae_info=sae_of_site(paths.SAE_INFO),
+)
+
 
 def intervention(script, names):
     """Return params of a script that edits the model's states: the settings of that name, and what places are."""
@@ -15,14 +23,10 @@ def intervention(script, names):
 
 rule attribution:
     input:
+        **MODEL_AND_SAE,
         traces=of_studied(rules.generate.output.traces),
         matches=rules.matches.output.table,
         vocabulary=rules.model.output.vocabulary,
-        manifest=rules.model.output.manifest,
-        model=ancient(paths.MODEL),
-        sae_config=sae_of_site(paths.SAE_CONFIG),
-        sae_weights=sae_of_site(paths.SAE_WEIGHTS),
-        sae_info=sae_of_site(paths.SAE_INFO),
     output:
         table=site_table("attribution"),
     log:
@@ -45,6 +49,7 @@ rule attribution:
 
 rule ablations:
     input:
+        **MODEL_AND_SAE,
         traces=of_studied(rules.generate.output.traces),
         matches=rules.matches.output.table,
         features=of_studied(rules.read.output.features),
@@ -52,11 +57,6 @@ rule ablations:
         headline=rules.headline.output.table,
         attribution=rules.attribution.output.table,
         vocabulary=rules.model.output.vocabulary,
-        manifest=rules.model.output.manifest,
-        model=ancient(paths.MODEL),
-        sae_config=sae_of_site(paths.SAE_CONFIG),
-        sae_weights=sae_of_site(paths.SAE_WEIGHTS),
-        sae_info=sae_of_site(paths.SAE_INFO),
     output:
         table=site_table("ablations"),
     log:
@@ -79,12 +79,8 @@ rule ablations:
 
 rule cost:
     input:
+        **MODEL_AND_SAE,
         traces=of_studied(rules.generate.output.traces),
-        manifest=rules.model.output.manifest,
-        model=ancient(paths.MODEL),
-        sae_config=sae_of_site(paths.SAE_CONFIG),
-        sae_weights=sae_of_site(paths.SAE_WEIGHTS),
-        sae_info=sae_of_site(paths.SAE_INFO),
     output:
         table=site_table("cost"),
     log:
@@ -108,16 +104,12 @@ if config["interventions"]["steering"]:
 
     rule steering:
         input:
+            **MODEL_AND_SAE,
             traces=of_studied(rules.generate.output.traces),
             features=of_studied(rules.read.output.features),
             candidates=rules.candidates.output.table,
             headline=rules.headline.output.table,
             vocabulary=rules.model.output.vocabulary,
-            manifest=rules.model.output.manifest,
-            model=ancient(paths.MODEL),
-            sae_config=sae_of_site(paths.SAE_CONFIG),
-            sae_weights=sae_of_site(paths.SAE_WEIGHTS),
-            sae_info=sae_of_site(paths.SAE_INFO),
         output:
             table=site_table("steering"),
         log:

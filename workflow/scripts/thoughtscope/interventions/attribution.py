@@ -79,6 +79,8 @@ def attribution(
     scores: dict[tuple[str, str], list[np.ndarray]] = {name: [] for name in windows}
     started, read, tick = time.monotonic(), 0, every_few_seconds(log.info)
     for trace in traces.iter_rows(named=True):
+        if all(len(rows) == traces_each for rows in scores.values()):
+            break
         text, wanted = targets.text_of(trace), {}
         for (pattern, window), (spans, words) in windows.items():
             if len(scores[pattern, window]) < traces_each:

@@ -108,9 +108,11 @@ def steering(
     classes = targets.token_classes(vocabulary)
     starts: list[Start] = []
     for trace in traces.iter_rows(named=True):
+        if len(starts) == traces_each:
+            break
         text = targets.text_of(trace)
         place = first_sentence(text, classes, len(trace["prompt_ids"]))
-        if place is not None and len(starts) < traces_each:
+        if place is not None:
             starts.append((trace, place, see(trace["trace_id"], text, model, sae, site)))
     if studied.is_empty() or not starts:
         return pl.DataFrame(schema=SCHEMA)
@@ -121,7 +123,7 @@ def steering(
     for latent, pattern in studied.select("latent", "pattern").iter_rows():
         direction = sae.direction(torch.tensor(latent, device=model.device)).float()
         size = usual_activation(latent, seen)[1] * direction.norm()
-        along = direction / direction.norm()
+        along = _unit(direction)
         directions = {"latent": along, "random_direction": _unit(drawn - (drawn @ along) * along)}
         for other in others[latent]:
             directions["matched_latent"] = _unit(sae.direction(torch.tensor(other, device=model.device)).float())
@@ -132,8 +134,7 @@ def steering(
         ]
     log.info("%d continuations of %d traces, up to %d tokens", len(plan) + 1, len(starts),
              (len(plan) + 1) * len(starts) * sampling.max_new_tokens)  # fmt: skip
-    nothing = torch.zeros(sae.direction(torch.tensor(0, device=model.device)).shape[-1], device=model.device)
-    unsteered = _continue(starts, nothing, model, site, condition, sampling, log)
+    unsteered = _continue(starts, torch.zeros_like(drawn), model, site, condition, sampling, log)
     rows: list[dict[str, Any]] = []
     for pattern in studied["pattern"].unique().sort():
         about = {"latent": None, "pattern": pattern, "arm": "none", "strength": 0.0}

@@ -69,6 +69,8 @@ def pairs(
     same class (by token id), with no word of the pattern within `before` tokens ahead or `after` behind. Where there is
     none the place is left out.
     """
+    if not spans:
+        return Pairs([], [])
     near = np.zeros(len(text.ids), dtype=bool)
     for start, end in spans:
         near[max(0, start - 1 - before) : end + after] = True

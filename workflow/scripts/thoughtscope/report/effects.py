@@ -36,6 +36,10 @@ def _of_sae(site: str, table: pl.DataFrame) -> str | None:
 
 def _of_latents(tables: Mapping[str, pl.DataFrame], alpha: float) -> list[str]:
     every = pl.concat(tables.values()).with_columns(pl.col("chosen").cast(pl.String))
+    if every.is_empty():
+        return [
+            "No latent was tried: none is linked to a pattern, or the pattern is in none of the traces to try it in."
+        ]
     tested = every.filter(pl.col("q").is_not_null())
     if tested.is_empty():
         return [
