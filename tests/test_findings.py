@@ -575,3 +575,17 @@ def test_effects_are_said_in_words():
     assert rows[3]["doses"] == []
     alone = effects.sentences({"a": table.tail(1)}, {}, 0.05)
     assert alone == ["1 latent was tried, none with its pattern in 5 traces."]
+
+
+def test_what_an_sae_costs_is_said_in_words():
+    row = {"part": "all", "ce": 0.2, "ce_spliced": 0.25, "ce_mean": 0.4}
+    table = pl.DataFrame([row | {"kl_score": 0.5, "kl_score_low": -0.2, "kl_score_high": 0.8}])
+    nothing = table.with_columns(kl_score=pl.lit(-0.07))
+    kept, none = effects.sentences({"a": pl.DataFrame(schema=effects_room.SCHEMA)}, {"a": table, "b": nothing}, 0.05)[
+        1:
+    ]
+    assert kept == (
+        "With reconstructions in place of its states at a the model’s cross-entropy is 0.25 nats a token instead of 0.20"
+        " (0.40 with their mean); they keep 50% (95% interval −20% to 80%) of what the site is worth to it, by divergence."
+    )
+    assert none.endswith("they keep nothing of what the site is worth to it, by divergence.")

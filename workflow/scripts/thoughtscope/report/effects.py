@@ -24,14 +24,16 @@ def _of_sae(site: str, table: pl.DataFrame) -> str | None:
     row = next(table.filter(part="all").iter_rows(named=True), None)
     if row is None or row["kl_score"] is None:
         return None
-    text = (
+    kept = "nothing"
+    if row["kl_score"] > 0:
+        low, high = row["kl_score_low"], row["kl_score_high"]
+        kept = f"{row['kl_score']:.0%}"
+        kept += "" if low is None else f" (95% interval {low:.0%} to {high:.0%})".replace("-", "−")
+    return (
         f"With reconstructions in place of its states at {site} the model’s cross-entropy is {row['ce_spliced']:.2f}"
-        f" nats a token instead of {row['ce']:.2f} ({row['ce_mean']:.2f} with their mean); they keep"
-        f" {row['kl_score']:.0%}"
+        f" nats a token instead of {row['ce']:.2f} ({row['ce_mean']:.2f} with their mean); they keep {kept} of what the"
+        " site is worth to it, by divergence."
     )
-    if row["kl_score_low"] is not None:
-        text += f" (95% interval {row['kl_score_low']:.0%} to {row['kl_score_high']:.0%})"
-    return f"{text} of what the site is worth to it, by divergence."
 
 
 def _of_latents(tables: Mapping[str, pl.DataFrame], alpha: float) -> list[str]:
