@@ -585,7 +585,8 @@ def test_what_an_sae_costs_is_said_in_words():
         1:
     ]
     assert kept == (
-        "With reconstructions in place of its states at a the model’s cross-entropy is 0.25 nats a token instead of 0.20"
-        " (0.40 with their mean); they keep 50% (95% interval −20% to 80%) of what the site is worth to it, by divergence."
+        "With reconstructions in place of its states at a the model’s cross-entropy is 0.25 nats a token instead of"
+        " 0.20 (0.40 with their mean); they keep 50% (95% interval −20% to 80%) of what the site is worth to it, by"
+        " divergence."
     )
     assert none.endswith("they keep nothing of what the site is worth to it, by divergence.")
