@@ -22,6 +22,11 @@ include: "workflow/rules/readings.smk"
 include: "workflow/rules/evidence.smk"
 
 
+if config["twins"]:
+
+    include: "workflow/rules/twins.smk"
+
+
 if config["interventions"]:
 
     include: "workflow/rules/interventions.smk"

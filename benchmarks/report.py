@@ -58,7 +58,7 @@ def study_of(results: Path, traces: int, conditions: int, sites: int) -> tuple[S
         ],
     } | {name: str(results / "tables" / f"{table}.parquet")
          for name, table in (("matches", "matches"), ("gate", "site_gate"), ("layers", "layers"),
-                             ("headline", "headline"), ("found", "found"), ("called", "called"))}  # fmt: skip
+                             ("headline", "trained/headline"), ("found", "found"), ("called", "called"))}  # fmt: skip
     given["truth"] = str(results / "truth.parquet")
     base = load(
         given, experiment=results.name, conditions=config["conditions"], settings=defaults(config), config="",

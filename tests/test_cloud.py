@@ -105,7 +105,7 @@ def test_a_study_in_a_bucket(s3, tmp_path, tiny_model):
     assert {"problems.parquet", "model.json", "vocabulary.parquet", "sae_text.parquet", "summary.md", "report.html",
             "traces/reason/00000-00001.parquet", f"saes/trained/{SITE}/info.json",
             f"readings/trained/{SITE}/reason/00000-00001/features.parquet", f"tables/trained/{SITE}/verdict.parquet",
-            f"plots/trained/{SITE}/waterfall.png", "tables/headline.parquet"} <= made  # fmt: skip
+            f"plots/trained/{SITE}/waterfall.png", "tables/trained/headline.parquet"} <= made  # fmt: skip
     for path in tiny_model.iterdir():  # what is linked to here is there itself
         assert found[f"model/{path.name}"] == path.read_bytes()
     assert b"Rule graph" in found["report.html"]

@@ -21,6 +21,10 @@ from thoughtscope.statistics import fdr, wilson
 from thoughtscope.traces.generate import SCHEMA as TRACES
 
 
+ALWAYS = [name for name, check in BY_NAME.items() if check.asked_by is None]
+"""The checks that every study asks."""
+
+
 def steps(*verdicts: str | None) -> pl.DataFrame:
     """A verdict's table: None passes all checks, `?` is undecided, else the check that removes the latent."""
     names = [VERDICTS[0] if check is None else "undecided" if check == "?" else "no" for check in verdicts]
@@ -30,12 +34,12 @@ def steps(*verdicts: str | None) -> pl.DataFrame:
 
 
 def checked(*rows: str, traces: int = 12) -> pl.DataFrame:
-    """A verdict's table from each latent's results: + passes, - fails, ? is undecided; each is in a trace less."""
+    """A verdict's table from each latent's results in ALWAYS: + passes, - fails, ? is undecided; each is in a trace less."""
     named = {"+": "pass", "-": "fail", "?": "undecided"}
-    found = [dict(zip(BY_NAME, (named[mark] for mark in row), strict=True)) for row in rows]
+    found = [dict(zip(ALWAYS, (named[mark] for mark in row), strict=True)) for row in rows]
     removed = [next((check for check, result in row.items() if result == "fail"), None) for row in found]
     table = steps(*["?" if "-" not in row and "?" in row else check for row, check in zip(rows, removed, strict=True)])
-    results = [pl.Series(check, [row[check] for row in found], dtype=SCHEMA[check]) for check in BY_NAME]
+    results = [pl.Series(check, [row[check] for row in found], dtype=SCHEMA[check]) for check in ALWAYS]
     counts = pl.Series("traces", [traces - index for index in range(len(rows))], dtype=pl.UInt32)
     return table.with_columns(*results, counts)
 
@@ -96,6 +100,7 @@ def made_up(*verdicts: pl.DataFrame, traces: int = 40, **changes) -> Study:
         "matches": pl.concat([matches(a=9, b=3), matches(a=9).with_columns(name=pl.lit("planning"))]),
         "gate": pl.DataFrame(schema=FIT_SCHEMA), "layers": pl.DataFrame(schema=LAYERS), "headline": headline(),
         "sites": sites, "pictures": {}, "neuronpedia": None, "truth": None, "effects": {}, "cost": {}, "steered": {},
+        "twins": None,
     }  # fmt: skip
     return Study(**about | changes)
 
@@ -250,7 +255,7 @@ def test_the_error_rate_is_said_with_what_it_covers():
 
 def open_for(check: str, *traces: int | None, verdict: str = "undecided") -> pl.DataFrame:
     """A verdict's table of latents that a check leaves open, and at how many traces it would be decided."""
-    table = checked(*["".join("?" if name == check else "+" for name in BY_NAME)] * len(traces))
+    table = checked(*["".join("?" if name == check else "+" for name in ALWAYS)] * len(traces))
     wanted = pl.Series(traces, dtype=pl.UInt32)
     return table.with_columns(wanted.alias(f"{check}_needs"), wanted.alias("needs"),
                               verdict=pl.lit(verdict, SCHEMA["verdict"]))  # fmt: skip

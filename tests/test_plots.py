@@ -394,16 +394,16 @@ def test_six_patterns_of_three_windows_can_be_read():
 def test_the_waterfall_counts():
     figure = draw("waterfall")
     steps = dict(verdict.waterfall(verdict_table()))
-    assert (steps["candidates"], steps["beyond_chance"], steps["survivors"]) == (30, 20, 10)
+    assert (steps["candidates"], steps["acts_on_its_pattern"], steps["survivors"]) == (30, 20, 10)
     found = [text.strip() for text in words(figure)]
     assert f"10 of 30 candidate latents at {SITE} pass every check" in found
     assert any("by recurrence alone, 30 of the candidates would be called" in text for text in found)
     linked = draw("waterfall", table=verdict_table().with_columns(original=pl.col("latent") < 60012))
     assert any("by recurrence alone, 12 of the candidates would be called" in text for text in words(linked))
-    # Ten latents fail, the six checks in turn; ten are undecided, ten thinking patterns.
-    assert (found.count("−2"), found.count("−1")) == (4, 2)
+    # Ten latents fail, the eight checks in turn; ten are undecided, ten thinking patterns.
+    assert (found.count("−2"), found.count("−1")) == (2, 6)
     widths = [bar.get_width() for bar in figure.axes[0].patches]
-    assert widths == [30, 2, 2, 2, 2, 1, 1, 10, 10]
+    assert widths == [30, 2, 2, 1, 1, 1, 1, 1, 1, 10, 10]
 
 
 def test_an_outcome_of_too_few_traces_says_so():

@@ -21,7 +21,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from thoughtscope import files, paths
 from thoughtscope.config import REPORT_PICTURES, REPORT_PICTURES_ACROSS, REPORT_TABLES
-from thoughtscope.evidence import headline, links, patterns, presence, verdict
+from thoughtscope.evidence import checks, headline, links, patterns, presence
 from thoughtscope.evidence.checks import BY_NAME, CHECKS, VERDICTS, fits
 from thoughtscope.evidence.links import WINDOWS
 from thoughtscope.evidence.verdict import SCHEMA
@@ -669,8 +669,8 @@ def inputs(study: Study, conditions=CONDITIONS) -> dict:
         "site_pictures": [of(paths.SITE_PICTURE, picture=name) for name in REPORT_PICTURES],
         "pictures": [of(paths.STUDY_PICTURE, picture=name) for name in REPORT_PICTURES_ACROSS],
     } | {name: of(paths.STUDY_TABLE, table=table)
-         for name, table in (("matches", "matches"), ("gate", "site_gate"), ("layers", "layers"),
-                             ("headline", "headline"))}  # fmt: skip
+         for name, table in (("matches", "matches"), ("gate", "site_gate"), ("layers", "layers"))
+    } | {"headline": of(paths.READER_TABLE, table="headline")}  # fmt: skip
 
 
 def loaded(study: Study, conditions=CONDITIONS):
@@ -1077,8 +1077,7 @@ def test_a_new_check_is_all_over_the_page(browser, filled, monkeypatch, tmp_path
     """What the page knows of checks is from CHECKS alone."""
     new = replace(CHECKS[0], name="not_by_chance", asks="it is there again in another run", fails="there only once",
                   number="share of runs, at least {min_share}")  # fmt: skip
-    for module in (verdict, findings, in_words, needs, report):
-        monkeypatch.setattr(module, "CHECKS", (*CHECKS, new))
+    monkeypatch.setattr(checks, "CHECKS", (*CHECKS, new))
     monkeypatch.setitem(BY_NAME, new.name, new)
     results = [pl.lit("undecided").alias(new.name), pl.lit(0.25).alias(f"{new.name}_number"),
                pl.lit("one run").alias(f"{new.name}_note"), pl.lit(40).alias(f"{new.name}_needs")]  # fmt: skip

@@ -57,7 +57,7 @@ def written(verdicts):
         experiment="x", manifest={"name": "tiny", "num_layers": 4}, traces=pl.DataFrame(rows, schema=traces.SCHEMA),
         saes={"layers.1.mlp": {"num_latents": 48, "k": 4}}, gate=gate, layers=layers,
         recurrence={"layers.1.mlp": recurrence}, top_tokens={"layers.1.mlp": tokens},
-        verdicts={"layers.1.mlp": verdicts}, matches=matches, headline=of_headline, truth=None, effects={}, cost={},
+        verdicts={"layers.1.mlp": verdicts}, matches=matches, headline=of_headline, truth=None, effects={}, cost={}, twins=None,
         conditions=["reason", "direct"], top_latents=10, min_traces=2, alpha=0.05, max_fvu=0.7, include_sinks=False,
     )  # fmt: skip
 
@@ -73,7 +73,7 @@ def test_summary():
     assert "- direct: 4 traces, 8 tokens written (median 2), 0 truncated, 0 of 4 graded answers correct" in lines
     headline = next(line for line in lines if line.startswith("Of 4 candidate latents, "))
     assert headline.endswith(
-        "1 passes all 6 checks, 1 is undecided, 2 removed, by the first they fail: 1 active on sink tokens; 1 a token"
+        "1 passes all 8 checks, 1 is undecided, 2 removed, by the first they fail: 1 active on sink tokens; 1 a token"
         " detector."
     )
     assert any(line.startswith("| 7 ") and "no: a token detector" in line for line in lines)

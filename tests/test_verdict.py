@@ -81,6 +81,7 @@ def run(study, *, conditions=("reason", "direct"), gate=GATE, shifts=1000, most=
         judged, gate.lazy(),
         *(out[name].lazy() for name in ("presence", "pattern_tests", "lexicality", "headline")),
         site="s", alpha=0.05, min_excess=0.25, min_share=0.05, max_fvu=0.7, max_sink_share=0.5, max_typed=0.5,
+        max_twins=0.25, min_effect=0.01,
     )  # fmt: skip
     return out
 
@@ -264,7 +265,7 @@ def test_what_is_planted_lands_in_its_row(planted):
 
     thinking = row_of(planted, THINKING)
     assert thinking["verdict"] == "thinking pattern"
-    assert all(thinking[check] == "pass" for check in checks.BY_NAME)
+    assert all(thinking[check.name] == "pass" for check in checks.asked(planted["verdict"]))
     assert (thinking["pattern"], thinking["window"], thinking["needs"]) == ("reflection", "before", None)
     assert thinking["selectivity"] == thinking["pattern_linked_number"]
     assert thinking["pattern_linked_note"].startswith("leads to it, reflection: ")
@@ -437,7 +438,8 @@ def test_when_an_sae_fits_its_site(fvu, low, high, result):
 def test_the_waterfall_starts_with_all_that_recur():
     table = pl.DataFrame(
         {"original": [True, True, True, False, True], "verdict": ["no", "no", "undecided", "no", "thinking pattern"],
-         "removed_by": ["not_a_sink", "not_merely_lexical", None, "not_a_sink", None]}
+         "removed_by": ["not_a_sink", "not_merely_lexical", None, "not_a_sink", None],
+         "beyond_its_twins": None, "acts_on_its_pattern": None}
     )  # fmt: skip
     assert verdict.waterfall(table) == [
         ("candidates", 5), ("not_a_sink", 3), ("fits_its_site", 3), ("recurs_beyond_control", 3), ("pattern_linked", 3),
@@ -482,7 +484,7 @@ def test_contrasts_are_paired_by_problem():
 
 def test_the_waterfall_counts_them(planted):
     steps = dict(verdict.waterfall(planted["verdict"]))
-    assert list(steps) == ["candidates", *checks.BY_NAME, "survivors"]
+    assert list(steps) == ["candidates", *[check.name for check in checks.asked(planted["verdict"])], "survivors"]
     counts = list(steps.values())
     assert counts == sorted(counts, reverse=True)
     assert steps["candidates"] - steps["not_a_sink"] == 1

@@ -83,6 +83,19 @@ SITES = [site(hookpoint, config["sae"]["read_from"]) for hookpoint in HOOKPOINTS
 
 
 READER = "trained"  # who reads the traces: the config's SAE on the config's model
+TWINS = config["twins"]  # who else does
+
+# What a twin has of its own, and with whose SAE it reads; all else is the study's.
+MATCHES = paths.STUDY_TABLE.replace("{table}", "matches")
+OWN = {
+    "random_model": {paths.MANIFEST: paths.TWIN_MANIFEST, paths.MODEL: paths.TWIN_MODEL},
+    "base_model": {paths.MANIFEST: paths.BASE_MANIFEST, paths.MODEL: paths.BASE_MODEL},
+    "shuffled_text": {
+        paths.TRACES: paths.TWIN_TRACES,
+        MATCHES: paths.READER_TABLE.replace("{table}", "matches"),
+    },
+}
+WITH_OWN_SAE = (READER, "random_sae", "random_model")
 TRACE_TABLES = ["top_activations", "frequencies", "histograms", "relevant_latents", "top_tokens"]
 
 
@@ -277,9 +290,40 @@ def sae_of_site(file):
 
     def path(wildcards):
         hookpoint = parse_site(wildcards.site)[0]
-        return expand(file, hookpoint=hookpoint, reader=wildcards.reader, experiment=wildcards.experiment)[0]
+        reader = wildcards.reader if wildcards.reader in WITH_OWN_SAE else READER
+        return expand(file, hookpoint=hookpoint, reader=reader, experiment=wildcards.experiment)[0]
 
     return path
+
+
+def of_reader(pattern, spread=None):
+    """Return an input function: a file as a reader has it, its own or the study's. spread: per_block or of_studied."""
+
+    def found(wildcards):
+        own = OWN.get(wildcards.reader, {}).get(pattern, pattern)
+        listed = expand(spread(own) if spread else own, **dict(wildcards.items()))
+        return listed if spread else listed[0]
+
+    return found
+
+
+def of_study(pattern):
+    """Return an input function: a file of the study's own reader; none where a twin asks."""
+
+    def found(wildcards):
+        return expand(pattern, **dict(wildcards.items())) if wildcards.reader == READER else []
+
+    return found
+
+
+def of_twins(pattern):
+    """Return an input function: the files of a pattern that are of the study's twins; none where a twin asks."""
+
+    def found(wildcards):
+        twins = TWINS if wildcards.reader == READER else []
+        return expand(pattern, **dict(wildcards.items()) | {"reader": twins})
+
+    return found
 
 
 def prompt_part(name):
@@ -342,16 +386,16 @@ def picture_across(caption, category, name):
     )
 
 
-def sae_files_of(hookpoint):
+def sae_files_of(hookpoint, reader=READER):
     """Return the files of an SAE."""
-    return expand(paths.SAE_FILES, hookpoint=hookpoint, reader=READER, allow_missing=True)
+    return expand(paths.SAE_FILES, hookpoint=hookpoint, reader=reader, allow_missing=True)
 
 
-def untrained(requested):
+def untrained(requested, reader=READER):
     """Return the hookpoints whose SAE isn't there as this config asks for it."""
 
     def is_there(hookpoint):
-        *_, info = files = expand(sae_files_of(hookpoint), experiment=EXPERIMENT)
+        *_, info = files = expand(sae_files_of(hookpoint, reader), experiment=EXPERIMENT)
         return all(map(exists, files)) and read_if_whole(info)[0].get("requested") == requested
 
     return [hookpoint for hookpoint in HOOKPOINTS if not is_there(hookpoint)]
@@ -360,6 +404,11 @@ def untrained(requested):
 def site_table(name):
     """Return the pattern of a site's table."""
     return paths.SITE_TABLE.replace("{table}", name)
+
+
+def reader_table(name):
+    """Return the pattern of a table over all sites of a reader."""
+    return paths.READER_TABLE.replace("{table}", name)
 
 
 def gigabytes(size):
@@ -377,7 +426,7 @@ def remove_stale_blocks():
     Whoever reads all files of a folder would have these traces twice.
     """
     stale, ours = [], set(BLOCKS)
-    for pattern in (paths.TRACES, paths.READING, paths.TRACE_TABLES, paths.TRACE_PICTURES):
+    for pattern in (paths.TRACES, paths.TWIN_TRACES, paths.READING, paths.TRACE_TABLES, paths.TRACE_PICTURES):
         for path in glob.glob(pattern.format(experiment=EXPERIMENT, reader="*", site="*", condition="*", block="*")):
             try:
                 block = paths.parse(pattern, path)["block"]

@@ -199,7 +199,7 @@ use rule _table as pattern_counts with:
 use rule _site_table as controls with:
     input:
         features=per_block(rules.read.output.features),
-        traces=per_block(rules.generate.output.traces),
+        traces=of_reader(paths.TRACES, per_block),
     pathvars:
         table="controls",
     params:
@@ -210,7 +210,7 @@ use rule _site_table as controls with:
 use rule _site_table as presence with:
     input:
         activations=per_block(rules.read.output.activations),
-        traces=per_block(rules.generate.output.traces),
+        traces=of_reader(paths.TRACES, per_block),
     pathvars:
         table="presence",
     group:
@@ -222,8 +222,8 @@ use rule _site_table as presence with:
 use rule _site_table as pattern_tests with:
     input:
         activations=of_studied(rules.read.output.activations),
-        traces=of_studied(rules.generate.output.traces),
-        matches=rules.matches.output.table,
+        traces=of_reader(paths.TRACES, of_studied),
+        matches=of_reader(MATCHES),
         vocabulary=rules.model.output.vocabulary,
     pathvars:
         table="pattern_tests",
@@ -240,9 +240,15 @@ use rule _site_table as pattern_tests with:
 
 use rule _table as headline with:
     input:
-        pattern_tests=per_site(rules.pattern_tests.output.table),
-        presence=per_site(rules.presence.output.table),
-        traces=of_studied(rules.generate.output.traces),
+        pattern_tests=files_of(rules.pattern_tests.output.table, site=SITES),
+        presence=files_of(rules.presence.output.table, site=SITES),
+        traces=of_reader(paths.TRACES, of_studied),
+    output:
+        table=reader_table("<table>"),
+    log:
+        "<logs>/tables/{reader}/<table>.log",
+    benchmark:
+        "<benchmarks>/tables/{reader}/<table>.jsonl"
     pathvars:
         table="headline",
     params:
@@ -308,9 +314,9 @@ use rule _site_table as reason_scores with:
 use rule _site_table as lexicality with:
     input:
         activations=of_studied(rules.read.output.activations),
-        traces=of_studied(rules.generate.output.traces),
+        traces=of_reader(paths.TRACES, of_studied),
         candidates=rules.candidates.output.table,
-        matches=rules.matches.output.table,
+        matches=of_reader(MATCHES),
         vocabulary=rules.model.output.vocabulary,
     pathvars:
         table="lexicality",
@@ -327,10 +333,12 @@ use rule _site_table as verdict with:
         pattern_tests=rules.pattern_tests.output.table,
         lexicality=rules.lexicality.output.table,
         headline=rules.headline.output.table,
+        twins=of_twins(site_table("verdict")),
+        **{name: of_study(site_table(name)) for name in ("effects", "attribution") if config["interventions"]},
     pathvars:
         table="verdict",
     params:
         **settings(
             "evidence.verdict.verdict",
-            analysis="alpha min_excess min_share max_fvu max_sink_share max_typed",
+            analysis="alpha min_excess min_share max_fvu max_sink_share max_typed max_twins min_effect",
         ),

@@ -14,9 +14,9 @@ MODEL_AND_SAE = dict(
 )
 
 
-def intervention(script, names):
+def intervention(script, names, **others):
     """Return params of a script that edits the model's states: the settings of that name, and what places are."""
-    values = {name: config["interventions"][name] for name in names.split()}
+    values = {name: config["interventions"][name] for name in names.split()} | others
     values |= {name: config["analysis"][name] for name in ("tokens_before", "tokens_after")}
     return as_params(script, dtype=config["model"]["dtype"], **values)
 
@@ -71,7 +71,7 @@ rule ablations:
         runtime=minutes(120),
         mem_mb=gigabytes(8),
     params:
-        **intervention("ablations.py", "latents traces draws strengths"),
+        **intervention("ablations.py", "latents traces draws strengths", alpha=config["analysis"]["alpha"]),
         condition=CONDITIONS[0],
     script:
         "../scripts/ablations.py"
@@ -109,6 +109,7 @@ if config["interventions"]["steering"]:
             features=of_studied(rules.read.output.features),
             candidates=rules.candidates.output.table,
             headline=rules.headline.output.table,
+            attribution=rules.attribution.output.table,
             vocabulary=rules.model.output.vocabulary,
         output:
             table=site_table("steering"),
@@ -132,6 +133,7 @@ if config["interventions"]["steering"]:
                 top_p=config["generation"]["top_p"],
                 max_new_tokens=config["generation"]["max_new_tokens"],
                 patterns=config["patterns"],
+                alpha=config["analysis"]["alpha"],
                 **config["interventions"]["steering"],
             ),
             condition=CONDITIONS[0],

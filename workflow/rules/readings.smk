@@ -9,9 +9,9 @@ and at other blocks too.
 
 rule read:
     input:
-        traces=rules.generate.output.traces,
-        manifest=rules.model.output.manifest,
-        model=ancient(paths.MODEL),
+        traces=of_reader(paths.TRACES),
+        manifest=of_reader(paths.MANIFEST),
+        model=ancient(of_reader(paths.MODEL)),
         sae_config=sae_of_site(paths.SAE_CONFIG),
         sae_weights=sae_of_site(paths.SAE_WEIGHTS),
         sae_info=sae_of_site(paths.SAE_INFO),

@@ -59,6 +59,8 @@ EFFECTS = (
 )
 if config["interventions"] and config["interventions"]["steering"]:
     EFFECTS["steered"] = per_site(rules.steered.output.table)
+if TWINS:
+    EFFECTS["twins"] = rules.twins.output.table
 
 
 rule summary:
@@ -74,7 +76,7 @@ rule summary:
         top_tokens=per_site(rules.top_tokens.output.table),
         verdicts=per_site(rules.verdict.output.table),
         matches=rules.matches.output.table,
-        headline=rules.headline.output.table,
+        headline=files_of(rules.headline.output.table, reader=READER),
     output:
         page=paths.SUMMARY,
     log:
@@ -107,7 +109,7 @@ rule report:
         matches=rules.matches.output.table,
         gate=rules.site_gate.output.table,
         layers=rules.layers.output.table,
-        headline=rules.headline.output.table,
+        headline=files_of(rules.headline.output.table, reader=READER),
         saes=rules.summary.input.saes,
         pictures=expand(paths.STUDY_PICTURE, picture=list(REPORT_PICTURES_ACROSS), allow_missing=True),
         site_pictures=per_site(expand(paths.SITE_PICTURE, picture=list(REPORT_PICTURES), allow_missing=True)),

@@ -14,6 +14,13 @@ if config["sae"]["source"] == "train":
         "code": digest_of_script(SCRIPTS / "train_sae.py"),
     }
 
+    def requested_by(reader):
+        """Return by what a reader's SAEs are known again: a twin's are of another model."""
+        return REQUESTED if reader == READER else REQUESTED | {"twin": reader}
+
+    def requested(wildcards, input):
+        return requested_by(wildcards.reader)
+
     rule sae_text:
         input:
             file=source_file(config["sae"]["text"]),
@@ -43,14 +50,16 @@ if config["sae"]["source"] == "train":
     rule train_sae:
         input:
             text=rules.sae_text.output.text,
-            manifest=rules.model.output.manifest,
-            model=ancient(paths.MODEL),
+            manifest=of_reader(paths.MANIFEST),
+            model=ancient(of_reader(paths.MODEL)),
         output:
             *paths.SAE_FILES,
         log:
             "<logs>/saes/{reader}/{hookpoint}.log",
         benchmark:
             "<benchmarks>/saes/{reader}/{hookpoint}.jsonl"
+        wildcard_constraints:
+            reader=f"{READER}|random_model",
         conda:
             "../../envs/gpu.yaml"
         threads: 8
@@ -60,23 +69,53 @@ if config["sae"]["source"] == "train":
             mem_mb=gigabytes(16),
         params:
             **as_params("train_sae.py", dtype=config["model"]["dtype"], **source_settings("sae", config["sae"])),
-            requested=untracked(REQUESTED),
+            requested=requested,
         script:
             "../scripts/train_sae.py"
 
-    # One pass over the text trains all SAEs that this run has to; one alone, and those at hand, are train_sae's.
-    # What is at hand changes when this job ends, and not before: a cluster's jobs see the same as the run.
+    # One pass over the text trains all SAEs of a model that this run has to; one alone, and those at hand, are
+    # train_sae's. What is at hand changes when this job ends, and not before: a cluster's jobs see the same as the run.
     if len(untrained(REQUESTED)) > 1:
 
         ruleorder: train_saes > train_sae
 
         use rule train_sae as train_saes with:
+            input:
+                text=rules.sae_text.output.text,
+                manifest=rules.model.output.manifest,
+                model=ancient(paths.MODEL),
             output:
                 [path for hookpoint in untrained(REQUESTED) for path in sae_files_of(hookpoint)],
             log:
                 "<logs>/saes.log",
             benchmark:
                 "<benchmarks>/saes.jsonl"
+            params:
+                **as_params("train_sae.py", dtype=config["model"]["dtype"], **source_settings("sae", config["sae"])),
+                requested=untracked(REQUESTED),
+
+    if "random_model" in TWINS and len(untrained(requested_by("random_model"), "random_model")) > 1:
+
+        ruleorder: train_random_model_saes > train_sae
+
+        use rule train_sae as train_random_model_saes with:
+            input:
+                text=rules.sae_text.output.text,
+                manifest=OWN["random_model"][paths.MANIFEST].replace("{reader}", "random_model"),
+                model=ancient(OWN["random_model"][paths.MODEL].replace("{reader}", "random_model")),
+            output:
+                [
+                    path
+                    for hookpoint in untrained(requested_by("random_model"), "random_model")
+                    for path in sae_files_of(hookpoint, "random_model")
+                ],
+            log:
+                "<logs>/random_model_saes.log",
+            benchmark:
+                "<benchmarks>/random_model_saes.jsonl"
+            params:
+                **as_params("train_sae.py", dtype=config["model"]["dtype"], **source_settings("sae", config["sae"])),
+                requested=untracked(requested_by("random_model")),
 
 else:
 
@@ -90,6 +129,8 @@ else:
             "<logs>/saes/{reader}/{hookpoint}.log",
         benchmark:
             "<benchmarks>/saes/{reader}/{hookpoint}.jsonl"
+        wildcard_constraints:
+            reader=READER,
         priority: 10
         localrule: True
         conda:

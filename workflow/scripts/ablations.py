@@ -26,6 +26,7 @@ with job(snakemake.log[0], f"ablations {wildcards.site}") as log:
         model=model,
         sae=formats.load(Path(source.sae_config).parent, devices.device()),
         site=wildcards.site,
+        alpha=params.alpha,
         latents=params.latents,
         traces_each=params.traces,
         draws=params.draws,

@@ -31,6 +31,7 @@ with job(snakemake.log[0], snakemake.rule):
         truth=study.truth_of(dict(source.items()), teach, len(traces.filter(condition=params.conditions[0]))),
         effects=study.of_sites(dict(source.items()), "effects"),
         cost=study.of_sites(dict(source.items()), "cost"),
+        twins=files.read_parquet(source.twins) if "twins" in source.keys() else None,  # noqa: SIM118
         conditions=params.conditions,
         top_latents=params.top_latents,
         min_traces=params.min_traces,

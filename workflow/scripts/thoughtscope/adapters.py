@@ -1,13 +1,12 @@
 """Room 2, models: adapters, the low-rank changes of a model's weights (LoRA, in PEFT's format), and merging them."""
 
 import logging
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from . import files, hub, models
-from .config import ADAPTER_FILES, MODEL_FILES
+from .config import ADAPTER_FILES
 from .errors import InputError, first_line
 
 CONFIG, WEIGHTS = ADAPTER_FILES
@@ -87,15 +86,7 @@ def merge(
             f" {odd[0]}; name the model it was made for."
         )
     merged = adapted.merge_and_unload(safe_merge=True).to(dtype)
-    with files.replacing(folder) as temporary:
-        merged.save_pretrained(temporary)
-        for path in temporary.glob("*.safetensors"):
-            files.let_read(path)
-        for pattern in MODEL_FILES:
-            for path in Path(base_folder).glob(pattern):
-                if not (temporary / path.name).exists() and not path.name.endswith((".safetensors", ".index.json")):
-                    shutil.copyfile(path, temporary / path.name)  # small; a link would point to where they are now
-        hashes = {path.name: files.sha256(path) for path in sorted(temporary.iterdir())}
+    hashes = models.save(merged, Path(base_folder), folder)
     log.info("%s, with adapter %s merged", manifest["name"], name)
     return {
         **manifest,

@@ -231,6 +231,7 @@ def check(config: Mapping[str, Any], given: Mapping[str, Any]) -> None:
             )
     if config["teach"] is not None:
         _check_teach(config)
+    _check_twins(config)
     if sae["source"] == "path":
         for hookpoint in hookpoints(sae["hookpoint"], config["layers"]):
             present = sorted(path.parent.name for path in Path(sae["path"]).glob("*/cfg.json"))
@@ -273,6 +274,19 @@ def warnings(config: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def _check_twins(config: Mapping[str, Any]) -> None:
+    """Refuse twins that this study can't have."""
+    if "base_model" in config["twins"] and config["model"]["adapter"] is None:
+        raise InputError(
+            "config: twins: base_model is the model before its adapter, but model.adapter is null; remove that twin."
+        )
+    if "random_model" in config["twins"] and config["sae"]["source"] != "train":
+        raise InputError(
+            f"config: twins: random_model needs an SAE trained on that model, but sae.source is"
+            f" {config['sae']['source']!r}; set it to train, or take the twin random_sae."
+        )
+
+
 def _check_teach(config: Mapping[str, Any]) -> None:
     """Check that a study with lessons can be one: of a model with an adapter, with markers and another condition."""
     if config["model"]["adapter"] is None:
@@ -311,6 +325,8 @@ _FRACTIONAL = (
     "min_share",
     "max_sink_share",
     "max_typed",
+    "max_twins",
+    "min_effect",
     "strengths",
 )
 """Keys whose value need not be a whole number."""

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from . import files
-from .paths import site_of
+from .paths import reader_of, site_of
 
 FOR_SNAKEMAKE = ("function", "code", "names")
 """Params by which Snakemake sees what an edit affects; they aren't settings of the function."""
@@ -34,26 +34,36 @@ def call(
 ) -> Any:
     """Call the function that `params` name with a job's inputs and settings, and with its site if it asks for it.
 
-    Parquet is given as what `read` makes of it, JSON as what it says, any other file as its path. Where a job has no
-    site of its own, sites' files of a table are one frame with a column `site`.
+    Parquet is given as what `read` makes of it, JSON as what it says, any other file as its path; an input without
+    files isn't given. Where a job has no site of its own, sites' files of a table are one frame with a column `site`;
+    and where they are of other readers than its own, with a column `reader`.
     """
     make = function(params["function"])
     site = {"site": wildcards["site"]} if "site" in inspect.signature(make).parameters else {}
-    across = "site" not in wildcards
-    return make(**{name: _given(paths, read, across) for name, paths in inputs.items()}, **site, **settings(params))
+    across, reader = "site" not in wildcards, wildcards.get("reader")
+    given = {name: _given(paths, read, across, reader) for name, paths in inputs.items() if paths}
+    return make(**given, **site, **settings(params))
 
 
-def _given(paths: str | Sequence[str], read: Callable[..., Any], across: bool) -> Any:
+def _given(paths: str | Sequence[str], read: Callable[..., Any], across: bool, reader: str | None) -> Any:
     listed = [paths] if isinstance(paths, str) else list(paths)
     if listed[0].endswith(".json"):
         return files.read_json(listed[0])
     if not listed[0].endswith(".parquet"):
         return Path(listed[0])
-    by_site: dict[str | None, list[str]] = {}
+    readers = {found for path in listed if (found := reader_of(path))}
+    others = len(readers) > 1 or (reader is not None and bool(readers - {reader}))
+    by_place: dict[tuple[str | None, str | None], list[str]] = {}
     for path in listed:
-        by_site.setdefault(site_of(path) if across else None, []).append(path)
-    # A table with sites of its own keeps them: those an SAE was tried at.
-    frames = {site: read(of_site) for site, of_site in by_site.items()}
-    if None in frames or "site" in next(iter(frames.values())).lazy().collect_schema():
-        return pl.concat(frames.values())
-    return pl.concat(frame.with_columns(site=pl.lit(site)) for site, frame in frames.items())
+        place = (reader_of(path) if others else None, site_of(path) if across else None)
+        by_place.setdefault(place, []).append(path)
+    return pl.concat(_placed(read(of_place), *place) for place, of_place in by_place.items())
+
+
+def _placed(frame: Any, reader: str | None, site: str | None) -> Any:
+    """Return a frame with whose it is. A table with sites of its own keeps them: those an SAE was tried at."""
+    if reader is not None:
+        frame = frame.with_columns(reader=pl.lit(reader))
+    if site is not None and "site" not in frame.lazy().collect_schema():
+        frame = frame.with_columns(site=pl.lit(site))
+    return frame

@@ -46,6 +46,7 @@ _KEYS: dict[str, Column] = {
     "trace_id": (pl.UInt32, "the trace: the index of its problem"),
     "condition": (pl.String, "the condition it was written under"),
     "site": (pl.String, "the site"),
+    "reader": (pl.String, "who reads the traces: `trained`, the study's own SAE and model, or the twin"),
     "scope": (pl.String, "which tokens count: `all`, or `generated` ones only"),
     "segment": (pl.Enum(SEGMENTS), "part of the trace"),
     "position": (pl.UInt32, "the token's position in the trace, from 0"),

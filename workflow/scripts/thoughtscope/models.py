@@ -219,6 +219,19 @@ def resolve_dtype(name: str) -> "torch.dtype":
     return torch.bfloat16 if native else torch.float32
 
 
+def save(model: "PreTrainedModel", origin: Path, folder: Path) -> dict[str, str]:
+    """Write a model made of the one in `origin` to `folder`, with that one's tokenizer; return its files' SHA-256."""
+    with files.replacing(folder) as temporary:
+        model.save_pretrained(temporary)
+        for path in temporary.glob("*.safetensors"):
+            files.let_read(path)
+        for pattern in MODEL_FILES:
+            for path in origin.glob(pattern):
+                if not (temporary / path.name).exists() and not path.name.endswith((".safetensors", ".index.json")):
+                    shutil.copyfile(path, temporary / path.name)  # small; a link would point to where they are now
+        return {path.name: files.sha256(path) for path in sorted(temporary.iterdir())}
+
+
 def load_tokenizer(manifest: Mapping[str, Any]) -> "PreTrainedTokenizerBase":
     """Load a manifest's tokenizer: as its tokenizer.json says, whatever class the model names.
 

@@ -1,7 +1,8 @@
 """The path scheme, which is the data model: where each file of a study is, and what its path says.
 
 Standard library only. What the config names is a level of the path; what the data decides is a column. A reader is
-who reads the traces: `trained`, the config's SAE on the config's model.
+who reads the traces: `trained`, the config's SAE on the config's model, or one of its twins, which share what isn't
+theirs.
 """
 
 import re
@@ -37,6 +38,11 @@ TRUTH = RESULTS + "/truth.parquet"
 VOCABULARY = RESULTS + "/vocabulary.parquet"
 TRACES = RESULTS + "/traces/{condition}/{block}.parquet"
 
+TWIN = RESULTS + "/twins/{reader}"
+TWIN_MANIFEST = TWIN + "/model.json"
+TWIN_MODEL = TWIN + "/model"
+TWIN_TRACES = TWIN + "/traces/{condition}/{block}.parquet"
+
 SAE = RESULTS + "/saes/{reader}/{hookpoint}"
 SAE_CONFIG = SAE + "/cfg.json"
 SAE_WEIGHTS = SAE + "/sae.safetensors"
@@ -49,6 +55,7 @@ FEATURES = READING + "/features.parquet"
 RECONSTRUCTION = READING + "/reconstruction.parquet"
 
 STUDY_TABLE = RESULTS + "/tables/{table}.parquet"
+READER_TABLE = RESULTS + "/tables/{reader}/{table}.parquet"
 SITE_TABLE = RESULTS + "/tables/{reader}/{site}/{table}.parquet"
 TRACE_TABLES = RESULTS + "/tables/{reader}/{site}/traces/{condition}/{block}"
 TRACE_TABLE = TRACE_TABLES + "/{table}.parquet"
@@ -85,6 +92,7 @@ PARQUET = {
     "truth": TRUTH,
     "vocabulary": VOCABULARY,
     "traces": TRACES,
+    "twin_traces": TWIN_TRACES,
     "activations": ACTIVATIONS,
     "features": FEATURES,
     "reconstruction": RECONSTRUCTION,
@@ -111,7 +119,7 @@ def parse(pattern: str, path: str) -> dict[str, str]:
 
 def levels_of(path: str) -> dict[str, str]:
     """Return what a path says of a parquet file of ours: `table`, experiment and so on; nothing of another file."""
-    for pattern in (STUDY_TABLE, SITE_TABLE, TRACE_TABLE):
+    for pattern in (STUDY_TABLE, READER_TABLE, SITE_TABLE, TRACE_TABLE):
         if found := _expression(pattern).fullmatch(path):
             return found.groupdict()
     for table, pattern in PARQUET.items():
@@ -143,3 +151,9 @@ def site_of(path: str) -> str | None:
     """Return the site that a table is of; None for any other file."""
     found = _expression(SITE_TABLE).fullmatch(path)
     return found.group("site") if found else None
+
+
+def reader_of(path: str) -> str | None:
+    """Return the reader that a table is of; None for any other file."""
+    found = _expression(SITE_TABLE).fullmatch(path) or _expression(READER_TABLE).fullmatch(path)
+    return found.group("reader") if found else None

@@ -3,16 +3,20 @@
 A check is data: the verdict's columns, the waterfall, the pictures, the report and the table in README follow from
 CHECKS. A check that asks for a share has one margin: it passes where the share's interval is on the right side of the
 margin, fails where it is on the other, and is undecided where the margin is inside (Lakens et al. 2018); then it says
-how many traces would decide it, if they went on like these.
+how many traces would decide it, if they went on like these. Two checks are asked only where the config has what they
+rest on: twins, or interventions.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..statistics import MIN_CLASS, MIN_TOKENS, MIN_TRACES
 from .links import LEADING, MIN_TOLD_APART, WINDOWS
+
+if TYPE_CHECKING:
+    import polars as pl
 
 RESULTS = ("pass", "fail", "undecided")
 VERDICTS = ("thinking pattern", "no", "undecided")
@@ -45,6 +49,12 @@ class Known:
     pattern_tests: Sequence[Row]
     lexicality: Sequence[Row]
     headline: Sequence[Row]
+    twins: Sequence[Row]
+    """One a twin (see `twins.against_twins`)."""
+    effects: Sequence[Row]
+    """Of taking it away, at whatever pattern and window that was tried."""
+    attribution: Sequence[Row]
+    """Predictions of that, one a pattern and window."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +67,8 @@ class Thresholds:
     max_fvu: float
     max_sink_share: float
     max_typed: float
+    max_twins: float
+    min_effect: float
 
 
 class Interval(NamedTuple):
@@ -266,6 +278,67 @@ def _until(row: Row, alpha: float) -> int | None:
     return more_traces(row["traces"], stats.norm.isf(alpha / row["family"]), stats.norm.isf(max(row["p"], 1e-300)))
 
 
+def beyond_its_twins(twins: Sequence[Row], most: float) -> Judgement:
+    """Judge whether each twin has at most `most` latents for each of the study's own with as much evidence.
+
+    It passes where the interval of that ratio is below `most` for all twins, and fails where it is above for one.
+    """
+    if not twins or any(row["own"] is None for row in twins):
+        return Judgement("undecided", None, "not to be compared: its evidence isn't among that of passing latents")
+    worst = max(twins, key=lambda row: (row["low"] > most, row["high"] >= most, row["high"]))
+    note = (
+        f"{worst['reader'].replace('_', ' ')}: {worst['twins']} latents with such evidence, here {worst['own']}: for"
+        f" each {worst['ratio']:.2f} ({worst['low']:.2f} to {min(worst['high'], 99):.2f})"
+    )
+    result = "fail" if worst["low"] > most else "undecided" if worst["high"] >= most else "pass"
+    return Judgement(result, worst["ratio"], note)
+
+
+def acts_on_its_pattern(
+    headline: Sequence[Row], effects: Sequence[Row], attribution: Sequence[Row], alpha: float, min_effect: float
+) -> Judgement:
+    """Judge whether the model uses a latent at the pattern it is linked to.
+
+    It passes where taking it away does more there than its controls do, q below `alpha`. It fails where the interval of
+    that excess leaves no room for `min_effect`; where it wasn't taken away, that of what gradients predict.
+    """
+    about = headline[0] if headline else None
+    if about is None or about["pattern"] is None:
+        return Judgement("undecided", None, "not tested for a link to a pattern")
+    its = about["pattern"], about["window"]
+    if done := next((row for row in effects if (row["pattern"], row["window"]) == its), None):
+        return _of_ablation(done, alpha, min_effect)
+    predicted = next((row for row in attribution if (row["pattern"], row["window"]) == its), None)
+    if predicted is None or predicted["low"] is None:
+        return Judgement("undecided", None, f"not taken away; {its[0]} is in too few of the traces to predict it")
+    excess = Interval(predicted["predicted"], predicted["low"], predicted["high"], predicted["traces"])
+    note = f"not taken away; predicted to take {_log_odds(excess)} from {its[0]}"
+    if excess.high < min_effect:
+        return Judgement("fail", excess.value, note)
+    return Judgement("undecided", excess.value, note)
+
+
+def _of_ablation(row: Row, alpha: float, min_effect: float) -> Judgement:
+    """Judge a latent that was taken away at its pattern."""
+    if row["q"] is None or row["low"] is None:
+        return Judgement("undecided", row["effect"], str(row["note"] or "too few traces"))
+    excess = Interval(row["excess"], row["low"], row["high"], row["traces"])
+    note = f"taken away it takes {_log_odds(excess)} from {row['pattern']} beyond its controls, q {row['q']:.2g}"
+    if row["strengths"]:
+        dose, gain, low, high = (row[name][-1] for name in ("strengths", "added", "added_low", "added_high"))
+        note += f"; {dose:g} times added elsewhere it gives {_log_odds(Interval(gain, low, high, row['traces']))}"
+    if row["q"] < alpha:
+        return Judgement("pass", excess.value, note)
+    if excess.high < min_effect:
+        return Judgement("fail", excess.value, note)
+    needs = more_traces(row["traces"], excess.value - excess.low, abs(excess.value)) if excess.value > 0 else None
+    return Judgement("undecided", excess.value, note, needs)
+
+
+def _log_odds(of: Interval) -> str:
+    return f"{of.value:.2g} log-odds ({of.low:.2g} to {of.high:.2g})".replace("-", "−").replace("log−odds", "log-odds")
+
+
 @dataclass(frozen=True)
 class Check:
     """A check: what it asks, in words, and how it judges."""
@@ -283,6 +356,8 @@ class Check:
     table: str
     """Where its numbers are."""
     judge: Callable[[Known, Thresholds], Judgement]
+    asked_by: str | None = None
+    """The section of the config that it is asked by; None: always."""
 
     @property
     def label(self) -> str:
@@ -349,7 +424,34 @@ CHECKS = (
         table="headline",
         judge=lambda known, given: beyond_chance(known.headline, given.alpha),
     ),
+    Check(
+        name="beyond_its_twins",
+        topic="twins",
+        asks="each twin, which can't think or doesn't, has at most a quarter as many latents with as much evidence",
+        fails="as frequent in a twin",
+        number="a twin’s latents for each of the study’s, at most {max_twins}",
+        table="twins",
+        judge=lambda known, given: beyond_its_twins(known.twins, given.max_twins),
+        asked_by="twins",
+    ),
+    Check(
+        name="acts_on_its_pattern",
+        topic="use",
+        asks="without it the model makes less of its pattern, by more than controls do that change its states as much",
+        fails="without effect on its pattern",
+        number="log-odds it takes from its pattern beyond its controls, not below {min_effect} for sure",
+        table="effects",
+        judge=lambda known, given: acts_on_its_pattern(
+            known.headline, known.effects, known.attribution, given.alpha, given.min_effect
+        ),
+        asked_by="interventions",
+    ),
 )
 """In the order in which they take latents away; what comes first would make the later ones meaningless."""
 
 BY_NAME = {check.name: check for check in CHECKS}
+
+
+def asked(verdict: "pl.DataFrame") -> tuple[Check, ...]:
+    """Return the checks that latents of a verdict's table were put to."""
+    return tuple(check for check in CHECKS if check.asked_by is None or verdict[check.name].count())

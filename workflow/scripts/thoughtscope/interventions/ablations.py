@@ -49,8 +49,9 @@ CHOSEN = ("link", "prediction")
 SCHEMA = Schema(
     "a trace, a latent and an edit of the states at its site; numbers are means over `pairs` of places, in nats",
     **keys("trace_id", "latent"),
-    chosen=(pl.Enum(CHOSEN), "by what it was: its `link` to a pattern, among candidates (see `headline`), or the effect"
-                             " that is predicted, among all latents (see `attribution`)"),
+    chosen=(pl.Enum(CHOSEN), "by what it was: its `link` to a pattern, among candidates, those first that stand out (see"
+                             " `headline`) and whose effect on it is predicted to be largest; or the effect that is"
+                             " predicted, on any pattern, among all latents (see `attribution`)"),
     pattern=(pl.String, "the pattern that is by"),
     window=(pl.String, "window of that. `before`: places are those from which the pattern's first word is next;"
                        " `after`: those up to `analysis.tokens_after` after it"),
@@ -96,10 +97,25 @@ class Seen(NamedTuple):
         return torch.where(self.codes.latents == latent, self.codes.activations, 0.0).sum(-1) * self.counted
 
 
-def under_study(candidates: pl.DataFrame, headline: pl.DataFrame, site: str, most: int) -> pl.DataFrame:
-    """Return the candidates of a site most surely linked to a pattern: latent, pattern, window."""
+def under_study(
+    candidates: pl.DataFrame, headline: pl.DataFrame, attribution: pl.DataFrame, site: str, alpha: float, most: int
+) -> pl.DataFrame:
+    """Return the candidates of a site, with the pattern and window each is linked to, that are tried for the link.
+
+    Those that stand out (q below alpha) go first; among them, those of which the largest effect on their own pattern is
+    predicted, by the lower end of its interval, then the surest.
+    """
     linked = headline.filter(pl.col("site") == site, pl.col("pattern").is_not_null())
-    chosen = candidates.select("latent").join(linked, on="latent").sort("p", "p_link", "latent", nulls_last=True)
+    predicted = attribution.select("latent", "pattern", pl.col("window").cast(pl.String), "low")
+    chosen = (
+        candidates.select("latent")
+        .join(linked, on="latent")
+        .join(predicted, on=["latent", "pattern", "window"], how="left")
+        .sort(
+            (pl.col("q") < alpha).fill_null(value=False), "low", "p", "p_link", "latent",
+            descending=[True, True, False, False, False], nulls_last=True,
+        )
+    )  # fmt: skip
     return chosen.head(most).select("latent", "pattern", "window")
 
 
@@ -158,6 +174,7 @@ def ablations(
     model: PreTrainedModel,
     sae: SparseCoder,
     site: str,
+    alpha: float,
     latents: int,
     traces_each: int,
     draws: int,
@@ -168,11 +185,11 @@ def ablations(
 ) -> pl.DataFrame:
     """Edit the states of up to `traces_each` traces for each of up to 2 `latents` latents; return SCHEMA.
 
-    As many are the candidates most surely linked to a pattern as have the largest effects predicted. traces, matches
+    As many are candidates linked to a pattern as have the largest effects predicted on any. traces, matches
     and features are of the condition under study; of the traces those are edited that no prediction is from.
     """
     traces = targets.half(traces, 1)
-    linked = under_study(candidates, headline, site, latents)
+    linked = under_study(candidates, headline, attribution, site, alpha, latents)
     foretold = predicted_most(attribution, linked["latent"].to_list(), latents)
     studied = pl.concat([linked, foretold])
     chosen_by = dict.fromkeys(linked["latent"], "link") | dict.fromkeys(foretold["latent"], "prediction")

@@ -86,6 +86,7 @@ def steering(
     features: pl.LazyFrame,
     candidates: pl.DataFrame,
     headline: pl.DataFrame,
+    attribution: pl.DataFrame,
     vocabulary: pl.LazyFrame,
     *,
     model: PreTrainedModel,
@@ -95,16 +96,17 @@ def steering(
     condition: str,
     sampling: Sampling,
     patterns: str,
+    alpha: float,
     latents: int,
     traces_each: int,
     strengths: Sequence[float],
     log: logging.Logger,
 ) -> pl.DataFrame:
-    """Steer the first `traces_each` traces by the `latents` surest candidates of a site; return SCHEMA.
+    """Steer the first `traces_each` traces by `latents` candidates of a site that are linked to a pattern; return SCHEMA.
 
     traces and features are of the condition under study; patterns: the config's section as JSON.
     """
-    studied = under_study(candidates, headline, site, latents)
+    studied = under_study(candidates, headline, attribution, site, alpha, latents)
     classes = targets.token_classes(vocabulary)
     starts: list[Start] = []
     for trace in traces.iter_rows(named=True):

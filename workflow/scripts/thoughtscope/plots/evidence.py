@@ -14,7 +14,7 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
-from ..evidence.checks import BY_NAME, CHECKS, VERDICTS
+from ..evidence.checks import BY_NAME, VERDICTS, asked
 from ..evidence.outcomes import OF_EQUAL_LENGTH
 from ..evidence.links import WINDOWS, links
 from ..evidence.verdict import leading
@@ -217,7 +217,7 @@ def _reason(row: Mapping[str, Any]) -> str:
     """Say a verdict in a few words: why not, or what is open."""
     if row["removed_by"] is not None:
         return f"no: {BY_NAME[row['removed_by']].fails}"
-    open_checks = [check.topic for check in CHECKS if row[check.name] == "undecided"]
+    open_checks = [check.topic for check in BY_NAME.values() if row[check.name] == "undecided"]
     if row["pattern"] is not None and not open_checks:
         return f"{row['pattern']}: {WINDOWS[row['window']]}"
     return f"{row['verdict']}: {', '.join(open_checks)}" if open_checks else str(row["verdict"])
@@ -386,12 +386,12 @@ def waterfall(table: pl.DataFrame, *, site: str) -> Picture:
     left = [step.left for step in steps]
     axes.vlines(left, rows[:-1] - 0.31, rows[:-1] + 1.31, colors=PALE, linewidth=0.8, zorder=1.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-    results = {result: [str((table[check.name].cast(pl.String) == result).sum()) for check in CHECKS]
+    results = {result: [str((table[check.name].cast(pl.String) == result).sum()) for check in asked(table)]
                for result in ("fail", "undecided")}  # fmt: skip
     for share, name, texts in ((1.22, "left", [str(number) for number in left[1:-1]]), (1.36, "fail", results["fail"]),
                                (1.54, "undecided", results["undecided"])):  # fmt: skip
         x = panel.left + share * panel.width
-        picture.letters(texts, x, panel.y(rows[1 : len(CHECKS) + 1]), size=8.5, color=INK, align="right")
+        picture.letters(texts, x, panel.y(rows[1 : len(texts) + 1]), size=8.5, color=INK, align="right")
         picture.write(x, panel.y(0), name, ha="right", size=8, color=GREY)
     picture.write(x, panel.y(-0.65), "of all, by this check alone", ha="right", size=8, color=GREY)
     recur = int(table["original"].sum())

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from ..config import is_commit
-from ..evidence.checks import BY_NAME, CHECKS, RESULTS, VERDICTS, fits
+from ..evidence.checks import BY_NAME, RESULTS, VERDICTS, asked, fits
 from ..evidence.fit import gate_warnings
 from ..evidence.verdict import waterfall
 from ..statistics import MIN_TRACES, wilson
@@ -67,14 +67,15 @@ def answer(study: Study) -> Answer:
     """Return what a study found."""
     analysis, traces = study.settings["analysis"], len(study.traces.filter(condition=study.studied))
     verdicts = pl.concat(site.tables["verdict"].with_columns(site=pl.lit(site.name)) for site in study.sites)
+    checks = asked(verdicts)
     left = [dict(waterfall(site.tables["verdict"])) for site in study.sites]
     judged, open_, passed = (
-        sum(steps[step] for steps in left) for step in ("candidates", CHECKS[-1].name, "survivors")
+        sum(steps[step] for steps in left) for step in ("candidates", checks[-1].name, "survivors")
     )
     removed, undecided = judged - open_, open_ - passed
     results = {
         check.name: {result: int((verdicts[check.name].cast(pl.String) == result).sum()) for result in RESULTS}
-        for check in CHECKS
+        for check in checks
     }
     what_it_takes = needed(verdicts)
     return Answer(
@@ -98,8 +99,8 @@ def answer(study: Study) -> Answer:
         ],
         steps=[
             Left("candidates", [steps["candidates"] for steps in left], None),
-            *(Left(check.label, [steps[check.name] for steps in left], results[check.name]) for check in CHECKS),
-            Left("of these undecided", [steps[CHECKS[-1].name] - steps["survivors"] for steps in left], None),
+            *(Left(check.label, [steps[check.name] for steps in left], results[check.name]) for check in checks),
+            Left("of these undecided", [steps[checks[-1].name] - steps["survivors"] for steps in left], None),
             Left("pass all checks", [steps["survivors"] for steps in left], None),
         ],
         needed=what_it_takes,
@@ -136,12 +137,12 @@ def _finding(verdicts: pl.DataFrame, removed: int, undecided: int, passed: int, 
     if passed:
         passing = verdicts.filter(pl.col("verdict").cast(pl.String) == VERDICTS[0])
         which = _names(passing.sort("beyond_chance_number", maintain_order=True), 5)
-        passes = f"{passed} {agree(passed, 'passes', 'pass')} all {len(CHECKS)}"
+        passes = f"{passed} {agree(passed, 'passes', 'pass')} all {len(asked(verdicts))}"
         return f"Yes, by these checks: of {called}, {passes}: {which}.{ending}"
     if is_small:
         return f"{is_small} Of {called}, {' and '.join(rest).replace('at least one', 'at least one check')}."
     opening = "Not established" if undecided else "No, by these checks"
-    return f"{opening}: of {called}, none passes all {len(CHECKS)} checks.{ending}"
+    return f"{opening}: of {called}, none passes all {len(asked(verdicts))} checks.{ending}"
 
 
 def _meaning(verdicts: pl.DataFrame, study: Study) -> str:
@@ -154,7 +155,8 @@ def _meaning(verdicts: pl.DataFrame, study: Study) -> str:
         f" {counted(analysis['min_traces'], 'trace')} under “{study.studied}”, sinks left out or counted; or if a test"
         f" links it to a thinking pattern, recurrent or not. Of {counted(len(verdicts), 'candidate')} {count}"
         f" {agree(count, 'recurs', 'recur')}, and by that alone may be called"
-        f" {agree(count, 'a thinking feature', 'thinking features')}; here a candidate must pass {len(CHECKS)} checks."
+        f" {agree(count, 'a thinking feature', 'thinking features')}; here a candidate must pass"
+        f" {len(asked(verdicts))} checks."
     )
 
 
@@ -187,7 +189,7 @@ def _closest(verdicts: pl.DataFrame, passed: int) -> Iterator[str]:
     near = verdicts.filter(pl.col("verdict").cast(pl.String) == "undecided")
     if passed or near.is_empty():
         return
-    near = near.with_columns(passes=pl.sum_horizontal(pl.col(check.name).cast(pl.String) == "pass" for check in CHECKS))
+    near = near.with_columns(passes=pl.sum_horizontal(pl.col(check.name).cast(pl.String) == "pass" for check in asked(near)))
     near = near.filter(pl.col("passes") == near["passes"].max()).sort("traces", descending=True, maintain_order=True)
     count = len(near)
     yield (

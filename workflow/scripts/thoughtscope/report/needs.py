@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from ..evidence.checks import CHECKS
+from ..evidence.checks import asked
 from ..statistics import MIN_TOKENS, MIN_TRACES
 from .words import agree, counted
 
@@ -106,7 +106,7 @@ def needed(verdicts: pl.DataFrame) -> list[Needed]:
     undecided = verdicts.filter(pl.col("verdict").cast(pl.String) == "undecided")
     open_ = {
         check.label: undecided.filter(pl.col(check.name).cast(pl.String) == "undecided")[f"{check.name}_needs"]
-        for check in CHECKS
+        for check in asked(verdicts)
     } | {"verdict": undecided["needs"]}
     rows = []
     for label, needs in open_.items():

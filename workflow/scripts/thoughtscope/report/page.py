@@ -19,11 +19,11 @@ from markupsafe import Markup, escape
 
 from ..config import REPORT_PICTURES, REPORT_PICTURES_ACROSS, layer_of, parse_site
 from ..evidence.alike import NEAR
-from ..evidence.checks import CHECKS, RESULTS, VERDICTS
+from ..evidence.checks import RESULTS, VERDICTS
 from ..evidence.outcomes import OF_EQUAL_LENGTH
 from ..evidence.links import LEADING, MIN_TOLD_APART, RANKED, WINDOWS, links
 from ..statistics import MIN_TOKENS, MIN_TRACES
-from . import effects, truth
+from . import effects, truth, twins
 from .findings import answer, by_heading, share_interval, small, warnings
 from .needs import in_words
 from .provenance import rule_graph
@@ -59,6 +59,14 @@ def truth_section(study: Study) -> dict[str, Any] | None:
             for row in truth.rows(study.truth)
         ],
     }
+
+
+def twins_section(study: Study) -> dict[str, Any] | None:
+    """Return how much the twins have of what is found; None without twins."""
+    if study.twins is None:
+        return None
+    rows = [row | {"name": twins.name(row["reader"])} for row in study.twins.iter_rows(named=True)]
+    return {"sentences": twins.sentences(study.twins), "rows": rows}
 
 
 def effects_section(study: Study) -> dict[str, Any] | None:
@@ -198,7 +206,7 @@ def dashboards(study: Study, site: Site, tokens: Tokens) -> dict[str, Any]:
     tables = {name: _by_latent(table) for name, table in site.tables.items()}
     most = site.tables["top_tokens"].filter(scope="generated", condition=study.studied)
     types = _by_latent(most.filter(pl.col("rank") <= TOKEN_TYPES))
-    boards = {}
+    boards, checks = {}, study.checks
     for row in site.leaders.iter_rows(named=True):
         latent = row["latent"]
         of = {name: table.get(latent, []) for name, table in tables.items()}
@@ -211,11 +219,11 @@ def dashboards(study: Study, site: Site, tokens: Tokens) -> dict[str, Any]:
                 "of": row["of"],
                 "interval": " to ".join(percent(edge) for edge in share_interval(row)),
                 "checks": {
-                    "check": [check.label for check in CHECKS],
-                    "result": [row[check.name] for check in CHECKS],
-                    "number": [row[f"{check.name}_number"] for check in CHECKS],
-                    "note": [row[f"{check.name}_note"].replace(" -", " −") for check in CHECKS],
-                    "needs": [in_words(row, f"{check.name}_needs") for check in CHECKS],
+                    "check": [check.label for check in checks],
+                    "result": [row[check.name] for check in checks],
+                    "number": [row[f"{check.name}_number"] for check in checks],
+                    "note": [row[f"{check.name}_note"].replace(" -", " −") for check in checks],
+                    "needs": [in_words(row, f"{check.name}_needs") for check in checks],
                 },
                 "controls": columns([each for each in of["controls"] if each["control"] is not None], "control",
                                     "traces", "traces_control", "of", "excess", "excess_low", "excess_high", "p", "q",
@@ -325,6 +333,7 @@ def render(
         "answer": answer(study),
         "warnings": by_heading(warnings(study)),
         "truth": truth_section(study),
+        "twins": twins_section(study),
         "effects": effects_section(study),
         "layers": layer_rows(study),
         "sites": [
@@ -343,7 +352,7 @@ def render(
             name: picture(path) | {"caption": REPORT_PICTURES_ACROSS[name], "alt": name.replace("_", " ")}
             for name, path in study.pictures.items()
         },
-        "absent": without_columns(without), "checks": CHECKS, "results": RESULTS, "verdicts": VERDICTS,
+        "absent": without_columns(without), "checks": study.checks, "results": RESULTS, "verdicts": VERDICTS,
         "analysis": study.settings["analysis"],
         "min_tokens": MIN_TOKENS, "min_traces": MIN_TRACES, "leading": LEADING, "ranked": RANKED,
         "told_apart": MIN_TOLD_APART, "near": NEAR, "of_equal_length": OF_EQUAL_LENGTH, "windows": WINDOWS,
@@ -361,7 +370,7 @@ def render(
         "levels": LEVELS,
         "windows": WINDOWS,
         "min_share": percent(study.settings["analysis"]["min_share"]),
-        "numbers": {check.label: check.number.format(**study.settings["analysis"]) for check in CHECKS},
+        "numbers": {check.label: check.number.format(**study.settings["analysis"]) for check in study.checks},
     }  # fmt: skip
     template = environment.get_template("page.html.j2")
 

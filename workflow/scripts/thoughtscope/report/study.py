@@ -10,6 +10,7 @@ import polars as pl
 
 from .. import files, paths
 from ..config import parse_site
+from ..evidence.checks import Check, asked
 from ..evidence.matches import written
 from ..evidence.verdict import leading
 from .provenance import problem_set
@@ -63,6 +64,8 @@ class Study:
     """What reconstructions in place of states cost the model, by site, likewise."""
     steered: Mapping[str, pl.DataFrame]
     """What steering by latents changed, by site, likewise."""
+    twins: pl.DataFrame | None
+    """How much the twins have of what is found; none without twins."""
 
     @property
     def model(self) -> str:
@@ -73,6 +76,11 @@ class Study:
     def studied(self) -> str:
         """The condition under study."""
         return self.conditions[0]
+
+    @cached_property
+    def checks(self) -> tuple[Check, ...]:
+        """The checks that candidates were put to."""
+        return asked(pl.concat(site.tables["verdict"] for site in self.sites))
 
     @cached_property
     def run(self) -> list[dict[str, Any]]:
@@ -99,7 +107,7 @@ def load(
     given: `manifest`, `problems`, `traces` (by condition and block), `matches`, `gate`, `layers`, `headline`, `saes`
     (the info.json of each), `pictures` (across sites), `tables` and `site_pictures`, site after site in the order of
     the page; of a taught model `truth`, `found` and `called`; where latents were taken away `effects` and `cost`,
-    and where traces were steered `steered`, site after site.
+    where traces were steered `steered`, site after site; and with twins `twins`.
     """
     traces = files.read_parquet(given["traces"])
     infos = paths.by("hookpoint", paths.SAE_INFO, given["saes"])
@@ -126,6 +134,7 @@ def load(
         effects=of_sites(given, "effects"),
         cost=of_sites(given, "cost"),
         steered=of_sites(given, "steered"),
+        twins=files.read_parquet(given["twins"]) if "twins" in given else None,
         truth=truth_of(given, settings["teach"], len(traces.filter(condition=conditions[0]))),
         **{name: files.read_parquet(given[name]) for name in ("matches", "gate", "layers", "headline")},
     )

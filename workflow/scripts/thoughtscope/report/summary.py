@@ -6,13 +6,14 @@ from typing import Any
 import polars as pl
 
 from ..config import parse_site
-from ..evidence.checks import BY_NAME, CHECKS, VERDICTS
+from ..evidence.checks import BY_NAME, VERDICTS, asked
 from ..evidence.fit import gate_warnings
 from ..evidence.matches import written
 from ..evidence.recurrence import leading_latents, leading_tokens
 from . import needs, words
 from .effects import sentences as of_effects
 from .truth import Truth, rows, sentences
+from .twins import sentences as of_twins
 
 LISTED = 5
 """Latents listed for each site."""
@@ -34,6 +35,7 @@ def write(
     truth: Truth | None,
     effects: Mapping[str, pl.DataFrame],
     cost: Mapping[str, pl.DataFrame],
+    twins: pl.DataFrame | None,
     conditions: Sequence[str],
     top_latents: int,
     min_traces: int,
@@ -62,6 +64,8 @@ def write(
     if truth:
         lines += ["", "## What was put in, and what was found", "", *(f"- {text}" for text in sentences(truth))]
         lines += _states(truth)
+    if twins is not None:
+        lines += ["", "## Would a twin do as well?", "", *(f"- {text}" for text in of_twins(twins))]
     if effects:
         lines += ["", "## Does the model use them?", "", *(f"- {text}" for text in of_effects(effects, cost, alpha))]
     lines += [
@@ -85,7 +89,7 @@ def write(
     lines += _what_it_takes(needs.needed(judged), of_studied)
     lines += [
         "",
-        f"Checks, in this order: {', '.join(check.label for check in CHECKS)};",
+        f"Checks, in this order: {', '.join(check.label for check in asked(judged))};",
         "thresholds are under `analysis` in the config, each check's number and note in a site's verdict.parquet.",
         "",
         f"Look at: results/{experiment}/plots/ (pictures), results/{experiment}/tables/ (parquet),",

@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from ..evidence.checks import BY_NAME, CHECKS
+from ..evidence.checks import BY_NAME, asked
 from ..evidence.links import WINDOWS
 from ..evidence.verdict import waterfall
 
@@ -36,7 +36,7 @@ def headline(table: pl.DataFrame, *, too_small: bool) -> str:
         if before.left > step.left
     ]
     undecided = last - survivors.left
-    passing = f"{survivors.left or 'none'} {agree(survivors.left, 'passes', 'pass')} all {len(CHECKS)} checks, "
+    passing = f"{survivors.left or 'none'} {agree(survivors.left, 'passes', 'pass')} all {len(asked(table))} checks, "
     text = (
         f"{f'{small}; of' if small else 'Of'} {counted(candidates, 'candidate latent')}, {'' if small else passing}"
         f"{undecided or 'none'} {agree(undecided, 'is', 'are')} undecided"
@@ -51,8 +51,8 @@ def why(row: Mapping[str, Any]) -> str:
 
     row: its row of the verdict's table.
     """
-    failed = ", ".join(check.fails for check in CHECKS if row[check.name] == "fail")
-    open_ = ", ".join(check.label for check in CHECKS if row[check.name] == "undecided")
+    failed = ", ".join(check.fails for check in BY_NAME.values() if row[check.name] == "fail")
+    open_ = ", ".join(check.label for check in BY_NAME.values() if row[check.name] == "undecided")
     return failed or open_ or link(row["pattern"], row["window"])
 
 

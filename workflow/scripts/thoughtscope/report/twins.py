@@ -1,0 +1,41 @@
+"""Room 10, report: how much of what was found the twins have too, in words."""
+
+import polars as pl
+
+from ..twins import TWINS
+from .words import agree, counted
+
+
+def sentences(table: pl.DataFrame) -> list[str]:
+    """Say of each twin how many latents it has for those of the study's own; table: `twins`."""
+    own = int(table.filter(reader="trained")["passing"].sum())
+    at = counted(table["site"].n_unique(), "site")
+    lines = [
+        f"Twins are read by the same rules. At {at} {counted(own, 'latent')} of the study’s own"
+        f" {agree(own, 'passes', 'pass')} all checks that a twin is put to (all but the fit of its SAE)."
+    ]
+    for (reader,), rows in table.filter(pl.col("reader") != "trained").group_by("reader", maintain_order=True):
+        passing, linked = int(rows["passing"].sum()), int(rows["linked"].sum())
+        lines.append(
+            f"{name(str(reader))} ({TWINS[str(reader)]}): {passing or 'none'} {agree(passing, 'does', 'do')}"
+            f"{_of_sites(rows)}; {linked or 'none'} of {int(rows['tested'].sum()):,} tested"
+            f" {agree(linked, 'is', 'are')} linked to a pattern."
+        )
+    return lines
+
+
+def name(reader: str) -> str:
+    """Return what a reader is called."""
+    return reader.replace("_", " ").replace("sae", "SAE").capitalize().replace("sae", "SAE")
+
+
+def _of_sites(rows: pl.DataFrame) -> str:
+    """Say at which sites a twin has most for each of the study's own."""
+    known = rows.drop_nulls("ratio").sort("ratio", descending=True)
+    if known.is_empty():
+        return ""
+    worst = known.row(0, named=True)
+    return (
+        f" ({worst['ratio']:.2f} for each of the study’s own at {worst['site']}, 95% interval {worst['low']:.2f} to"
+        f" {min(worst['high'], 99):.2f})"
+    )
