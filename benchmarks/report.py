@@ -163,7 +163,8 @@ def main() -> None:
 
         started = time.perf_counter()
         names = [site.name for site in study.sites]
-        parcels = reader.trace_parcels(study.traces, study.matches, study.conditions, names, made_up(frequency), tokens)
+        read = made_up(frequency)
+        parcels = reader.trace_parcels(study.traces, study.matches, study.conditions, names, read, tokens, {})
         page, held = report.render(
             study, folder=ROOT / "workflow" / "report", parcels=timed(parcels), tokens=tokens, max_megabytes=limit,
             provenance={"rules": None, "stages": [], "hashes": {}, "versions": {"thoughtscope": ""}, "run": "",

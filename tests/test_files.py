@@ -173,7 +173,9 @@ from thoughtscope.readings import features
 from thoughtscope import files, job
 from thoughtscope.plots import sites as plots
 from thoughtscope.report import summary
-from thoughtscope.evidence import verdict
+from thoughtscope.evidence import twins, verdict
+from thoughtscope.interventions import effects, steered
+from thoughtscope import twins
 import polars as pl
 files.write_parquet(pl.DataFrame({{"a": [1]}}), {str(tmp_path / "a.parquet")!r}, {{}})
 """

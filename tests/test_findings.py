@@ -20,7 +20,6 @@ from thoughtscope.report.study import Site, Study
 from thoughtscope.statistics import fdr, wilson
 from thoughtscope.traces.generate import SCHEMA as TRACES
 
-
 ALWAYS = [name for name, check in BY_NAME.items() if check.asked_by is None]
 """The checks that every study asks."""
 
@@ -34,7 +33,7 @@ def steps(*verdicts: str | None) -> pl.DataFrame:
 
 
 def checked(*rows: str, traces: int = 12) -> pl.DataFrame:
-    """A verdict's table from each latent's results in ALWAYS: + passes, - fails, ? is undecided; each is in a trace less."""
+    """A verdict's table from latents' results in ALWAYS: + passes, - fails, ? undecided; each is in a trace less."""
     named = {"+": "pass", "-": "fail", "?": "undecided"}
     found = [dict(zip(ALWAYS, (named[mark] for mark in row), strict=True)) for row in rows]
     removed = [next((check for check, result in row.items() if result == "fail"), None) for row in found]
@@ -100,7 +99,7 @@ def made_up(*verdicts: pl.DataFrame, traces: int = 40, **changes) -> Study:
         "matches": pl.concat([matches(a=9, b=3), matches(a=9).with_columns(name=pl.lit("planning"))]),
         "gate": pl.DataFrame(schema=FIT_SCHEMA), "layers": pl.DataFrame(schema=LAYERS), "headline": headline(),
         "sites": sites, "pictures": {}, "neuronpedia": None, "truth": None, "effects": {}, "cost": {}, "steered": {},
-        "twins": None,
+        "twins": None, "attribution": {}, "token_effects": {},
     }  # fmt: skip
     return Study(**about | changes)
 

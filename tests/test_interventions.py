@@ -10,6 +10,7 @@ import torch
 from conftest import new_study
 
 from thoughtscope import files, sites
+from thoughtscope.frames import complete
 from thoughtscope.interventions import ablations, attribution, cost, effects, forced, steered, steering, targets
 from thoughtscope.report import effects as report
 from thoughtscope.saes import coder
@@ -192,14 +193,14 @@ def ablated(model, sae, written, latents, **more):
     )
     candidates = pl.DataFrame({"latent": latents}, schema={"latent": pl.UInt32})
     headline = candidates.with_columns(
-        site=pl.lit("layers.1.mlp"), pattern=pl.lit("say"), window=pl.lit("before"), p=0.01, p_link=0.01
+        site=pl.lit("layers.1.mlp"), pattern=pl.lit("say"), window=pl.lit("before"), p=0.01, p_link=0.01, q=0.01
     )
-    settings = {"latents": len(latents), "traces_each": 24, "draws": 3, "strengths": [1.0, 2.0]} | more
+    settings = {"alpha": 0.05, "latents": len(latents), "traces_each": 24, "draws": 3, "strengths": [1.0, 2.0]} | more
     nothing = pl.DataFrame(schema=attribution.SCHEMA)
     # So that what is predicted is for the traces that are edited, all of them are both.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(targets, "half", lambda traces, _which: traces)
-        table = ablations.ablations(
+        table, _ = ablations.ablations(
             traces, matches, features, candidates, headline, nothing, vocabulary, model=model, sae=sae,
             site="layers.1.mlp", tokens_before=3, tokens_after=3, log=LOG, **settings,
         )  # fmt: skip
@@ -368,11 +369,12 @@ def steer(steerable, **more):
     )
     candidates = pl.DataFrame({"latent": [0]}, schema={"latent": pl.UInt32})
     headline = candidates.with_columns(
-        site=pl.lit("layers.1.mlp"), pattern=pl.lit("say"), window=pl.lit("before"), p=0.01, p_link=0.01
+        site=pl.lit("layers.1.mlp"), pattern=pl.lit("say"), window=pl.lit("before"), p=0.01, p_link=0.01, q=0.01
     )
-    settings = {"strengths": [4.0, 40.0], "traces_each": 8, "latents": 1} | more
+    settings = {"strengths": [4.0, 40.0], "traces_each": 8, "latents": 1, "alpha": 0.05} | more
+    nothing = pl.DataFrame(schema=attribution.SCHEMA)
     return steering.steering(
-        traces, features, candidates, headline, vocabulary, model=model, tokenizer=words_tokenizer(), sae=sae,
+        traces, features, candidates, headline, nothing, vocabulary, model=model, tokenizer=words_tokenizer(), sae=sae,
         site="layers.1.mlp", condition="reason", sampling=sampling, patterns='{"say": ["w7"], "other": ["w8"]}',
         log=LOG, **settings,
     )  # fmt: skip
@@ -468,6 +470,50 @@ class Noise:
 
     def direction(self, latents):
         return self.decoder[latents]
+
+
+def test_what_a_latent_is_worth_to_each_token(plant):
+    """Token by token what a pass with a hook written by hand says, in the trace as it was written."""
+    decoder, model, (traces, _, _) = plant
+    sae, site = coder.TopK(decoder, torch.zeros(12), decoder, torch.zeros(WIDTH), 12), "layers.1.mlp"
+    trace = traces.row(3, named=True)
+    text = targets.text_of(trace)
+    one = ablations.see(3, text, model, sae, site)
+    found = ablations.token_effects([0, 5], one, model, sae, site)
+    ids = torch.tensor([trace["prompt_ids"] + trace["generated_ids"]])
+    first, length = len(trace["prompt_ids"]), ids.shape[1]
+    with torch.no_grad():
+        before = model(input_ids=ids).logits.log_softmax(-1)
+        for latent in (0, 5):
+            amounts = one.activation(latent)
+
+            def take_away(_module, _args, output, amounts=amounts, latent=latent):
+                return output - amounts[:, None] * decoder[latent]
+
+            with model.model.layers[1].mlp.register_forward_hook(take_away):
+                after = model(input_ids=ids).logits.log_softmax(-1)
+            by_hand = (after - before)[0, :-1].gather(-1, ids[0, 1:, None]).squeeze(-1)
+            rows = found.filter(latent=latent)
+            assert rows["position"].to_list() == list(range(first + 1, length))  # whose predecessor was written too
+            assert rows["trace_id"].unique().to_list() == [3]
+            np.testing.assert_allclose(rows["change"], by_hand[first:], atol=1e-5)
+    assert found["change"].abs().max() > 0.01
+
+
+def test_which_linked_candidates_are_tried():
+    """Those that stand out first, of these the ones predicted to do most to their own pattern, then the surest."""
+    rows = [(0, 0.2, 0.1), (1, 0.01, 0.004), (2, 0.02, 0.005), (3, 0.03, 0.006), (4, 0.001, 0.003), (5, None, None)]
+    headline = pl.DataFrame(rows, schema={"latent": pl.UInt32, "q": pl.Float64, "p": pl.Float64}, orient="row")
+    headline = headline.with_columns(
+        site=pl.lit("s"), pattern=pl.lit("doubt"), window=pl.lit("after"), p_link=pl.col("p")
+    )
+    predicted = complete(
+        pl.DataFrame({"pattern": ["doubt", "doubt", "check", "doubt"], "window": ["after"] * 4, "latent": [2, 3, 1, 0],
+                      "low": [0.1, 0.3, 9.0, 9.0]}), attribution.SCHEMA)  # fmt: skip
+    candidates = headline.select("latent")
+    found = ablations.under_study(candidates, headline, predicted, "s", 0.05, 6)
+    assert found["latent"].to_list() == [3, 2, 4, 1, 0, 5]
+    assert ablations.under_study(candidates, headline, predicted, "other", 0.05, 6).is_empty()
 
 
 def test_random_latents_have_no_effect(plant):

@@ -26,7 +26,7 @@ from thoughtscope.evidence.checks import BY_NAME, CHECKS, VERDICTS, fits
 from thoughtscope.evidence.links import WINDOWS
 from thoughtscope.evidence.verdict import SCHEMA
 from thoughtscope.frames import complete
-from thoughtscope.report import findings, needs, provenance, reader
+from thoughtscope.report import needs, provenance, reader
 from thoughtscope.report import page as report
 from thoughtscope.report import words as in_words
 from thoughtscope.report.findings import share_interval
@@ -808,7 +808,7 @@ def filled(study: Study, tmp_path_factory: pytest.TempPathFactory):
         return rows
 
     tokens = reader.Tokens.of(pl.read_parquet(study.results / "vocabulary.parquet"))
-    parcels = reader.trace_parcels(made.traces, made.matches, made.conditions, [SITE, OTHER], read, tokens)
+    parcels = reader.trace_parcels(made.traces, made.matches, made.conditions, [SITE, OTHER], read, tokens, {})
     folder = tmp_path_factory.mktemp("filled")
     (folder / "report.html").write_text(render(made, parcels, tokens), encoding="utf-8")
     return made, folder

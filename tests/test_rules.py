@@ -85,7 +85,9 @@ def test_tables_of_sites_are_one_frame_that_says_which(tmp_path):
             pl.DataFrame(columns).write_parquet(path)
             inputs[name].append(str(path))
     for many in (2, 1):
-        counts, fits = (dispatch._given(paths[:many], pl.read_parquet, across=True, reader=None) for paths in inputs.values())
+        counts, fits = (
+            dispatch._given(paths[:many], pl.read_parquet, across=True, reader=None) for paths in inputs.values()
+        )
         assert counts["site"].to_list() == ["layers.1.mlp", "layers.2.mlp"][:many]
         assert fits["site"].to_list() == ["elsewhere"] * many
         assert dispatch._given(inputs["counts"][:many], pl.read_parquet, across=False, reader=None).columns == ["n"]

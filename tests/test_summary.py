@@ -57,7 +57,8 @@ def written(verdicts):
         experiment="x", manifest={"name": "tiny", "num_layers": 4}, traces=pl.DataFrame(rows, schema=traces.SCHEMA),
         saes={"layers.1.mlp": {"num_latents": 48, "k": 4}}, gate=gate, layers=layers,
         recurrence={"layers.1.mlp": recurrence}, top_tokens={"layers.1.mlp": tokens},
-        verdicts={"layers.1.mlp": verdicts}, matches=matches, headline=of_headline, truth=None, effects={}, cost={}, twins=None,
+        verdicts={"layers.1.mlp": verdicts}, matches=matches, headline=of_headline, truth=None, effects={}, cost={},
+        twins=None,
         conditions=["reason", "direct"], top_latents=10, min_traces=2, alpha=0.05, max_fvu=0.7, include_sinks=False,
     )  # fmt: skip
 

@@ -96,7 +96,8 @@ def test_shuffled_text_has_the_same_words_elsewhere(tokenizer, tiny_model):
         segments = [{"segment": name, "start": start, "end": end} for name, start, end in
                     zip(("prompt", "think", "answer"), [0, *cuts], cuts, strict=False)]  # fmt: skip
         rows.append({"trace_id": trace_id, "condition": "reason", "prompt_ids": [1, 2, 3],
-                     "generated_ids": sum(parts, []), "text": "".join(texts), "segments": segments})  # fmt: skip
+                     "generated_ids": [*parts[0], *parts[1]], "text": "".join(texts),
+                     "segments": segments})  # fmt: skip
     traces = pl.DataFrame(rows)
     lexicon = json.dumps({"checking": ["let me check", "wait"]})
 
@@ -117,7 +118,9 @@ def test_shuffled_text_has_the_same_words_elsewhere(tokenizer, tiny_model):
             assert Counter(before["generated_ids"][cut]) == Counter(after["generated_ids"][cut])
         words = [Counter(WORDS.findall("".join(text_of[token] for token in trace["generated_ids"])))
                  for trace in (before, after)]  # fmt: skip
-        assert sum((words[0] - words[1]).values()) <= 4  # the first word of either text may meet another, no blank between
+        assert (
+            sum((words[0] - words[1]).values()) <= 4
+        )  # the first word of either text may meet another, no blank between
     assert len(found(made).filter(entry="let me check")) == 4
     assert made["generated_ids"].n_unique() == 4  # each trace in an order of its own
 
@@ -196,10 +199,10 @@ def test_twins_go_the_way_of_the_study(read):
         assert row["passing"] == np.logical_and.reduce([result.to_numpy() for result in results]).sum()
         assert row["candidates"] == len(of)
         assert row["tested"] == len(files.read_parquet(tables / row["reader"] / "headline.parquet"))
+    block = f"{SITE}/reason/00000-00002/activations.parquet"
     activations = {
-        reader: files.read_parquet(read.results / "readings" / reader / SITE / "reason" / "00000-00002" / "activations.parquet")
-        for reader in ["trained", *readers]
-    }  # fmt: skip
+        reader: files.read_parquet(read.results / "readings" / reader / block) for reader in ["trained", *readers]
+    }
     assert len({len(table) for table in activations.values()}) == 1  # as many tokens
     assert not any(activations["trained"].equals(activations[reader]) for reader in readers)
     page, summary = ((read.results / name).read_text() for name in ("report.html", "summary.md"))
@@ -247,7 +250,9 @@ def test_the_base_model_is_read_in_its_place(study):
     arguments = ["--configfile", str(REPO / "config" / "config.yaml"), "--config", "twins=[base_model]"]
     (study.folder / "organisms").symlink_to(REPO / "organisms")
     run = study.run("--dry-run", *arguments)
-    reads = [body for body in re.findall(r"^rule read:\n((?:    .*\n)+)", run.output, re.M) if "reader=base_model" in body]
+    reads = [
+        body for body in re.findall(r"^rule read:\n((?:    .*\n)+)", run.output, re.M) if "reader=base_model" in body
+    ]
     assert len(reads) == 12
     for body in reads:
         inputs = re.search(r"input: (.*)", body).group(1)
@@ -257,11 +262,14 @@ def test_the_base_model_is_read_in_its_place(study):
 
 def test_twins_are_said_in_words():
     rows = [("a", "trained", 100, 20, 30, 40, None, None, None), ("b", "trained", 100, 20, 30, 0, None, None, None),
-            ("a", "random_sae", 100, 2, 3, 4, 0.1, 0.03, 0.27), ("b", "random_sae", 50, 0, 1, 0, None, None, None)]  # fmt: skip
+            ("a", "random_sae", 100, 2, 3, 4, 0.1, 0.03, 0.27),
+            ("b", "random_sae", 50, 0, 1, 0, None, None, None)]  # fmt: skip
     names = ["site", "reader", "tested", "linked", "candidates", "passing", "ratio", "low", "high"]
     first, second = in_words.sentences(pl.DataFrame(rows, schema=names, orient="row"))
-    assert first.startswith("Twins are read by the same rules. At 2 sites 40 latents of the study’s own pass all checks")
+    assert first.startswith(
+        "Twins are read by the same rules. At 2 sites 40 latents of the study’s own pass all checks"
+    )
     assert second == (
-        "Random SAE (directions drawn at random in place of the SAE’s): 4 do (0.10 for each of the study’s own at a, 95%"
-        " interval 0.03 to 0.27); 2 of 150 tested are linked to a pattern."
+        "Random SAE (directions drawn at random in place of the SAE’s): 4 do (0.10 for each of the study’s own at a,"
+        " 95% interval 0.03 to 0.27); 2 of 150 tested are linked to a pattern."
     )

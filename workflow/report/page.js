@@ -229,6 +229,18 @@ function walk(event) {
   cell.focus();
 }
 
+/** Underline a token by what taking a latent away changes at it, in nats: darker the more, one way or the other. */
+function underline(span, change, most) {
+  const share = change && most ? Math.min(1, Math.abs(change) / most) : 0;
+  span.classList.toggle("loses", share > 0.02 && change < 0);
+  span.classList.toggle("gains", share > 0.02 && change > 0);
+  if (share > 0.02) span.style.setProperty("--change", `${Math.round(25 + 75 * share)}%`);
+  else span.style.removeProperty("--change");
+}
+
+const largest = (changes) => Math.max(1e-4, ...changes.filter((change) => change !== null && change !== undefined).map(Math.abs));
+const worth = (change) => (change === null || change === undefined ? "" : `; without the latent its log-probability changes by ${number(change)}`);
+
 /** Title of each band of passages, and which quarter of the activations it is. */
 const BANDS = { top: ["Top activations"], q4: ["Highest quarter", 3], q3: ["Third quarter", 2], q2: ["Second quarter", 1], q1: ["Lowest quarter", 0] };
 
@@ -237,6 +249,7 @@ function passages(board, tokens, site, latent) {
   const most = Math.max(studied.largest, 1e-12);
   const cuts = studied.quartiles;
   const shown = rowsOf(board.passages);
+  const strongest = largest(shown.flatMap((row) => row.changes ?? []));
   if (!shown.length) return [el("p", {}, "None: it is active on no generated token that counts.")];
   return Object.entries(BANDS).map(([band, [title, quarter]]) => {
     const rows = shown.filter((row) => row.band === band);
@@ -246,8 +259,11 @@ function passages(board, tokens, site, latent) {
       const index = core.conditions.indexOf(row.condition);
       const text = row.tokens.map((token, offset) => {
         const value = row.values[offset];
-        const about = `${tokens[token].label}: ${value === null ? "not read" : number(value)}`;
-        return tokenSpan(tokens[token], value, most, { title: about, class: row.start + offset === row.peak ? "token peak" : "token" });
+        const change = row.changes?.[offset];
+        const about = `${tokens[token].label}: ${value === null ? "not read" : number(value)}${worth(change)}`;
+        const span = tokenSpan(tokens[token], value, most, { title: about, class: row.start + offset === row.peak ? "token peak" : "token" });
+        underline(span, change, strongest);
+        return span;
       });
       const where = `${row.condition} ${row.trace_id}`;
       return el("div", { class: "passage" },
@@ -256,6 +272,44 @@ function passages(board, tokens, site, latent) {
         el("span", { class: "value" }, number(row.values[row.peak - row.start])), el("p", { class: "text" }, text));
     }));
   });
+}
+
+/** Draw effects with their intervals, a row each: [name, value, low, high, class]. */
+function intervals(rows, unit, label) {
+  const [width, left, step] = [360, 130, 20];
+  const ends = rows.flatMap(([, value, low, high]) => [value, low, high]).filter((value) => value !== null && value !== undefined);
+  const [least, most] = [Math.min(0, ...ends), Math.max(0, ...ends)];
+  const x = (value) => left + (width - left - 10) * (most > least ? (value - least) / (most - least) : 0.5);
+  const svg = el("svg", { viewBox: `0 0 ${width} ${rows.length * step + 20}`, class: "histogram effects", role: "img", "aria-label": label });
+  svg.append(el("path", { class: "zero", d: `M${x(0)} 0V${rows.length * step}` }));
+  rows.forEach(([name, value, low, high, kind], index) => {
+    const y = index * step + step / 2;
+    svg.append(el("text", { x: left - 8, y: y + 4, "text-anchor": "end" }, name));
+    if (value === null || value === undefined) return;
+    if (low !== null && low !== undefined) svg.append(el("path", { class: `control interval-${kind}`, d: `M${x(low)} ${y}H${x(high)}` }));
+    svg.append(el("rect", { class: `dot ${kind}`, x: x(value) - 3, y: y - 3, width: 6, height: 6 }, el("title", {}, `${name}: ${number(value)}${range(low, high)} ${unit}`)));
+  });
+  const below = { y: rows.length * step + 14 };
+  svg.append(el("text", { x: x(least), "text-anchor": "middle", ...below }, number(least, 2)), el("text", { x: x(most), "text-anchor": "middle", ...below }, number(most, 2)));
+  return svg;
+}
+
+/** What the model does without the latent, and with more of it. */
+function use({ tried, controls, doses, predicted }) {
+  const parts = [];
+  if (tried) {
+    const rows = [["taken away", tried.effect, tried.effect_low, tried.effect_high, "own"], ["its mean in place", tried.mean_effect, null, null, "own"],
+      ...controls.map(([name, value]) => [name === "matched latent" ? "latents alike" : name === "shifted" ? "shifted" : "random directions", value, null, null, "other"]),
+      ["beyond these", tried.excess, tried.low, tried.high, "own"]];
+    parts.push(el("p", {}, `At ${tried.pattern} (${core.windows[tried.window]}), in ${counted(tried.traces, "trace")}: log-odds of what is to come that go with it, beyond places alike. `,
+      tried.q === null ? `${tried.note ?? ""}.` : `Beyond its controls ${number(tried.excess)}${range(tried.low, tried.high)}, q ${number(tried.q)}; lost at the pattern itself ${number(tried.lost)}.`),
+    el("div", { class: "columns" }, el("div", {}, el("h4", {}, "Necessary? ", el("small", {}, "log-odds lost")), intervals(rows, "log-odds", "Effects of taking the latent away, and of its controls")),
+      doses.length ? el("div", {}, el("h4", {}, "Sufficient? ", el("small", {}, "log-odds gained where the pattern isn’t, beyond a random direction")),
+        intervals(doses.map(([strength, value, low, high]) => [`×${number(strength)} added`, value, low, high, "own"]), "log-odds", "What adding the latent gives, by strength")) : null));
+  } else parts.push(el("p", {}, "It wasn’t taken away: others were linked more surely, or predicted to do more (interventions.latents)."));
+  if (predicted.length) parts.push(table("Predicted", ["predicted to take most from", "log-odds (95%)"],
+    predicted.map(([pattern, window, value, low, high]) => [`${pattern}: ${core.windows[window]}`, `${number(value)}${range(low, high)}`])));
+  return parts;
 }
 
 /** Return the rows of the patterns, one alone for a pattern that has the same note in place of a number in all windows. */
@@ -291,7 +345,9 @@ function dashboard(board, tokens, site, latent) {
     el("div", { class: "columns" },
       part("Activations", histogram(rowsOf(board.histograms))),
       part("Recurrence", strip(board, site, latent))),
-    part("Passages", passages(board, tokens, site, latent)),
+    board.use ? part("Does the model use it?", use(board.use)) : null,
+    part("Passages", passages(board, tokens, site, latent),
+      board.passages.changes.some((changes) => changes !== null) ? el("p", { class: "legend" }, "Underlined: tokens that the model makes ", el("span", { class: "loses", style: "--change: 90%" }, "less"), " or ", el("span", { class: "gains", style: "--change: 90%" }, "more"), " likely without the latent.") : null),
     el("div", { class: "columns" },
       part("Top token types", board.types.token.length ? table("Top token types", ["token", "maximum", "tokens", "traces"],
         rowsOf(board.types).map((row) => [label(row.token), number(row.max), row.tokens, row.traces])) : el("p", {}, "None listed: without sinks it is among the top of no trace.")),
@@ -425,6 +481,7 @@ function buildReader() {
   ui.scale = el("output", { class: "scale", for: "reader-latent" });
   const step = (by) => { ui.trace.selectedIndex = (ui.trace.selectedIndex + by + ui.trace.length) % ui.trace.length; ui.trace.dispatchEvent(new Event("change")); };
   ui.about = el("p", { class: "about" });
+  ui.changed = el("p", { class: "about" });
   ui.text = el("div", { class: "trace", tabindex: "0", role: "group", "aria-label": "Tokens of the trace; the arrow keys move", keydown: move,
     pointermove: (event) => { const at = pointed(event); if (at !== null && !reader.pinned && at !== reader.at) select(at); },
     click: (event) => { const at = pointed(event); if (at !== null) pin(at, !(reader.pinned && at === reader.at)); },
@@ -439,7 +496,7 @@ function buildReader() {
       el("button", { type: "button", click: () => step(1), "aria-label": "Next trace" }, "→"),
       el("label", { for: "reader-site" }, "Site ", ui.site),
       el("label", { for: "reader-latent" }, "Shade by latent ", ui.latent), ui.latents, ui.scale),
-    ui.about, el("div", { class: "reading" }, ui.text, ui.panel));
+    ui.about, ui.changed, el("div", { class: "reading" }, ui.text, ui.panel));
   reader.latent = core.sites[0].latents[0] ?? null;
   ({ condition: reader.condition, trace_id: reader.id } = available[0]);
   const once = new IntersectionObserver((entries) => {
@@ -508,7 +565,13 @@ function paint() {
   if (!reader.active) return;
   reader.values = reader.active.map((active) => active.find(({ latent }) => latent === reader.latent)?.activation ?? 0);
   const most = Math.max(...reader.values);
-  ui.spans.forEach((span, at) => shade(span, reader.values[at], most));
+  reader.changes = reader.trace.sites[reader.site].changes?.[reader.latent] ?? null;
+  const strongest = largest(reader.changes ?? []);
+  ui.spans.forEach((span, at) => {
+    shade(span, reader.values[at], most);
+    underline(span, reader.changes?.[at - reader.trace.prompt], strongest);
+  });
+  ui.changed.replaceChildren(...(reader.changes ? ["Underlined: tokens that the model makes ", el("span", { class: "loses", style: "--change: 90%" }, "less"), " or ", el("span", { class: "gains", style: "--change: 90%" }, "more"), ` likely without latent ${reader.latent}, by up to ${number(strongest)} nats.`] : []));
   ui.scale.replaceChildren(reader.latent === null ? "" : reader.latent >= core.sites[reader.site].size ? `there are ${core.sites[reader.site].size} latents` : most ? `active on ${counted(reader.values.filter(Boolean).length, "token")}, shaded up to ${number(most)}` : "not active in this trace");
 }
 

@@ -327,6 +327,7 @@ use rule _site_table as lexicality with:
 
 use rule _site_table as verdict with:
     input:
+        **{name: of_study(site_table(name)) for name in ("effects", "attribution") if config["interventions"]},
         candidates=rules.candidates.output.table,
         fit=rules.fit.output.table,
         presence=rules.presence.output.table,
@@ -334,7 +335,6 @@ use rule _site_table as verdict with:
         lexicality=rules.lexicality.output.table,
         headline=rules.headline.output.table,
         twins=of_twins(site_table("verdict")),
-        **{name: of_study(site_table(name)) for name in ("effects", "attribution") if config["interventions"]},
     pathvars:
         table="verdict",
     params:

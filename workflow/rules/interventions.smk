@@ -58,7 +58,8 @@ rule ablations:
         attribution=rules.attribution.output.table,
         vocabulary=rules.model.output.vocabulary,
     output:
-        table=site_table("ablations"),
+        ablations=site_table("ablations"),
+        token_effects=site_table("token_effects"),
     log:
         "<logs>/tables/{reader}/{site}/ablations.log",
     benchmark:
@@ -152,7 +153,7 @@ if config["interventions"]["steering"]:
 
 use rule _site_table as effects with:
     input:
-        ablations=rules.ablations.output.table,
+        ablations=rules.ablations.output.ablations,
         attribution=rules.attribution.output.table,
     pathvars:
         table="effects",

@@ -57,6 +57,14 @@ EFFECTS = (
     if config["interventions"]
     else {}
 )
+BY_TOKEN = (
+    dict(
+        attribution=per_site(rules.attribution.output.table),
+        token_effects=per_site(rules.ablations.output.token_effects),
+    )
+    if config["interventions"]
+    else {}
+)
 if config["interventions"] and config["interventions"]["steering"]:
     EFFECTS["steered"] = per_site(rules.steered.output.table)
 if TWINS:
@@ -101,6 +109,7 @@ rule report:
     input:
         **TRUTH,
         **EFFECTS,
+        **BY_TOKEN,
         problems=rules.problems.output.problems,
         sae_text=rules.sae_text.output.text if config["sae"]["source"] == "train" else [],
         manifest=rules.model.output.manifest,

@@ -15,7 +15,7 @@ with job(snakemake.log[0], f"ablations {wildcards.site}") as log:
     torch.set_num_threads(snakemake.threads)
     model = models.load_model(files.read_json(source.manifest) | {"folder": source.model}, params.dtype)
     devices.report(model, log)
-    table = ablations.ablations(
+    tables = ablations.ablations(
         files.read_parquet(source.traces),
         files.read_parquet(source.matches).filter(pl.col("condition") == params.condition),
         files.scan_parquet(source.features),
@@ -36,4 +36,5 @@ with job(snakemake.log[0], f"ablations {wildcards.site}") as log:
         log=log,
     )
     about = dict(wildcards.items()) | {"dtype": str(model.dtype), "device": str(model.device)}
-    files.write_parquet(table, snakemake.output.table, about)
+    for name, table in tables._asdict().items():
+        files.write_parquet(table, snakemake.output[name], about)

@@ -25,7 +25,13 @@ with job(snakemake.log[0], snakemake.rule) as log:
     page, held = report.render(
         study,
         parcels=reader.trace_parcels(
-            study.traces, study.matches, study.conditions, known["site"], reader.reading(given.activations), tokens
+            study.traces,
+            study.matches,
+            study.conditions,
+            known["site"],
+            reader.reading(given.activations),
+            tokens,
+            study.token_effects,
         ),
         tokens=tokens,
         provenance=provenance.collect(

@@ -114,7 +114,7 @@ def shuffled(traces: pl.LazyFrame, matches: pl.LazyFrame, vocabulary: pl.LazyFra
 def _one_word(before: str, after: str) -> bool:
     """Return whether two tokens' texts belong to one word: a blank to what follows, bytes to their character."""
     blank = before.isspace() and "\n" not in before
-    return after[:1].isalnum() and (blank or before[-1:].isalnum()) or "\ufffd" in before[-1:] + after[:1]
+    return (after[:1].isalnum() and (blank or before[-1:].isalnum())) or "\ufffd" in before[-1:] + after[:1]
 
 
 def _units(places: Sequence[int], joined: set[int]) -> list[list[int]]:

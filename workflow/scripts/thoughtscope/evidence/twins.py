@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from numpy.typing import NDArray
+
 from ..frames import Schema, complete, keys
 from ..statistics import Floats
 from .checks import CHECKS, RESULTS
@@ -57,7 +59,7 @@ def is_compared() -> pl.Expr:
     return pl.all_horizontal(pl.col(name).cast(pl.String) == "pass" for name in COMPARED)
 
 
-def ratio_of_counts(theirs: Floats, ours: Floats) -> tuple[Floats, Floats]:
+def ratio_of_counts(theirs: NDArray[Any], ours: NDArray[Any]) -> tuple[Floats, Floats]:
     """Return the 95 % interval of the ratio of two rates, from their counts: lower and upper ends.
 
     Given the sum of two Poisson counts the first is binomial, so that the interval of its share (Clopper and Pearson

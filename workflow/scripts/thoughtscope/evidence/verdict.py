@@ -74,13 +74,19 @@ def verdict(
 
     of_site = headline.filter(pl.col("site") == site).with_columns(traces=pl.lit(judged["of"].max()))
     given = {"presence": presence, "pattern_tests": pattern_tests, "lexicality": lexicality, "headline": of_site}
-    tables = {name: by_latent(frame) for name, frame in (given | {"effects": effects, "attribution": attribution}).items()}
+    tables = {
+        name: by_latent(frame) for name, frame in (given | {"effects": effects, "attribution": attribution}).items()
+    }
     of_sae = fit.filter(pl.col("condition").is_null()).collect().to_dicts()
     known = [
         Known(about, of_sae, twins=[], **{name: rows.get(about["latent"], []) for name, rows in tables.items()})
         for about in judged.iter_rows(named=True)
     ]
-    first = [check for check in CHECKS if check.asked_by is None or (check.asked_by == "interventions" and effects is not None)]
+    first = [
+        check
+        for check in CHECKS
+        if check.asked_by is None or (check.asked_by == "interventions" and effects is not None)
+    ]
     found = [{check.name: check.judge(of, thresholds) for check in first} for of in known]
     p = [of.headline[0]["p"] if of.headline else None for of in known]
     if twins is not None:
@@ -138,8 +144,8 @@ class Step(NamedTuple):
 def waterfall(table: pl.DataFrame) -> list[Step]:
     """Return what is left of the candidates after each check, from a verdict's table.
 
-    First the `candidates`, then each check that was asked (those that fail it are gone), and at last the `survivors`, those that
-    pass all; the rest of the last check is undecided.
+    First the `candidates`, then each check that was asked (those that fail it are gone), and at last the `survivors`,
+    those that pass all; the rest of the last check is undecided.
     """
     left, steps = table, [Step("candidates", len(table))]
     for check in asked(table) if len(table) else CHECKS:

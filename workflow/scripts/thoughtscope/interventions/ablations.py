@@ -18,58 +18,23 @@ import torch
 from torch import Tensor
 
 from .. import sites
-from ..frames import Schema, keys
+from ..frames import complete
 from ..job import every_few_seconds
 from ..statistics import MIN_TOKENS
 from . import forced, targets
+from .tables import ABLATIONS_SCHEMA, TOKEN_EFFECTS_SCHEMA
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from ..saes.coder import Codes, SparseCoder
 
-ARMS = {
-    "zero": "the latent taken away, a_t d on each generated token but sinks",
-    "mean": "its mean activation put in place of its own there",
-    "matched_latent": "another latent taken away, about as frequent and as strong",
-    "random_direction": "as much taken away, ‖a_t d‖, along a direction at right angles to d, drawn with the covariance"
-    " of the site's states",
-    "shifted": "as much taken away, a_t d, at other tokens: its activation shifted within each segment",
-    "add": "`strength` times its mean activation where active added at the places compared to",
-    "add_random": "as much added there along the random direction",
-}
-"""The kinds of edits, and what each does to the states at the site."""
 
-CONTROLS = ("matched_latent", "random_direction", "shifted")
-"""The arms that a latent's own ablation is held against."""
+class Tables(NamedTuple):
+    """What edits changed: means over places, and token by token."""
 
-CHOSEN = ("link", "prediction")
-"""By what latents are chosen."""
-
-SCHEMA = Schema(
-    "a trace, a latent and an edit of the states at its site; numbers are means over `pairs` of places, in nats",
-    **keys("trace_id", "latent"),
-    chosen=(pl.Enum(CHOSEN), "by what it was: its `link` to a pattern, among candidates, those first that stand out (see"
-                             " `headline`) and whose effect on it is predicted to be largest; or the effect that is"
-                             " predicted, on any pattern, among all latents (see `attribution`)"),
-    pattern=(pl.String, "the pattern that is by"),
-    window=(pl.String, "window of that. `before`: places are those from which the pattern's first word is next;"
-                       " `after`: those up to `analysis.tokens_after` after it"),
-    arm=(pl.Enum(list(ARMS)), "; ".join(f"`{arm}`: {text}" for arm, text in ARMS.items())),
-    strength=(pl.Float64, "how many times its usual activation is added; null where none is"),
-    draw=(pl.UInt8, "which of several controls of the kind"),
-    other=(pl.UInt32, "the latent that was taken away instead, of a `matched_latent`"),
-    pairs=(pl.UInt32, "places at the pattern, each with one compared to: the nearest in the segment, after a token of"
-                      " the same class"),
-    pattern_at=(pl.Float64, "change, there, of the log-odds, log p / (1 - p), that a word of the pattern is next"),
-    pattern_matched=(pl.Float64, "the same at the places compared to"),
-    actual_at=(pl.Float64, "change of the log-odds of the token that is next there"),
-    actual_matched=(pl.Float64, "the same at the places compared to"),
-    log_p_at=(pl.Float64, "change of its log-probability there; with `before`, of a word of the pattern"),
-    log_p_matched=(pl.Float64, "the same at the places compared to"),
-    kl_at=(pl.Float64, "divergence there of what is next as edited from what it is unedited"),
-    kl_matched=(pl.Float64, "the same at the places compared to"),
-)  # fmt: skip
+    ablations: pl.DataFrame
+    token_effects: pl.DataFrame
 
 
 class Arm(NamedTuple):
@@ -182,8 +147,8 @@ def ablations(
     tokens_before: int,
     tokens_after: int,
     log: logging.Logger,
-) -> pl.DataFrame:
-    """Edit the states of up to `traces_each` traces for each of up to 2 `latents` latents; return SCHEMA.
+) -> Tables:
+    """Edit the states of up to `traces_each` traces for each of up to 2 `latents` latents.
 
     As many are candidates linked to a pattern as have the largest effects predicted on any. traces, matches
     and features are of the condition under study; of the traces those are edited that no prediction is from.
@@ -240,7 +205,34 @@ def ablations(
             done += len(members)
             tick(f"{done} of {total} latents and traces")
     log.info("%d latents, %d edits of traces, %.0f s", len(studied), len(rows), time.monotonic() - started)
-    return pl.DataFrame(rows, schema=SCHEMA)
+    tried: dict[int, list[int]] = {}
+    for _, _, members, found, _ in groups:
+        for trace_id in found:
+            tried.setdefault(trace_id, []).extend(members)
+    by_token = [token_effects(latents, seen[trace_id], model, sae, site) for trace_id, latents in sorted(tried.items())]
+    return Tables(
+        pl.DataFrame(rows, schema=ABLATIONS_SCHEMA), pl.concat([pl.DataFrame(schema=TOKEN_EFFECTS_SCHEMA), *by_token])
+    )
+
+
+def token_effects(
+    latents: Sequence[int], one: Seen, model: PreTrainedModel, sae: SparseCoder, site: str
+) -> pl.DataFrame:
+    """Return what taking each latent away changes at every token that was written in a trace, TOKEN_EFFECTS_SCHEMA."""
+    places = one.text.has_next
+    directions = sae.direction(torch.tensor(latents, device=one.counted.device)).float()
+    amounts = torch.stack([one.activation(latent) for latent in latents])
+    none = torch.zeros((0, model.config.vocab_size), dtype=torch.bool)
+    change = forced.change(
+        model, site, one.trace, -amounts.unsqueeze(-1) * directions.unsqueeze(1), places.tolist(), none
+    )
+    frames = [
+        pl.DataFrame(
+            {"latent": latent, "trace_id": one.trace.trace_id, "position": places + 1, "change": values.cpu().numpy()}
+        )
+        for latent, values in zip(latents, change.actual, strict=True)
+    ]
+    return complete(pl.concat(frames), TOKEN_EFFECTS_SCHEMA).sort("latent", "position")
 
 
 def see(trace_id: int, text: targets.Text, model: PreTrainedModel, sae: SparseCoder, site: str) -> Seen:

@@ -15,7 +15,7 @@ import polars as pl
 
 from ..frames import Schema, complete, keys, with_q
 from ..statistics import MIN_TRACES, Floats, mean_over_traces, sign_flips
-from .ablations import CHOSEN, CONTROLS
+from .tables import CHOSEN, CONTROLS
 
 DETECTED = 2.49
 """Standard errors of a mean that a one-sided test at .05 finds in four of five cases: the normal 1.645 + .842."""

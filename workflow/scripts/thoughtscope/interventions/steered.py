@@ -7,7 +7,7 @@ import polars as pl
 
 from ..frames import Schema, complete, keys, with_q
 from ..statistics import Floats, matched_difference, mcnemar, mean_over_traces, sign_flips
-from .steering import ARMS
+from .tables import STEERING_ARMS
 
 MEASURED = {
     "rate": "places with a word of the pattern per 100 tokens written",
@@ -23,7 +23,7 @@ SCHEMA = Schema(
     "a latent, what was added and how strongly (see `steering`); differences are to the same traces with nothing added",
     **keys("latent"),
     pattern=(pl.String, "its pattern"),
-    arm=(pl.Enum([arm for arm in ARMS if arm != "none"]), "what was added"),
+    arm=(pl.Enum([arm for arm in STEERING_ARMS if arm != "none"]), "what was added"),
     strength=(pl.Float64, "how many times the usual contribution"),
     traces=(pl.UInt32, "traces"),
     **{

@@ -18,45 +18,17 @@ from torch import Tensor
 
 from .. import sites
 from ..evidence.matches import matches as find
-from ..frames import Schema, keys
 from ..traces import grading
 from ..traces.decoding import Draws, write
 from ..traces.sampling import uniforms
 from . import targets
 from .ablations import Seen, matched_latents, random_directions, see, under_study, usual_activation
+from .tables import GRAM, STEERING_SCHEMA
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from ..saes.coder import SparseCoder
-
-ARMS = {
-    "none": "nothing is added; the same text for all latents of the site, a row a pattern of theirs, with no latent",
-    "latent": "strength times the latent's usual contribution, its mean activation where active along its direction",
-    "matched_latent": "as much along the direction of another latent, about as frequent and as strong",
-    "random_direction": "as much along a direction at right angles to it, drawn as the site's states are spread",
-}
-"""What is added."""
-
-GRAM = 4
-"""Tokens in a row of which it is counted how many have been written before."""
-
-SCHEMA = Schema(
-    "a steered continuation of a trace, from the end of its first sentence on",
-    **keys("latent"),
-    pattern=(pl.String, "the pattern the latent is most surely linked to"),
-    arm=(pl.Enum(list(ARMS)), "; ".join(f"`{arm}`: {text}" for arm, text in ARMS.items())),
-    strength=(pl.Float64, "how many times the usual contribution is added; 0 with `none`"),
-    **keys("trace_id"),
-    same=(pl.Boolean, "whether it is, token by token, what the trace says"),
-    prefix=(pl.UInt32, "tokens of the trace that it continues, after the prompt"),
-    tokens=(pl.UInt32, "tokens written then"),
-    matches=(pl.UInt32, "places in these where a word of the pattern is"),
-    truncated=(pl.Boolean, "whether it was cut by generation.max_new_tokens"),
-    repeated=(pl.Float64, f"share of its runs of {GRAM} tokens that are there already, 0 to 1"),
-    correct=(pl.Boolean, "whether its answer is right; null where that can't be said"),
-    text=(pl.String, "what was written then"),
-)  # fmt: skip
 
 
 class Sampling(NamedTuple):
@@ -102,7 +74,7 @@ def steering(
     strengths: Sequence[float],
     log: logging.Logger,
 ) -> pl.DataFrame:
-    """Steer the first `traces_each` traces by `latents` candidates of a site that are linked to a pattern; return SCHEMA.
+    """Steer the first `traces_each` traces by `latents` candidates of a site; return STEERING_SCHEMA.
 
     traces and features are of the condition under study; patterns: the config's section as JSON.
     """
@@ -117,7 +89,7 @@ def steering(
         if place is not None:
             starts.append((trace, place, see(trace["trace_id"], text, model, sae, site)))
     if studied.is_empty() or not starts:
-        return pl.DataFrame(schema=SCHEMA)
+        return pl.DataFrame(schema=STEERING_SCHEMA)
     seen = [one for _, _, one in starts]
     others = matched_latents(features, studied["latent"].to_list(), candidates["latent"].to_list(), sae, 1)
     drawn = random_directions(seen, 1)[0]
@@ -146,7 +118,7 @@ def steering(
         about = {"latent": latent, "pattern": pattern_of, "arm": arm, "strength": strength}
         rows += _rows(starts, written, tokenizer, vocabulary, patterns, sampling, condition, about)
         log.info("%d of %d: latent %s, %s, ×%g", count, len(plan), latent, arm, strength)
-    return pl.DataFrame(rows, schema=SCHEMA)
+    return pl.DataFrame(rows, schema=STEERING_SCHEMA)
 
 
 def _unit(direction: Tensor) -> Tensor:

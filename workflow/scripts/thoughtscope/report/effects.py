@@ -1,13 +1,16 @@
 """Room 10, report: what taking latents away did, in words and in the numbers behind them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from ..evidence.links import WINDOWS
+from ..interventions.tables import CONTROLS
 from ..statistics import MIN_TRACES
+from .reader import brief
+from .study import Site, Study
 from .words import agree, counted
 
 
@@ -85,6 +88,69 @@ def _of_chosen(tested: pl.DataFrame, how: str, alpha: float) -> str:
 
 def _median(values: pl.Series) -> float:
     return float(np.median(values.to_numpy()))
+
+
+def of_linked(study: Study) -> list[str]:
+    """Say of the latents that stand out what taking them away is predicted to do at the pattern each is linked to."""
+    alpha, lines = study.settings["analysis"]["alpha"], []
+    for site, table in study.attribution.items():
+        linked = study.headline.filter(pl.col("site") == site, pl.col("q") < alpha)
+        its = table.with_columns(pl.col("window").cast(pl.String)).join(linked, on=["latent", "pattern", "window"])
+        its = its.drop_nulls("low")
+        if its.is_empty():
+            continue
+        takes, gives = int((its["low"] > 0).sum()), int((its["high"] < 0).sum())
+        lines.append(
+            f"At {site} taking away is predicted to cost its own pattern something (an interval above 0) for"
+            f" {takes or 'none'} of {counted(len(its), 'latent')} that {agree(len(its), 'stands', 'stand')} out, and to"
+            f" help it for {gives or 'none'}."
+        )
+    return lines
+
+
+PREDICTED = 3
+"""Predictions of a latent, the largest, that its dashboard has."""
+
+
+def board(tried: Sequence[Mapping[str, Any]], predicted: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what a latent's dashboard says of its use: what taking it away did, if it was tried, and predictions."""
+    row = next(iter(tried), None)
+    return {
+        "tried": row and {name: row[name] for name in TRIED},
+        "controls": row and [[name.replace("_", " "), row[name]] for name in CONTROLS],
+        "doses": row and list(zip(*(row[name] or [] for name in DOSES), strict=True)),
+        "predicted": [[each[name] for name in ("pattern", "window", "predicted", "low", "high")] for each in predicted],
+    }
+
+
+TRIED = ("pattern", "window", "traces", "lost", "effect", "effect_low", "effect_high", "mean_effect", "excess", "low",
+         "high", "q", "note")  # fmt: skip
+DOSES = ("strengths", "added", "added_low", "added_high")
+
+
+def leading_predictions(study: Study, site: Site) -> pl.DataFrame:
+    """Return the PREDICTED largest predictions of each latent that has a dashboard, by falling size."""
+    chosen = (
+        study.attribution[site.name]
+        .filter(pl.col("latent").is_in(site.latents))
+        .with_columns(pl.col("window").cast(pl.String))
+    )
+    return (
+        chosen.sort(pl.col("predicted").abs(), descending=True).group_by("latent", maintain_order=True).head(PREDICTED)
+    )
+
+
+def by_token(study: Study, site: str) -> dict[tuple[int, int], dict[int, float]]:
+    """Return what taking a latent away changes at each token of a trace, by latent and trace, then by position."""
+    return {
+        (latent, trace_id): dict(group.select("position", "change").iter_rows())
+        for (latent, trace_id), group in study.token_effects[site].group_by("latent", "trace_id")
+    }
+
+
+def within(changes: Mapping[int, float] | None, start: int, length: int) -> list[float | None] | None:
+    """Return the changes of a stretch of tokens; None where the latent wasn't tried in the trace."""
+    return None if changes is None else [brief(changes.get(start + offset), 3) for offset in range(length)]
 
 
 def rows(tables: Mapping[str, pl.DataFrame]) -> list[dict[str, Any]]:

@@ -189,7 +189,9 @@ def _closest(verdicts: pl.DataFrame, passed: int) -> Iterator[str]:
     near = verdicts.filter(pl.col("verdict").cast(pl.String) == "undecided")
     if passed or near.is_empty():
         return
-    near = near.with_columns(passes=pl.sum_horizontal(pl.col(check.name).cast(pl.String) == "pass" for check in asked(near)))
+    near = near.with_columns(
+        passes=pl.sum_horizontal(pl.col(check.name).cast(pl.String) == "pass" for check in asked(near))
+    )
     near = near.filter(pl.col("passes") == near["passes"].max()).sort("traces", descending=True, maintain_order=True)
     count = len(near)
     yield (

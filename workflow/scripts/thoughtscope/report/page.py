@@ -75,7 +75,10 @@ def effects_section(study: Study) -> dict[str, Any] | None:
         return None
     shown = {(site.name, latent) for site in study.sites for latent in site.latents}
     return {
-        "sentences": effects.sentences(study.effects, study.cost, study.settings["analysis"]["alpha"]),
+        "sentences": [
+            *effects.sentences(study.effects, study.cost, study.settings["analysis"]["alpha"]),
+            *effects.of_linked(study),
+        ],
         "rows": [row | {"has_dashboard": (row["site"], row["latent"]) in shown} for row in effects.rows(study.effects)],
         "steered": [
             row | {"site": site, "has_dashboard": (site, row["latent"]) in shown}
@@ -204,6 +207,11 @@ def dashboards(study: Study, site: Site, tokens: Tokens) -> dict[str, Any]:
         return {"token": [tokens.number(row["token_id"]) for row in rows]} | columns(rows, *names)
 
     tables = {name: _by_latent(table) for name, table in site.tables.items()}
+    changes, predicted, tried = {}, {}, {}
+    if study.effects:
+        changes = effects.by_token(study, site.name)
+        predicted = _by_latent(effects.leading_predictions(study, site))
+        tried = _by_latent(study.effects[site.name])
     most = site.tables["top_tokens"].filter(scope="generated", condition=study.studied)
     types = _by_latent(most.filter(pl.col("rank") <= TOKEN_TYPES))
     boards, checks = {}, study.checks
@@ -250,7 +258,13 @@ def dashboards(study: Study, site: Site, tokens: Tokens) -> dict[str, Any]:
                 "passages": columns(of["passages"], "band", "condition", "trace_id", "start", "peak") | {
                     "tokens": [tokens.numbers(each["token_ids"]) for each in of["passages"]],
                     "values": [brief(each["values"], 4) for each in of["passages"]],
+                    "changes": [
+                        effects.within(changes.get((latent, each["trace_id"])), each["start"], len(each["values"]))
+                        if each["condition"] == study.studied else None
+                        for each in of["passages"]
+                    ],
                 },
+                "use": effects.board(tried.get(latent, []), predicted.get(latent, [])) if study.effects else None,
                 "effects": with_tokens(of["logit_effects"], "side", "effect"),
                 "neighbours": columns(of["neighbours"], "neighbour", "cosine"),
                 "coactive": columns(of["coactivation"], "neighbour", "phi", "both"),

@@ -109,18 +109,36 @@ def trace_parcel(
     matches: pl.DataFrame,
     active: Mapping[str, pl.DataFrame],
     tokens: Tokens,
+    changes: Mapping[str, pl.DataFrame],
 ) -> dict[str, Any]:
     """Return a trace for the reader: its tokens, segments, pattern words, and the active latents at each site.
 
-    `matches` are the pattern matches in it (`patterns.matches`), `active` its activations by site.
+    `matches` are the pattern matches in it (`patterns.matches`), `active` its activations by site, `changes` the rows
+    of `token_effects` in it, likewise, of which there may be none.
     """
     return {
         "tokens": tokens.numbers([*trace["prompt_ids"], *trace["generated_ids"]]),
         "prompt": len(trace["prompt_ids"]),
         "segments": trace["segments"],
         "patterns": matches.select("name", "start", "end", "text").to_dicts(),
-        "sites": [active_latents(rows) for rows in active.values()],
+        "sites": [
+            active_latents(rows)
+            | ({"changes": changed(changes[site], len(trace["prompt_ids"]))} if site in changes else {})
+            for site, rows in active.items()
+        ],
     }
+
+
+def changed(rows: pl.DataFrame | None, prompt: int) -> dict[str, list[float | None]]:
+    """Return what taking each latent away that was tried in a trace changes at its tokens, those written in order."""
+    found: dict[str, list[float | None]] = {}
+    if rows is None:
+        return found
+    for (latent,), group in rows.group_by("latent", maintain_order=True):
+        values = dict(group.select("position", "change").iter_rows())
+        length = max(values) + 1 - prompt
+        found[str(latent)] = [brief(values.get(prompt + offset), 3) for offset in range(length)]
+    return found
 
 
 def active_latents(rows: pl.DataFrame) -> dict[str, Any]:
@@ -159,10 +177,12 @@ def trace_parcels(
     sites: Sequence[str],
     read: Callable[[str, str, int], pl.DataFrame],
     tokens: Tokens,
+    changes: Mapping[str, pl.DataFrame],
 ) -> Iterator[tuple[str, int, str]]:
     """Yield condition, trace id and parcel of each trace, in the order in which they get room.
 
-    `read(site, condition, trace_id)` gives a trace's activations.
+    `read(site, condition, trace_id)` gives a trace's activations; changes: the table `token_effects` of each site where
+    latents were taken away, of traces of the first condition.
     """
     keys = ["condition", "trace_id"]
     of_trace = traces.partition_by(keys, as_dict=True)
@@ -170,7 +190,12 @@ def trace_parcels(
     for key in order(traces, conditions):
         trace = of_trace[key].row(0, named=True)
         active = {site: read(site, *key) for site in sites}
-        yield *key, pack(trace_parcel(trace, found.get(key, matches.clear()), active, tokens))
+        of_it = {
+            site: rows
+            for site, table in changes.items()
+            if key[0] == conditions[0] and len(rows := table.filter(trace_id=key[1]))
+        }
+        yield *key, pack(trace_parcel(trace, found.get(key, matches.clear()), active, tokens, of_it))
 
 
 def reading(listed: Sequence[str]) -> Callable[[str, str, int], pl.DataFrame]:

@@ -64,6 +64,10 @@ class Study:
     """What reconstructions in place of states cost the model, by site, likewise."""
     steered: Mapping[str, pl.DataFrame]
     """What steering by latents changed, by site, likewise."""
+    attribution: Mapping[str, pl.DataFrame]
+    """What gradients predict of taking latents away, by site, likewise."""
+    token_effects: Mapping[str, pl.DataFrame]
+    """What taking latents away changed token by token, by site, likewise."""
     twins: pl.DataFrame | None
     """How much the twins have of what is found; none without twins."""
 
@@ -106,7 +110,8 @@ def load(
 
     given: `manifest`, `problems`, `traces` (by condition and block), `matches`, `gate`, `layers`, `headline`, `saes`
     (the info.json of each), `pictures` (across sites), `tables` and `site_pictures`, site after site in the order of
-    the page; of a taught model `truth`, `found` and `called`; where latents were taken away `effects` and `cost`,
+    the page; of a taught model `truth`, `found` and `called`; where latents were taken away `effects`, `cost`,
+    `attribution` and `token_effects`;
     where traces were steered `steered`, site after site; and with twins `twins`.
     """
     traces = files.read_parquet(given["traces"])
@@ -134,6 +139,8 @@ def load(
         effects=of_sites(given, "effects"),
         cost=of_sites(given, "cost"),
         steered=of_sites(given, "steered"),
+        attribution=of_sites(given, "attribution"),
+        token_effects=of_sites(given, "token_effects"),
         twins=files.read_parquet(given["twins"]) if "twins" in given else None,
         truth=truth_of(given, settings["teach"], len(traces.filter(condition=conditions[0]))),
         **{name: files.read_parquet(given[name]) for name in ("matches", "gate", "layers", "headline")},
