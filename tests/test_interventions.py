@@ -11,7 +11,18 @@ from conftest import new_study
 
 from thoughtscope import files, sites
 from thoughtscope.frames import complete
-from thoughtscope.interventions import ablations, attribution, cost, effects, forced, steered, steering, targets
+from thoughtscope.interventions import (
+    ablations,
+    attribution,
+    cost,
+    effects,
+    forced,
+    stability,
+    steered,
+    steering,
+    targets,
+)
+from thoughtscope.interventions.stable import stable_patterns
 from thoughtscope.report import effects as report
 from thoughtscope.saes import coder
 from thoughtscope.traces import decoding
@@ -498,6 +509,63 @@ def test_what_a_latent_is_worth_to_each_token(plant):
             assert rows["trace_id"].unique().to_list() == [3]
             np.testing.assert_allclose(rows["change"], by_hand[first:], atol=1e-5)
     assert found["change"].abs().max() > 0.01
+
+
+def stable(plant, temperature, top_p=1.0, continuations=0):
+    _, model, (traces, matches, vocabulary) = plant
+    sampling = steering.Sampling(0, temperature, top_p, 0, [], 8)
+    matches = matches.with_columns(condition=pl.lit("reason"))
+    return stability.stability(
+        traces[:6], matches.filter(pl.col("trace_id") < 6), vocabulary, model=model, sampling=sampling,
+        patterns='{"say": ["w7"], "other": ["w8"]}', continuations=continuations, log=LOG,
+    )  # fmt: skip
+
+
+def test_how_likely_the_model_was_to_write_a_match(plant):
+    _, model, (traces, matches, _) = plant
+    found = stable(plant, 0.7)
+    assert len(found) == len(matches.filter(pl.col("trace_id") < 6))
+    for row in found.iter_rows(named=True):
+        trace = traces.row(row["trace_id"], named=True)
+        ids = (trace["prompt_ids"] + trace["generated_ids"])[: row["start"]]
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([ids])).logits[0, -1]
+        assert row["probability"] == pytest.approx((logits / 0.7).softmax(-1)[W].item(), abs=1e-5)
+    assert found["recurs"].null_count() == len(found)
+    greedy = stable(plant, 0, continuations=2)
+    assert set(greedy["probability"]) <= {0.0, 1.0}
+    for row in greedy.iter_rows(named=True):  # each continuation is what the model thinks likeliest
+        trace = traces.row(row["trace_id"], named=True)
+        ids = (trace["prompt_ids"] + trace["generated_ids"])[: row["start"]]
+        with torch.no_grad():
+            for _ in range(24):
+                ids = [*ids, model(input_ids=torch.tensor([ids])).logits[0, -1].argmax().item()]
+        assert row["recurs"] in (None, float(W in ids[row["start"] :]))
+    assert greedy["recurs"].count() == min(16, len(greedy))
+
+
+def test_what_is_drawn_is_weighed_as_it_is_drawn():
+    logits = torch.randn(3, 40, generator=torch.Generator().manual_seed(0)) * 2
+    masses = stability.drawn_with(logits, 0.8, 0.6)
+    for row, found in zip((logits / 0.8).softmax(-1), masses, strict=True):
+        order = row.argsort(descending=True)
+        kept = order[: int((row[order].cumsum(0) < 0.6).sum()) + 1]
+        by_hand = torch.zeros(40)
+        by_hand[kept] = row[kept] / row[kept].sum()
+        assert torch.allclose(found, by_hand, atol=1e-6)
+
+
+def test_stable_patterns_are_counted_over_traces():
+    rows = [(trace, "doubt", 0.2 if trace % 2 else 0.9, None) for trace in range(10) for _ in range(1 + trace % 3)]
+    rows += [(0, "plan", 0.7, 0.25), (1, "plan", 0.1, 0.75)]
+    table = pl.LazyFrame(rows, schema=["trace_id", "name", "probability", "recurs"], orient="row")
+    doubt, plan = stable_patterns(table).iter_rows(named=True)
+    of_doubt = [row for row in rows if row[1] == "doubt"]
+    assert (doubt["matches"], doubt["traces"], doubt["continued"], doubt["recurs"]) == (len(of_doubt), 10, 0, None)
+    assert doubt["unstable"] == pytest.approx(np.mean([row[2] < 0.5 for row in of_doubt]))
+    assert doubt["unstable_low"] < doubt["unstable"] < doubt["unstable_high"]
+    assert plan["probability"] == pytest.approx(0.4)
+    assert (plan["recurs"], plan["recurs_low"]) == (0.5, None)  # too few traces
 
 
 def test_which_linked_candidates_are_tried():

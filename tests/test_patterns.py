@@ -171,6 +171,47 @@ def test_windows_are_beside_a_patterns_words_within_a_segment(study, matches):
     assert layout.segment.tolist() == [SEGMENTS.index(name) for of_trace in names for name in of_trace]
 
 
+def test_a_window_counts_as_much_as_its_match_was_likely(study, matches):
+    """Against loops: the likeliest match that a token is beside, in twentieths; words themselves are beside none."""
+    layout = lay_out(study["activations"], study["traces"], "reason", False)
+    places = matches.filter(kind="pattern", name="reflection", condition="reason").unique(["trace_id", "start", "end"])
+    likely = np.random.default_rng(0).uniform(0, 1, len(places)).round(3)
+    places = places.with_columns(probability=pl.Series(likely))
+    found = np.array(patterns._windows(layout, places, 3, 4))
+    expected = np.zeros_like(found)
+    runs = list(zip(layout.trace.tolist(), layout.segment.tolist(), strict=True))
+    inside = set()
+    for row in places.iter_rows(named=True):
+        own = [index for index, trace in enumerate(layout.trace) if layout.trace_ids[trace] == row["trace_id"]]
+        index = next((index for index in own if layout.positions[index] == row["start"]), None)
+        if index is None:
+            continue
+        inside.add(index)
+        weight = np.ceil(row["probability"] * 20) / 20
+        for window, others in enumerate((range(index - 3, index), [index], range(index + 1, index + 5))):
+            for other in others:
+                if 0 <= other < len(runs) and runs[other] == runs[index]:
+                    expected[window, other] = max(expected[window, other], weight)
+    for index in inside:
+        expected[[0, 2], index] = 0
+    np.testing.assert_allclose(found, expected)
+
+
+def test_weights_alike_change_nothing():
+    made = Synthetic(seed=2, problems=12, length=60)
+    made.background(range(10), rate=0.2)
+    made.fire(20, lambda _c, _t, _i, word, _s: word == "Wait")
+    study = made.tables()
+    matches = find_matches(study["traces"], study["vocabulary"], patterns=json.dumps(LEXICON), reason_words=REASON)
+    plain = run_tests(study, matches)
+    assert_frame_equal(run_tests(study, matches.with_columns(probability=pl.lit(1.0))), plain)
+    half = run_tests(study, matches.with_columns(probability=pl.lit(0.5)))
+    both = plain.join(half, on=["latent", "pattern", "window"], suffix="_half").drop_nulls(["share", "share_half"])
+    assert len(both) > 10
+    np.testing.assert_allclose(both["share_half"], both["share"], atol=1e-9)
+    np.testing.assert_allclose(both["p_half"], both["p"], atol=1e-9)
+
+
 def test_shares_are_what_a_regression_finds():
     """Against dense algebra: regress window and activation on what tokens are, then one on the other."""
     made = Synthetic(seed=2, problems=12, length=60)

@@ -5,6 +5,11 @@ pattern; gives tables/{reader}/{site}/ (attribution: all latents, to first order
 edit; effects: a row a latent; cost: of reading on from reconstructions).
 """
 
+
+localrules:
+    stable_patterns,
+
+
 MODEL_AND_SAE = dict(
     manifest=rules.model.output.manifest,
     model=ancient(paths.MODEL),
@@ -99,6 +104,62 @@ rule cost:
         **as_params("cost.py", dtype=config["model"]["dtype"], traces=config["interventions"]["traces"]),
     script:
         "../scripts/cost.py"
+
+
+rule stability:
+    input:
+        manifest=rules.model.output.manifest,
+        model=ancient(paths.MODEL),
+        traces=of_studied(rules.generate.output.traces),
+        matches=rules.matches.output.table,
+        vocabulary=rules.model.output.vocabulary,
+    output:
+        table=paths.STUDY_TABLE.replace("{table}", "stability"),
+    log:
+        "<logs>/tables/stability.log",
+    benchmark:
+        "<benchmarks>/tables/stability.jsonl"
+    conda:
+        "../../envs/gpu.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+        runtime=minutes(120),
+        mem_mb=gigabytes(8),
+    params:
+        **as_params(
+            "stability.py",
+            dtype=config["model"]["dtype"],
+            seed=config["generation"]["seed"],
+            temperature=config["generation"]["temperature"],
+            top_p=config["generation"]["top_p"],
+            patterns=config["patterns"],
+            continuations=config["interventions"]["continuations"],
+        ),
+        condition=CONDITIONS[0],
+        batch_size=untracked(config["generation"]["batch_size"]),
+    script:
+        "../scripts/stability.py"
+
+
+use rule _table as stable_patterns with:
+    input:
+        stability=rules.stability.output.table,
+    pathvars:
+        table="stable_patterns",
+    params:
+        **settings("interventions.stable.stable_patterns"),
+
+
+# The link tests once more, each match counting as much as the model was likely to write it.
+use rule pattern_tests as weighted_tests with:
+    input:
+        activations=of_studied(rules.read.output.activations),
+        traces=of_studied(rules.generate.output.traces),
+        matches=rules.stability.output.table,
+        vocabulary=rules.model.output.vocabulary,
+    pathvars:
+        table="weighted_tests",
 
 
 if config["interventions"]["steering"]:

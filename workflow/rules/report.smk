@@ -61,6 +61,8 @@ BY_TOKEN = (
     dict(
         attribution=per_site(rules.attribution.output.table),
         token_effects=per_site(rules.ablations.output.token_effects),
+        weighted_tests=per_site(rules.weighted_tests.output.table),
+        stable_patterns=rules.stable_patterns.output.table,
     )
     if config["interventions"]
     else {}

@@ -10,7 +10,7 @@ from ..frames import Schema, complete, keys
 from ..statistics import MIN_TOKENS, MIN_TRACES, Floats, share_over_traces
 from .alike import alike
 from .links import RANKED, WINDOWS
-from .windows import lay_out, testable
+from .windows import Layout, lay_out, testable
 
 SCHEMA = Schema(
     f"a latent (active on {MIN_TOKENS} tokens and in {MIN_TRACES} traces at least), pattern and window: up to"
@@ -50,7 +50,8 @@ def pattern_tests(
 ) -> pl.DataFrame:
     """Compare each latent's activation before, in and after each pattern's words with what it is on tokens alike.
 
-    patterns: the config's section as JSON, of which the names count. All latents that can be tested are.
+    patterns: the config's section as JSON, of which the names count. All latents that can be tested are. Where matches
+    have a `probability`, their windows count as much, the most probable of several.
     """
     layout = lay_out(activations, traces, condition, include_sinks)
     places = matches.filter(pl.col("kind") == "pattern", pl.col("condition") == condition).collect()
@@ -58,10 +59,10 @@ def pattern_tests(
     masks: list[Floats] = []
     _, any_word, _ = layout.beside(places, 0, 0)
     for name in sorted(json.loads(patterns)):
-        before, at, after = layout.beside(places.filter(pl.col("name") == name), tokens_before, tokens_after)
+        before, at, after = _windows(layout, places.filter(pl.col("name") == name), tokens_before, tokens_after)
         names += [(name, window) for window in WINDOWS]
         # A word of one pattern may stand beside those of another: what is active on it is of the word, too.
-        masks += [mask.astype(np.float64) for mask in (before & ~any_word, at, after & ~any_word)]
+        masks += [before * ~any_word, at, after * ~any_word]
     latents = testable(layout)
     if not latents or not names:
         return pl.DataFrame(schema=SCHEMA)
@@ -108,3 +109,22 @@ def pattern_tests(
         rank = pl.col("share").rank("max").over("pattern", "window") / pl.col("share").count().over("pattern", "window")
         table = table.with_columns(rank=rank)
     return table.sort("latent", "pattern", "window")
+
+
+LEVELS = 20
+"""Steps to which the weights of matches are rounded, upwards."""
+
+
+def _windows(layout: Layout, places: pl.DataFrame, before: int, after: int) -> tuple[Floats, Floats, Floats]:
+    """Return how much each token is before, in and after matches, (tokens,): 0 or 1, or the matches' probability."""
+    if "probability" not in places.columns:
+        earlier, at, later = (mask.astype(np.float64) for mask in layout.beside(places, before, after))
+        return earlier, at, later
+    _, inside, _ = layout.beside(places, 0, 0)
+    weighted = np.zeros((3, len(inside)))
+    steps = places.select((pl.col("probability") * LEVELS).ceil().clip(1, LEVELS))["probability"]
+    for step in steps.unique().sort():
+        masks = layout.beside(places.filter(steps == step), before, after)
+        for index, mask in enumerate(masks):
+            weighted[index, mask if index == 1 else mask & ~inside] = step / LEVELS
+    return weighted[0], weighted[1], weighted[2]

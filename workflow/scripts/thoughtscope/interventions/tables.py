@@ -81,3 +81,22 @@ STEERING_SCHEMA = Schema(
     correct=(pl.Boolean, "whether its answer is right; null where that can't be said"),
     text=(pl.String, "what was written then"),
 )  # fmt: skip
+
+CONTINUED = 24
+"""Tokens of a continuation in which a pattern's word is looked for."""
+
+CONTINUED_MATCHES = 16
+"""Matches of a pattern, evenly over all, from which the model writes on."""
+
+STABILITY_SCHEMA = Schema(
+    "a match of a pattern under the condition under study, by trace and place",
+    **keys("trace_id", "condition"),
+    kind=(pl.Enum(["pattern", "reason_word"]), "`pattern`"),
+    name=(pl.String, "the pattern"),
+    start=(pl.UInt32, "position of its first token"),
+    end=(pl.UInt32, "position after its last token"),
+    probability=(pl.Float64, "with which, drawn as the trace was, the next token there is one that matches of the"
+                             " pattern begin with"),
+    recurs=(pl.Float64, f"share of `interventions.continuations` from there in which a word of the pattern is among the"
+                        f" first {CONTINUED} tokens; null where none was written"),
+)  # fmt: skip

@@ -108,6 +108,33 @@ def of_linked(study: Study) -> list[str]:
     return lines
 
 
+def of_stability(study: Study) -> list[str]:
+    """Say how many places of patterns the model would hardly write again, and which links rest on the others."""
+    if study.stable_patterns is None or study.stable_patterns.is_empty():
+        return []
+    patterns = study.stable_patterns
+    count = int(patterns["matches"].sum())
+    unstable = patterns.select((pl.col("unstable") * pl.col("matches")).sum()).item() / count
+    lines = [
+        f"Of {count:,} {'match' if count == 1 else 'matches'} of patterns {unstable:.0%} stand where the model was more"
+        " likely to write something else: drawn again, they mostly would not be there."
+    ]
+    alpha = study.settings["analysis"]["alpha"]
+    linked = study.headline.filter(pl.col("q") < alpha)
+    weighted = [
+        table.with_columns(site=pl.lit(site), window=pl.col("window").cast(pl.String))
+        for site, table in study.weighted_tests.items()
+    ]
+    its = pl.concat(weighted).join(linked, on=["site", "latent", "pattern", "window"])
+    if len(its):
+        still = int((its["p"] < alpha).sum())
+        lines.append(
+            f"Where each match counts as much as it was likely, {still} of the {len(its)} latents that stand out are"
+            f" still linked to their pattern (p < {alpha:g})."
+        )
+    return lines
+
+
 PREDICTED = 3
 """Predictions of a latent, the largest, that its dashboard has."""
 

@@ -78,7 +78,9 @@ def effects_section(study: Study) -> dict[str, Any] | None:
         "sentences": [
             *effects.sentences(study.effects, study.cost, study.settings["analysis"]["alpha"]),
             *effects.of_linked(study),
+            *effects.of_stability(study),
         ],
+        "stable": [] if study.stable_patterns is None else study.stable_patterns.to_dicts(),
         "rows": [row | {"has_dashboard": (row["site"], row["latent"]) in shown} for row in effects.rows(study.effects)],
         "steered": [
             row | {"site": site, "has_dashboard": (site, row["latent"]) in shown}

@@ -68,6 +68,10 @@ class Study:
     """What gradients predict of taking latents away, by site, likewise."""
     token_effects: Mapping[str, pl.DataFrame]
     """What taking latents away changed token by token, by site, likewise."""
+    weighted_tests: Mapping[str, pl.DataFrame]
+    """The link tests with each match weighted by how likely it was, by site, likewise."""
+    stable_patterns: pl.DataFrame | None
+    """How likely the model was to write each pattern where it did; none without interventions."""
     twins: pl.DataFrame | None
     """How much the twins have of what is found; none without twins."""
 
@@ -111,7 +115,7 @@ def load(
     given: `manifest`, `problems`, `traces` (by condition and block), `matches`, `gate`, `layers`, `headline`, `saes`
     (the info.json of each), `pictures` (across sites), `tables` and `site_pictures`, site after site in the order of
     the page; of a taught model `truth`, `found` and `called`; where latents were taken away `effects`, `cost`,
-    `attribution` and `token_effects`;
+    `attribution`, `token_effects`, `weighted_tests` and `stable_patterns`;
     where traces were steered `steered`, site after site; and with twins `twins`.
     """
     traces = files.read_parquet(given["traces"])
@@ -141,6 +145,8 @@ def load(
         steered=of_sites(given, "steered"),
         attribution=of_sites(given, "attribution"),
         token_effects=of_sites(given, "token_effects"),
+        weighted_tests=of_sites(given, "weighted_tests"),
+        stable_patterns=files.read_parquet(given["stable_patterns"]) if "stable_patterns" in given else None,
         twins=files.read_parquet(given["twins"]) if "twins" in given else None,
         truth=truth_of(given, settings["teach"], len(traces.filter(condition=conditions[0]))),
         **{name: files.read_parquet(given[name]) for name in ("matches", "gate", "layers", "headline")},
