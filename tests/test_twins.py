@@ -118,10 +118,12 @@ def test_shuffled_text_has_the_same_words_elsewhere(tokenizer, tiny_model):
             assert Counter(before["generated_ids"][cut]) == Counter(after["generated_ids"][cut])
         words = [Counter(WORDS.findall("".join(text_of[token] for token in trace["generated_ids"])))
                  for trace in (before, after)]  # fmt: skip
-        assert (
-            sum((words[0] - words[1]).values()) <= 4
-        )  # the first word of either text may meet another, no blank between
-    assert len(found(made).filter(entry="let me check")) == 4
+        # The first word of either text may meet another, without a blank between: two words are lost each time.
+        assert sum((words[0] - words[1]).values()) <= 4
+    for row in there.iter_rows(named=True):  # what a match is of is still in one piece
+        ids, after = (table.row(row["trace_id"], named=True)["generated_ids"] for table in (traces, made))
+        piece = ids[row["start"] - 3 : row["end"] - 3]
+        assert any(after[place : place + len(piece)] == piece for place in range(len(after)))
     assert made["generated_ids"].n_unique() == 4  # each trace in an order of its own
 
 
@@ -142,16 +144,17 @@ def test_the_interval_of_a_ratio_of_counts():
 
 def test_a_latent_is_held_against_a_twins_as_sure_as_it():
     chance = np.random.default_rng(1)
-    own = pl.DataFrame({"p": [*chance.uniform(0, 0.01, 60), None, 0.5], "compared": [True] * 55 + [False] * 7})
+    own = pl.DataFrame({"p": [*chance.uniform(0, 0.01, 60), None, 0.5], "passes": [True] * 55 + [False] * 7,
+                        "fits": True})  # fmt: skip
     others = pl.DataFrame({"reader": ["a"] * 40 + ["b"], "p": [*chance.uniform(0, 0.02, 40), 0.9],
-                           "compared": [True] * 30 + [False] * 10 + [True]})  # fmt: skip
+                           "passes": [True] * 30 + [False] * 10 + [True], "fits": False})  # fmt: skip
     for row, found in zip(own.iter_rows(named=True), against_twins(own, others), strict=True):
         assert [one["reader"] for one in found] == ["a", "b"]
-        ours = own.filter("compared")["p"].to_numpy()
+        ours = own.filter("passes")["p"].to_numpy()
         if row["p"] is None or row["p"] > ours.max():
             assert all(one["own"] is None for one in found)
             continue
-        theirs = others.filter("compared", pl.col("reader") == "a")["p"].to_numpy()
+        theirs = others.filter("passes", pl.col("reader") == "a")["p"].to_numpy()
         best = min(
             (stats.binomtest(int((theirs <= p).sum()), int((theirs <= p).sum() + (ours <= p).sum()))
              .proportion_ci(0.95, method="exact").high, p) for p in ours if p >= row["p"]
@@ -159,6 +162,16 @@ def test_a_latent_is_held_against_a_twins_as_sure_as_it():
         assert found[0]["high"] == pytest.approx(best[0] / (1 - best[0]))
         assert (found[0]["own"], found[0]["twins"]) == ((ours <= best[1]).sum(), (theirs <= best[1]).sum())
         assert found[1]["twins"] == 0  # the other's one latent is less sure than any
+
+
+def test_of_a_random_sae_the_fit_is_asked_too():
+    own = pl.DataFrame({"p": np.linspace(0.001, 0.01, 30), "passes": True, "fits": True})
+    others = own.with_columns(reader=pl.lit("random_sae"), fits=False)
+    assert all(found["twins"] == 0 for (found,) in against_twins(own, others))
+    assert all(found["ratio"] == 1 for (found,) in against_twins(own, others.with_columns(fits=True)))
+    assert all(found["own"] is None for (found,) in against_twins(own.with_columns(fits=False), others))
+    other = others.with_columns(reader=pl.lit("random_model"))  # whose states aren't the study's
+    assert all(found["ratio"] == 1 for (found,) in against_twins(own, other))
 
 
 def test_what_a_twin_says_of_a_latent():
@@ -261,15 +274,20 @@ def test_the_base_model_is_read_in_its_place(study):
 
 
 def test_twins_are_said_in_words():
-    rows = [("a", "trained", 100, 20, 30, 40, None, None, None), ("b", "trained", 100, 20, 30, 0, None, None, None),
-            ("a", "random_sae", 100, 2, 3, 4, 0.1, 0.03, 0.27),
-            ("b", "random_sae", 50, 0, 1, 0, None, None, None)]  # fmt: skip
-    names = ["site", "reader", "tested", "linked", "candidates", "passing", "ratio", "low", "high"]
+    rows = [("a", "trained", 100, 20, 30, 40, 40, None, None, None),
+            ("b", "trained", 100, 20, 30, 0, 0, None, None, None),
+            ("a", "random_sae", 100, 2, 3, 4, 0, 0.1, 0.03, 0.27),
+            ("b", "random_sae", 50, 0, 1, 0, 0, None, None, None)]  # fmt: skip
+    names = ["site", "reader", "tested", "linked", "candidates", "passing", "called", "ratio", "low", "high"]
     first, second = in_words.sentences(pl.DataFrame(rows, schema=names, orient="row"))
     assert first.startswith(
         "Twins are read by the same rules. At 2 sites 40 latents of the study’s own pass all checks"
     )
+    many = pl.DataFrame([rows[0], (*rows[2][:5], 30, 0, 0.75, 0.5, 1.2)], schema=names, orient="row")
+    assert in_words.sentences(many)[-1].startswith(
+        "So directions drawn at random are linked to patterns about as often"
+    )
     assert second == (
         "Random SAE (directions drawn at random in place of the SAE’s): 4 do (0.10 for each of the study’s own at a,"
-        " 95% interval 0.03 to 0.27); 2 of 150 tested are linked to a pattern."
+        " 95% interval 0.03 to 0.27), none with an SAE that fits; 2 of 150 tested are linked to a pattern."
     )

@@ -7,7 +7,7 @@ import polars as pl
 
 from ..frames import Schema, complete, keys
 from .checks import BY_NAME, CHECKS, RESULTS, VERDICTS, Judgement, Known, Thresholds, asked
-from .twins import COMPARED, against_twins, is_compared
+from .twins import COMPARED, against_twins, fits, passes
 
 SCHEMA = Schema(
     "a candidate latent (see `candidates`); thinking patterns first, then undecided ones, by falling traces",
@@ -91,8 +91,10 @@ def verdict(
     p = [of.headline[0]["p"] if of.headline else None for of in known]
     if twins is not None:
         passing = [all(results[name].result == "pass" for name in COMPARED) for results in found]
-        own = pl.DataFrame({"p": p, "compared": passing}, schema={"p": pl.Float64, "compared": pl.Boolean})
-        others = twins.select("reader", "p", compared=is_compared()).collect()
+        fit_ = [results["fits_its_site"].result == "pass" for results in found]
+        schema = {"p": pl.Float64, "passes": pl.Boolean, "fits": pl.Boolean}
+        own = pl.DataFrame({"p": p, "passes": passing, "fits": fit_}, schema=schema)
+        others = twins.select("reader", "p", passes=passes(), fits=fits()).collect()
         for of, results, rows in zip(known, found, against_twins(own, others), strict=True):
             check = BY_NAME["beyond_its_twins"]
             results[check.name] = check.judge(replace(of, twins=rows), thresholds)

@@ -12,15 +12,21 @@ def sentences(table: pl.DataFrame) -> list[str]:
     at = counted(table["site"].n_unique(), "site")
     lines = [
         f"Twins are read by the same rules. At {at} {counted(own, 'latent')} of the study’s own"
-        f" {agree(own, 'passes', 'pass')} all checks that a twin is put to (all but the fit of its SAE)."
+        f" {agree(own, 'passes', 'pass')} all checks that a twin is put to, but for the fit of the SAE."
     ]
     for (reader,), rows in table.filter(pl.col("reader") != "trained").group_by("reader", maintain_order=True):
-        passing, linked = int(rows["passing"].sum()), int(rows["linked"].sum())
+        passing, called, linked = (int(rows[column].sum()) for column in ("passing", "called", "linked"))
+        with_fit = f", {called or 'none'} with an SAE that fits" if passing else ""
         lines.append(
             f"{name(str(reader))} ({TWINS[str(reader)]}): {passing or 'none'} {agree(passing, 'does', 'do')}"
-            f"{_of_sites(rows)}; {linked or 'none'} of {int(rows['tested'].sum()):,} tested"
+            f"{_of_sites(rows)}{with_fit}; {linked or 'none'} of {int(rows['tested'].sum()):,} tested"
             f" {agree(linked, 'is', 'are')} linked to a pattern."
         )
+        if reader == "random_sae" and own and passing > own / 2:
+            lines.append(
+                "So directions drawn at random are linked to patterns about as often as trained ones: the model’s"
+                " states tell these patterns along many directions; it isn’t the training of the SAE that finds them."
+            )
     return lines
 
 
