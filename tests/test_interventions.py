@@ -17,12 +17,15 @@ from thoughtscope.interventions import (
     cost,
     effects,
     forced,
+    injections,
     stability,
     steered,
     steering,
     targets,
 )
+from thoughtscope.interventions.responses import responses
 from thoughtscope.interventions.stable import stable_patterns
+from thoughtscope.interventions.tables import INJECTIONS_SCHEMA
 from thoughtscope.report import effects as report
 from thoughtscope.saes import coder
 from thoughtscope.traces import decoding
@@ -509,6 +512,90 @@ def test_what_a_latent_is_worth_to_each_token(plant):
             assert rows["trace_id"].unique().to_list() == [3]
             np.testing.assert_allclose(rows["change"], by_hand[first:], atol=1e-5)
     assert found["change"].abs().max() > 0.01
+
+
+def put_in(plant, sae, latents, traces_each=10):
+    """The table of `latents`' cues, and how active they are, token by token, in the traces."""
+    _, model, (traces, _, vocabulary) = plant
+    active = []
+    for trace in traces.iter_rows(named=True):
+        one = ablations.see(trace["trace_id"], targets.text_of(trace), model, sae, SITE)
+        for latent in latents:
+            values = one.activation(latent)
+            places = values.nonzero().squeeze(-1).tolist()
+            active += [(latent, trace["trace_id"], place, values[place].item(), False) for place in places]
+    names = {"latent": pl.UInt32, "trace_id": pl.UInt32, "position": pl.UInt32, "activation": pl.Float32,
+             "sink": pl.Boolean}  # fmt: skip
+    candidates = pl.DataFrame({"latent": latents}, schema={"latent": pl.UInt32})
+    headline = candidates.with_columns(
+        site=pl.lit(SITE), pattern=pl.lit("say"), window=pl.lit("before"), p=0.01, p_link=0.01, q=0.01
+    )
+    table = injections.injections(
+        traces, pl.LazyFrame(active, schema=names, orient="row"), candidates, headline,
+        pl.DataFrame(schema=attribution.SCHEMA), vocabulary, model=model, sae=sae, site=SITE, alpha=0.05,
+        latents=len(latents), traces_each=traces_each, log=LOG,
+    )  # fmt: skip
+    return table
+
+
+SITE = "layers.1.mlp"
+
+
+class OnTokens:
+    """In place of an SAE: latent 0 is on what the model computes from one token, latent 1 on one state in five."""
+
+    latents = 2
+
+    def __init__(self, model, token):
+        with torch.no_grad(), sites.reading(model, [SITE]) as states:
+            ids = torch.tensor([[3, 4, token], [3, 5, token], [6, 4, token]])
+            model(input_ids=ids)
+            self.direction_ = states[SITE][:, -1].mean(0)
+        self.direction_ = self.direction_ / self.direction_.norm()
+
+    def encode(self, x):
+        likeness = (x @ self.direction_) / x.norm(dim=-1)
+        chance = (x.sum(-1) * 1e4).long() % 5 == 0
+        values = torch.stack([torch.where(likeness > 0.8, likeness, 0.0), chance.float()], dim=-1)
+        return coder.Codes(values, torch.tensor([0, 1]).expand(len(x), 2))
+
+    def direction(self, latents):
+        return self.direction_.expand(*latents.shape, -1)
+
+
+def test_a_detector_answers_to_its_token_anywhere(plant):
+    _, model, (traces, _, vocabulary) = plant
+    sae = OnTokens(model, W)
+    table = put_in(plant, sae, [0, 1])
+    assert set(table.filter(latent=0)["strategy"]) >= {"token"}
+    texts = dict(vocabulary.select("text", "token_id").collect().iter_rows())
+    for row in table.filter(strategy="token", latent=0).head(6).iter_rows(named=True):
+        trace = traces.row(row["trace_id"], named=True)
+        prompt, place = trace["prompt_ids"], 1  # of two tokens, the first of which would be a sink
+        for name, found in (("cue", row["with_cue"]), ("alike", row["with_alike"])):
+            ids = [*prompt[:place], texts[row[name]], *prompt[place:]]
+            with torch.no_grad(), sites.reading(model, [SITE]) as states:
+                model(input_ids=torch.tensor([ids]))
+                of_text = states[SITE][0]
+            values = sae.encode(of_text).activations[:, 0] * ~sites.sinks(of_text.norm(dim=-1))
+            assert found == pytest.approx(values[place : place + 8].sum().item(), abs=1e-4)
+    found = responses(table.lazy())
+    its = found.filter(latent=0, strategy="token").row(0, named=True)
+    assert its["difference"] > 0
+    assert its["p_holm"] < 0.05
+    assert (found.filter(pl.col("latent") == 1)["p_holm"].drop_nulls() > 0.01).all()
+
+
+def test_responses_are_paired_by_trace():
+    rows = [(7, "doubt", "token", trace, "a", "b", 3.0, 2.0 + trace % 3, 1.0) for trace in range(12) for _ in range(2)]
+    rows += [(7, "doubt", "deletion", trace, "a", "b", 3.0, 1.0, 1.5 + trace % 2) for trace in range(12)]
+    rows += [(7, "doubt", "bigram", trace, "ab", "cd", 3.0, 1.0, 1.0) for trace in range(3)]
+    table = pl.LazyFrame(rows, schema=list(INJECTIONS_SCHEMA), orient="row")
+    bigram, deletion, token = responses(table).sort(pl.col("strategy").cast(pl.String)).iter_rows(named=True)
+    assert (bigram["traces"], bigram["p"], bigram["difference"]) == (3, None, 0)
+    assert (token["traces"], token["difference"]) == (12, 2.0)
+    assert deletion["difference"] == pytest.approx(1.0)  # lost with the cue, beyond what is lost with a token alike
+    assert token["p_holm"] == pytest.approx(2 * min(token["p"], deletion["p"]))
 
 
 def stable(plant, temperature, top_p=1.0, continuations=0):

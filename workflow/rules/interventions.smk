@@ -106,6 +106,49 @@ rule cost:
         "../scripts/cost.py"
 
 
+rule injections:
+    input:
+        **MODEL_AND_SAE,
+        traces=of_studied(rules.generate.output.traces),
+        activations=of_studied(rules.read.output.activations),
+        candidates=rules.candidates.output.table,
+        headline=rules.headline.output.table,
+        attribution=rules.attribution.output.table,
+        vocabulary=rules.model.output.vocabulary,
+    output:
+        table=site_table("injections"),
+    log:
+        "<logs>/tables/{reader}/{site}/injections.log",
+    benchmark:
+        "<benchmarks>/tables/{reader}/{site}/injections.jsonl"
+    conda:
+        "../../envs/gpu.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+        runtime=minutes(60),
+        mem_mb=gigabytes(8),
+    params:
+        **as_params(
+            "injections.py",
+            dtype=config["model"]["dtype"],
+            alpha=config["analysis"]["alpha"],
+            latents=config["interventions"]["latents"],
+            traces=config["interventions"]["traces"],
+        ),
+    script:
+        "../scripts/injections.py"
+
+
+use rule _site_table as responses with:
+    input:
+        injections=rules.injections.output.table,
+    pathvars:
+        table="responses",
+    params:
+        **settings("interventions.responses.responses"),
+
+
 rule stability:
     input:
         manifest=rules.model.output.manifest,

@@ -63,6 +63,7 @@ BY_TOKEN = (
         token_effects=per_site(rules.ablations.output.token_effects),
         weighted_tests=per_site(rules.weighted_tests.output.table),
         stable_patterns=rules.stable_patterns.output.table,
+        responses=per_site(rules.responses.output.table),
     )
     if config["interventions"]
     else {}

@@ -56,6 +56,15 @@ def fdr(p: Floats) -> Floats:
     return q
 
 
+def holm(p: Floats) -> Floats:
+    """Return p values by Holm's (1979) step-down procedure, which holds the rate of any error at all."""
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)) if len(p) else p
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(stepped, 1.0)
+    return adjusted
+
+
 def matched_difference(only_first: NDArray, only_second: NDArray, pairs: int) -> tuple[Floats, Floats]:
     """Return the 95 % interval of the difference of two shares of the same pairs, from the discordant counts.
 

@@ -6,8 +6,9 @@ without a model that thinks (target and decoy, Elias and Gygi 2007).
 
 Whether its SAE fits the site isn't asked of a twin whose states aren't the study's: an SAE may fit these or not, and
 that says nothing of thinking. Of a random SAE it is asked. It reads the same states, in which what a probe can read is
-seen along many a direction: its latents do mark states, most of them where that is known (docs/organisms.md). What tells a trained SAE from it is that what it reads is made up of its latents, which is the fit. How many of the
-random one's latents pass all else is counted and said.
+seen along many a direction: its latents do mark states, most of them where that is known (docs/organisms.md). What
+tells a trained SAE from it is that what it reads is made up of its latents, which is the fit. How many of the random
+one's latents pass all else is counted and said.
 """
 
 from collections.abc import Iterator

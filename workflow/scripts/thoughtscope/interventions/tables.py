@@ -100,3 +100,31 @@ STABILITY_SCHEMA = Schema(
     recurs=(pl.Float64, f"share of `interventions.continuations` from there in which a word of the pattern is among the"
                         f" first {CONTINUED} tokens; null where none was written"),
 )  # fmt: skip
+
+CUES = 2
+"""Cues of a kind, those that the latent is most active on in all, that are put in."""
+
+REACH = 8
+"""Tokens, the cue's last first, over which the latent's activation is summed up."""
+
+STRATEGIES = {
+    "token": "the token it is most active on, put into a problem's text",
+    "bigram": "that and the one before it",
+    "trigram": "that and the two before it",
+    "deletion": "the token it is most active on in a trace, left out",
+}
+"""What is done with a cue."""
+
+INJECTIONS_SCHEMA = Schema(
+    "a latent, a strategy, a trace (of whose problem the text is, or which a token is left out of) and a cue",
+    **keys("latent"),
+    pattern=(pl.String, "the pattern the latent is linked to"),
+    strategy=(pl.Enum(list(STRATEGIES)), "; ".join(f"`{name}`: {text}" for name, text in STRATEGIES.items())),
+    **keys("trace_id"),
+    cue=(pl.String, "the cue's text"),
+    alike=(pl.String, "those alike: of the same class and shape, about as frequent, on which it is hardly active"),
+    in_place=(pl.Float64, f"its activation summed over {REACH} tokens from the cue's last on, in traces with the cue,"
+                          " mean over places; with `deletion`, over those behind the token, in the trace as it is"),
+    with_cue=(pl.Float64, "the same where the cue is put in, or left out"),
+    with_alike=(pl.Float64, "the same where tokens alike are"),
+)  # fmt: skip

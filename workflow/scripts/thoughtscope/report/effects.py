@@ -108,6 +108,34 @@ def of_linked(study: Study) -> list[str]:
     return lines
 
 
+def of_cues(tables: Mapping[str, pl.DataFrame], alpha: float) -> list[str]:
+    """Say how many latents answer to their cues in text without thinking; tables: `responses`, by site."""
+    named = [
+        table.with_columns(pl.col("strategy").cast(pl.String), site=pl.lit(site)) for site, table in tables.items()
+    ]
+    known = pl.concat(named).drop_nulls("p_holm") if named else pl.DataFrame()
+    if known.is_empty():
+        return []
+    put_in, gone = known.filter(pl.col("strategy") != "deletion"), known.filter(strategy="deletion")
+    lines = []
+    if len(put_in):
+        latents = put_in.select("site", "latent").n_unique()
+        count = put_in.filter(pl.col("p_holm") < alpha).select("site", "latent").n_unique()
+        share = _median(put_in["with_cue"] / put_in["in_place"])
+        lines.append(
+            f"Put into a problem’s text, their own cues wake {count or 'none'} of {counted(latents, 'latent')} more"
+            f" than tokens alike do (p by Holm < {alpha:g}); the activation there is {share:.0%} of what goes with the"
+            " cue in traces (median)."
+        )
+    if len(gone):
+        lost = len(gone.filter(pl.col("p_holm") < alpha))
+        lines.append(
+            f"Without its strongest token a trace has less of {lost or 'none'} of {counted(len(gone), 'latent')} behind"
+            " that place than without a token alike."
+        )
+    return lines
+
+
 def of_stability(study: Study) -> list[str]:
     """Say how many places of patterns the model would hardly write again, and which links rest on the others."""
     if study.stable_patterns is None or study.stable_patterns.is_empty():

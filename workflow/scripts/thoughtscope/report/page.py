@@ -22,7 +22,9 @@ from ..evidence.alike import NEAR
 from ..evidence.checks import RESULTS, VERDICTS
 from ..evidence.outcomes import OF_EQUAL_LENGTH
 from ..evidence.links import LEADING, MIN_TOLD_APART, RANKED, WINDOWS, links
+from ..interventions.tables import REACH
 from ..statistics import MIN_TOKENS, MIN_TRACES
+from ..vocabulary import label
 from . import effects, truth, twins
 from .findings import answer, by_heading, share_interval, small, warnings
 from .needs import in_words
@@ -78,7 +80,13 @@ def effects_section(study: Study) -> dict[str, Any] | None:
         "sentences": [
             *effects.sentences(study.effects, study.cost, study.settings["analysis"]["alpha"]),
             *effects.of_linked(study),
+            *effects.of_cues(study.responses, study.settings["analysis"]["alpha"]),
             *effects.of_stability(study),
+        ],
+        "responses": [
+            row | {"site": site, "has_dashboard": (site, row["latent"]) in shown}
+            for site, table in study.responses.items()
+            for row in table.iter_rows(named=True)
         ],
         "stable": [] if study.stable_patterns is None else study.stable_patterns.to_dicts(),
         "rows": [row | {"has_dashboard": (row["site"], row["latent"]) in shown} for row in effects.rows(study.effects)],
@@ -336,6 +344,7 @@ def render(
     environment.filters |= {
         "shown": shown_number,
         "percent": percent,
+        "label": label,
         "counted": counted,
         "linked": linked,
         "link": link,
@@ -374,7 +383,7 @@ def render(
         "told_apart": MIN_TOLD_APART, "near": NEAR, "of_equal_length": OF_EQUAL_LENGTH, "windows": WINDOWS,
         "saes": saes(study), "provenance": provenance,
         "graph": rule_graph(provenance["rules"]) if provenance["rules"] else None,
-        "code": code, "style": style, "max_megabytes": max_megabytes, "levels": LEVELS,
+        "code": code, "style": style, "max_megabytes": max_megabytes, "levels": LEVELS, "reach": REACH,
         "code_hash": base64.b64encode(hashlib.sha256(code.encode("utf-8")).digest()).decode("ascii"),
     }  # fmt: skip
     core = {
