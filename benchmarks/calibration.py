@@ -99,7 +99,7 @@ def judge(world: worlds.World, kept: Iterable[int] | None = None, **changes: flo
     tables["verdict"] = verdict.verdict(
         judged, FIT.lazy(), *(tables[name].lazy() for name in ("presence", "pattern_tests", "lexicality", "headline")),
         site=SITE, min_excess=settings["min_excess"], min_share=settings["min_share"],
-        **analysis("alpha max_fvu max_sink_share max_typed max_twins min_effect"),
+        **analysis("alpha max_fvu max_sink_share max_typed max_twins min_effect"), readers=[],
     )  # fmt: skip
     return tables
 

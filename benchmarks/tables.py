@@ -70,7 +70,8 @@ TABLES: dict[str, tuple[str, str, str, dict[str, Any]]] = {
     ),
     "verdict": (
         "verdict", "candidates fit presence pattern_tests lexicality headline",
-        "alpha min_excess min_share max_fvu max_sink_share max_typed max_twins min_effect", {"site": SITE},
+        "alpha min_excess min_share max_fvu max_sink_share max_typed max_twins min_effect",
+        {"site": SITE, "readers": []},
     ),
 }  # fmt: skip
 """Each table's module, inputs, and params: those of the config's `analysis`, and others."""

@@ -3,6 +3,7 @@
 import copy
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""  # tests are of the processor's results,
 import pytest
 import torch
 import yaml
+from playwright.sync_api import Browser, Page, sync_playwright
 
 REPO = Path(__file__).parents[1]
 
@@ -268,3 +270,46 @@ def new_study(folder: Path, model: Path) -> Study:
 @pytest.fixture
 def study(tmp_path: Path, tiny_model: Path) -> Study:
     return new_study(tmp_path / "study", tiny_model)
+
+
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium as the machine has it, or else the one that `playwright install chromium` has put there."""
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    with sync_playwright() as driver:
+        if path is None and not os.path.exists(driver.chromium.executable_path):
+            pytest.fail("no Chromium; install your system's, or run: .venv/bin/playwright install chromium")
+        browser = driver.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+def open_page(browser: Browser, folder: Path, hash_: str = "", **options) -> Page:
+    """Open the report from its file, with the network off; `page.seen` collects what must not be."""
+    context = browser.new_context(**({"viewport": {"width": 1280, "height": 900}} | options))
+    context.set_offline(True)
+    page = context.new_page()
+    page.seen = []
+    page.on("console", lambda message: page.seen.append(message.text))
+    page.on("pageerror", lambda error: page.seen.append(str(error)))
+    page.on("dialog", lambda dialog: page.seen.append(dialog.message))
+    page.on("request", lambda request: request.url.startswith(("file:", "data:")) or page.seen.append(request.url))
+    page.goto((folder / "report.html").as_uri() + hash_)
+    return page
+
+
+def open_board(page: Page, latent: int) -> None:
+    page.locator(f'#latents-0 tr[data-latent="{latent}"] a').click()
+    page.get_by_role("heading", name=f"Latent {latent}").wait_for()
+
+
+def cells(page: Page, label: str) -> list[list[str]]:
+    """Return the cells of a dashboard's table, row by row."""
+    rows = page.locator(f'#dashboard [aria-label="{label}"] tbody tr')
+    return rows.evaluate_all("rows => rows.map((row) => [...row.cells].map((cell) => cell.textContent))")

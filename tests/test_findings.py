@@ -562,9 +562,9 @@ def test_effects_are_said_in_words():
     )  # fmt: skip
     texts = effects.sentences({"a": table, "b": table.head(0)}, {}, 0.05)
     assert texts[0] == (
-        "Of the 3 latents most surely linked to a pattern, 2 do more at the pattern, when taken away, than controls"
-        " that change the states as much (q < 0.05): their median effect is 0.7 log-odds, 7.0 times that of their"
-        " controls."
+        "Of the 3 latents linked to a pattern that are predicted to act on it most, 2 do more at the pattern, when"
+        " taken away, than controls that change the states as much (q < 0.05): their median effect"
+        " is 0.7 log-odds, 7.0 times that of their controls."
     )
     assert len(texts) == 2  # no rank correlation of three
     by_prediction = table.with_columns(chosen=pl.lit("prediction", effects_room.SCHEMA["chosen"]), q=pl.lit(0.5))

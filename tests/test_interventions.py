@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from conftest import new_study
+from conftest import cells, new_study, open_board, open_page, write_jsonl
 
 from thoughtscope import files, sites
 from thoughtscope.frames import complete
@@ -25,7 +25,7 @@ from thoughtscope.interventions import (
 )
 from thoughtscope.interventions.responses import responses
 from thoughtscope.interventions.stable import stable_patterns
-from thoughtscope.interventions.tables import INJECTIONS_SCHEMA
+from thoughtscope.interventions.tables import ABLATIONS_SCHEMA, INJECTIONS_SCHEMA, STEERING_SCHEMA
 from thoughtscope.report import effects as report
 from thoughtscope.saes import coder
 from thoughtscope.traces import decoding
@@ -437,8 +437,8 @@ def test_latents_are_also_chosen_by_what_is_predicted():
 
 def test_nothing_to_try_is_no_error():
     """A study of one trace, or without patterns, has tables with no rows."""
-    none = {table: pl.DataFrame(schema=room.SCHEMA) for table, room in
-            (("ablations", ablations), ("attribution", attribution), ("steering", steering))}  # fmt: skip
+    schemas = {"ablations": ABLATIONS_SCHEMA, "attribution": attribution.SCHEMA, "steering": STEERING_SCHEMA}
+    none = {table: pl.DataFrame(schema=schema) for table, schema in schemas.items()}
     found = effects.effects(none["ablations"].lazy(), none["attribution"].lazy())
     assert found.is_empty()
     assert dict(found.schema) == dict(effects.SCHEMA)
@@ -683,21 +683,52 @@ def test_random_latents_have_no_effect(plant):
     assert others.min() >= 200  # none that is studied itself
 
 
-def test_a_study_with_interventions(tiny_model, tmp_path):
+def in_the_page(browser, study, made):
+    """The dashboard of a latent that was tried has what came of it, and its passages and traces a second shading."""
+    page = open_page(browser, study.results)
+    tried = made["effects"].filter(pl.col("latent").is_in(made["passages"]["latent"].to_list()))
+    row = tried.sort(pl.col("strengths").is_null()).row(0, named=True)  # one in as many traces as are needed, if any is
+    open_board(page, row["latent"])
+    use = page.locator("#dashboard section", has=page.get_by_role("heading", name="Does the model use it?"))
+    assert "At vowel (" in use.inner_text()
+    assert use.locator("svg").first.locator("text").all_text_contents()[:5] == [
+        "taken away", "its mean in place", "latents alike", "random directions", "shifted"
+    ]  # fmt: skip
+    if row["strengths"] is not None:
+        doses = use.locator("svg").nth(1).locator("text").all_text_contents()
+        assert doses[:2] == ["×1 added", "×3 added"]
+    predicted = made["attribution"].filter(latent=row["latent"]).head(3)
+    assert len(cells(page, "Predicted")) == len(predicted)
+    page.keyboard.press("Escape")
+    changes = made["token_effects"].filter(latent=row["latent"])
+    trace_id = changes["trace_id"][0]
+    strongest = changes.filter(trace_id=trace_id).sort(pl.col("change").abs(), descending=True).row(0, named=True)
+    page.goto(f"{page.url.partition('#')[0]}#trace/reason/{trace_id}/layers.1.mlp/{row['latent']}")
+    token = page.locator(f'#reader [data-at="{strongest["position"]}"]')
+    token.wait_for()
+    page.wait_for_function("document.querySelectorAll('#reader .loses, #reader .gains').length > 0")
+    kind = "loses" if strongest["change"] < 0 else "gains"
+    assert kind in token.get_attribute("class").split()
+    assert f"likely without latent {row['latent']}, by up to" in page.locator("#reader").inner_text()
+    assert page.seen == []
+
+
+def test_a_study_with_interventions(tiny_model, tmp_path, browser):
     """Tables, page and summary have them; an edit is no reason to make anything else anew; without the section none."""
     steering = {"latents": 1, "traces": 2, "strengths": [2]}
     study = new_study(tmp_path / "study", tiny_model).edit(
-        inferences=6, block_size=6, generation__max_new_tokens=40, patterns={"vowel": ["/[aeiou]/"]},
-        analysis__min_traces=1, analysis__tokens_before=1, analysis__tokens_after=1,
+        inferences=12, block_size=12, generation__max_new_tokens=40, generation__seed=2,
+        patterns={"vowel": ["/[aeiou]/"]}, analysis__min_traces=1, analysis__tokens_before=1, analysis__tokens_after=1,
         interventions={"latents": 2, "traces": 6, "draws": 1, "strengths": [1, 3], "steering": steering},
     )  # fmt: skip
+    write_jsonl(study.folder / "problems.jsonl", times=2)
     run = study.run()
     assert "WARNING: config: interventions.steering writes up to 320 tokens: 4 times 2 traces at 1 site." in run.output
     tables = study.results / "tables" / "trained" / "layers.1.mlp"
     made = {path.stem: files.read_parquet(path) for path in tables.glob("*.parquet")}
     assert 0 < len(made["effects"].filter(chosen="link")) <= 2
     assert len(made["effects"].filter(chosen="prediction")) <= 2
-    assert set(made["ablations"]["trace_id"]) <= {1, 3, 5}  # predictions are from the others
+    assert set(made["ablations"]["trace_id"]) <= {1, 3, 5, 7, 9, 11}  # predictions are from the others
     zero = made["ablations"].filter(arm="zero")
     assert zero.group_by("latent").len()["len"].max() <= 6
     assert zero["kl_at"].max() > 0  # what is edited is on the latent's own tokens and what follows
@@ -709,6 +740,19 @@ def test_a_study_with_interventions(tiny_model, tmp_path):
     assert "Does the model use them?" in page
     assert "<h3>Steering</h3>" in page
     assert "With reconstructions in place of its states at layers.1.mlp" in summary
+    verdict = made["verdict"]
+    assert verdict["acts_on_its_pattern"].null_count() == verdict["beyond_its_twins"].count() == 0
+    assert "Would the model write it again?" in page
+    assert "Cues put in, and left out" in page
+    tokens = made["token_effects"]
+    assert set(tokens["trace_id"]) <= {1, 3, 5, 7, 9, 11}
+    assert set(tokens["latent"]) == set(made["effects"]["latent"])
+    in_the_page(browser, study, made)
+    shown = {"dashboards", "directions", "plot_outcomes", "plot_patterns", "plot_verdict", "plot_waterfall"}
+    judged = {f"{rule} layers.1.mlp" for rule in shown | {"verdict"}} | {"summary", "report"}
     edited = study.edit(interventions__strengths=[1.0, 2.0])
-    assert edited.plan() == {"ablations layers.1.mlp", "effects layers.1.mlp", "summary", "report"}
-    assert study.edit(interventions=None).plan() == {"summary", "report"}
+    assert edited.plan() == {"ablations layers.1.mlp", "effects layers.1.mlp"} | judged
+    assert study.edit(interventions__continuations=2).plan() == {
+        "stability", "stable_patterns", "weighted_tests layers.1.mlp", "report"
+    }  # fmt: skip
+    assert study.edit(interventions=None).plan() == judged

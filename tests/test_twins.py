@@ -148,30 +148,37 @@ def test_a_latent_is_held_against_a_twins_as_sure_as_it():
                         "fits": True})  # fmt: skip
     others = pl.DataFrame({"reader": ["a"] * 40 + ["b"], "p": [*chance.uniform(0, 0.02, 40), 0.9],
                            "passes": [True] * 30 + [False] * 10 + [True], "fits": False})  # fmt: skip
-    for row, found in zip(own.iter_rows(named=True), against_twins(own, others), strict=True):
+    twentieth = np.sort(own.filter("passes")["p"].to_numpy())[19]
+    for row, found in zip(own.iter_rows(named=True), against_twins(own, others, ["a", "b"]), strict=True):
         assert [one["reader"] for one in found] == ["a", "b"]
         ours = own.filter("passes")["p"].to_numpy()
-        if row["p"] is None or row["p"] > ours.max():
+        if row["p"] is None:
             assert all(one["own"] is None for one in found)
             continue
         theirs = others.filter("passes", pl.col("reader") == "a")["p"].to_numpy()
-        best = min(
-            (stats.binomtest(int((theirs <= p).sum()), int((theirs <= p).sum() + (ours <= p).sum()))
-             .proportion_ci(0.95, method="exact").high, p) for p in ours if p >= row["p"]
-        )  # fmt: skip
-        assert found[0]["high"] == pytest.approx(best[0] / (1 - best[0]))
-        assert (found[0]["own"], found[0]["twins"]) == ((ours <= best[1]).sum(), (theirs <= best[1]).sum())
+        cut = max(row["p"], twentieth)
+        assert (found[0]["own"], found[0]["twins"]) == ((ours <= cut).sum(), (theirs <= cut).sum())
+        share = stats.binomtest(found[0]["twins"], found[0]["own"] + found[0]["twins"]).proportion_ci(
+            0.95, method="exact"
+        )
+        assert found[0]["high"] == pytest.approx(share.high / (1 - share.high))
         assert found[1]["twins"] == 0  # the other's one latent is less sure than any
 
 
 def test_of_a_random_sae_the_fit_is_asked_too():
     own = pl.DataFrame({"p": np.linspace(0.001, 0.01, 30), "passes": True, "fits": True})
     others = own.with_columns(reader=pl.lit("random_sae"), fits=False)
-    assert all(found["twins"] == 0 for (found,) in against_twins(own, others))
-    assert all(found["ratio"] == 1 for (found,) in against_twins(own, others.with_columns(fits=True)))
-    assert all(found["own"] is None for (found,) in against_twins(own.with_columns(fits=False), others))
+
+    def held_against(own, others):
+        return [found for (found,) in against_twins(own, others, others["reader"].unique().to_list())]
+
+    assert all(found["twins"] == 0 for found in held_against(own, others))
+    assert all(found["ratio"] == 1 for found in held_against(own, others.with_columns(fits=True)))
+    assert all(found["own"] is None for found in held_against(own.with_columns(fits=False), others))
     other = others.with_columns(reader=pl.lit("random_model"))  # whose states aren't the study's
-    assert all(found["ratio"] == 1 for (found,) in against_twins(own, other))
+    assert all(found["ratio"] == 1 for found in held_against(own, other))
+    (none,) = against_twins(own[:1], others.clear(), ["random_model"])  # one without a candidate is a twin
+    assert (none[0]["own"], none[0]["twins"]) == (1, 0)
 
 
 def test_what_a_twin_says_of_a_latent():
@@ -190,6 +197,11 @@ def test_what_a_twin_says_of_a_latent():
     assert judged((3, 100), (0, 10)).result == "undecided"
     assert "twin 1: 50 latents with such evidence, here 100" in judged((3, 100), (50, 100)).note
     none = [{"reader": "a", "own": None}]
+    low, high = (edge.item() for edge in ratio_of_counts(np.array([50]), np.array([50])))
+    bad = {"reader": "b", "own": 50, "twins": 50, "ratio": 1.0, "low": low, "high": high}
+    assert checks.beyond_its_twins([*none, bad], 0.25).result == "fail"  # whatever the other would say
+    good = bad | {"twins": 0, "ratio": 0.0, "low": 0.0, "high": 0.1}
+    assert checks.beyond_its_twins([*none, good], 0.25).result == "undecided"
     assert checks.beyond_its_twins(none, 0.25).result == checks.beyond_its_twins([], 0.25).result == "undecided"
 
 
@@ -209,7 +221,7 @@ def test_twins_go_the_way_of_the_study(read):
     for row in table.iter_rows(named=True):
         of = files.read_parquet(tables / row["reader"] / SITE / "verdict.parquet")
         results = [of[check].cast(pl.String) == "pass" for check in COMPARED]
-        assert row["passing"] == np.logical_and.reduce([result.to_numpy() for result in results]).sum()
+        assert row["passing"] <= np.logical_and.reduce([result.to_numpy() for result in results]).sum()
         assert row["candidates"] == len(of)
         assert row["tested"] == len(files.read_parquet(tables / row["reader"] / "headline.parquet"))
     block = f"{SITE}/reason/00000-00002/activations.parquet"
@@ -281,7 +293,7 @@ def test_twins_are_said_in_words():
     names = ["site", "reader", "tested", "linked", "candidates", "passing", "called", "ratio", "low", "high"]
     first, second = in_words.sentences(pl.DataFrame(rows, schema=names, orient="row"))
     assert first.startswith(
-        "Twins are read by the same rules. At 2 sites 40 latents of the study’s own pass all checks"
+        "Twins are read by the same rules. At 2 sites 40 of the study’s own latents pass all checks"
     )
     many = pl.DataFrame([rows[0], (*rows[2][:5], 30, 0, 0.75, 0.5, 1.2)], schema=names, orient="row")
     assert in_words.sentences(many)[-1].startswith(

@@ -81,7 +81,7 @@ def run(study, *, conditions=("reason", "direct"), gate=GATE, shifts=1000, most=
         judged, gate.lazy(),
         *(out[name].lazy() for name in ("presence", "pattern_tests", "lexicality", "headline")),
         site="s", alpha=0.05, min_excess=0.25, min_share=0.05, max_fvu=0.7, max_sink_share=0.5, max_typed=0.5,
-        max_twins=0.25, min_effect=0.01,
+        max_twins=0.25, min_effect=0.01, readers=[],
     )  # fmt: skip
     return out
 
@@ -621,3 +621,64 @@ def test_nothing_active_at_all():
     tables = run(study, shifts=100)
     finite(tables)
     assert all(table.is_empty() for table in tables.values())
+
+
+def use_of(effects=(), attribution=(), headline=({"pattern": "doubt", "window": "after"},)):
+    return checks.acts_on_its_pattern(headline, effects, attribution, 0.05, 0.01)
+
+
+def tried(**changes):
+    """A latent taken away at its pattern, that does more than its controls."""
+    row = {"pattern": "doubt", "window": "after", "traces": 16, "effect": 0.1, "excess": 0.08, "low": 0.05,
+           "high": 0.11, "q": 0.001, "note": None, "strengths": [1.0, 4.0], "added": [0.1, 0.4],
+           "added_low": [0.0, 0.2], "added_high": [0.2, 0.6]}  # fmt: skip
+    return row | changes
+
+
+def test_whether_a_latent_acts_on_its_pattern():
+    acts = use_of([tried()])
+    assert (acts.result, acts.number) == ("pass", 0.08)
+    assert "4 times added elsewhere it gives 0.4 log-odds (0.2 to 0.6)" in acts.note
+    assert use_of([tried(q=0.2)]).result == "undecided"
+    assert use_of([tried(q=0.9, excess=0.001, low=-0.004, high=0.006)]).result == "fail"  # no room for .01
+    assert use_of([tried(q=0.9, excess=-0.1, low=-0.2, high=-0.05)]).result == "fail"
+    assert use_of([tried(q=0.001, excess=0.003, low=0.002, high=0.004)]).result == "fail"  # there, but next to nothing
+    assert use_of([tried(q=None, low=None, note="its pattern is in 3 traces; 5 are needed")]).note.startswith(
+        "its patt"
+    )
+    # At another pattern than its own it says nothing; then what is predicted decides, if it says no.
+    assert use_of([tried(pattern="plan")]).result == "undecided"
+    predicted = {"pattern": "doubt", "window": "after", "predicted": 0.001, "low": -0.001, "high": 0.003, "traces": 16}
+    assert use_of([tried(pattern="plan")], [predicted]).result == "fail"
+    may = use_of([], [predicted | {"predicted": 0.2, "low": 0.1, "high": 0.3}])
+    assert (may.result, may.number) == ("undecided", 0.2)
+    assert may.note == "not taken away; predicted to take 0.2 log-odds (0.1 to 0.3) from doubt"
+    assert use_of(headline=[]).result == use_of(headline=[{"pattern": None, "window": None}]).result == "undecided"
+    assert use_of([], [predicted | {"low": None, "high": None}]).result == "undecided"
+
+
+def test_a_verdict_asks_what_twins_and_interventions_say(planted):
+    """The one thinking pattern stays one where a twin has nothing and it acts; else it fails, and says by which."""
+    asked = {"alpha": 0.05, "min_excess": 0.25, "min_share": 0.05, "max_fvu": 0.7, "max_sink_share": 0.5,
+             "max_typed": 0.5, "max_twins": 100.0, "min_effect": 0.01}  # fmt: skip
+    names = ("candidates", "fit", "presence", "pattern_tests", "lexicality", "headline")
+    given = [planted[name].lazy() if name in planted else GATE.lazy() for name in names]
+    plain = planted["verdict"]
+    effects = pl.DataFrame([tried(pattern="reflection", window="before", latent=THINKING)]).lazy()
+    attribution = pl.DataFrame(
+        {"latent": [THINKING], "pattern": ["planning"], "window": ["before"], "predicted": [0.1], "low": [0.0],
+         "high": [0.2], "traces": [9]}
+    ).lazy()  # fmt: skip
+
+    def judged(twin, **changes):
+        twins, readers = twin.with_columns(reader=pl.lit("random_model")).lazy(), ["random_model"]
+        return verdict.verdict(*given, twins, effects, attribution, site="s", readers=readers, **asked | changes)
+
+    found = judged(plain.clear())
+    assert found.columns == plain.columns
+    none = found.filter(latent=THINKING).row(0, named=True)
+    assert none["acts_on_its_pattern"] == "pass"
+    same = judged(plain, max_twins=0.001).filter(latent=THINKING).row(0, named=True)
+    assert (same["verdict"], same["removed_by"]) == ("no", "beyond_its_twins")
+    assert same["beyond_its_twins_number"] == 1  # as many as itself
+    assert verdict.waterfall(found)[-2].name == "acts_on_its_pattern"

@@ -306,7 +306,7 @@ function use({ tried, controls, doses, predicted }) {
     el("div", { class: "columns" }, el("div", {}, el("h4", {}, "Necessary? ", el("small", {}, "log-odds lost")), intervals(rows, "log-odds", "Effects of taking the latent away, and of its controls")),
       doses.length ? el("div", {}, el("h4", {}, "Sufficient? ", el("small", {}, "log-odds gained where the pattern isn’t, beyond a random direction")),
         intervals(doses.map(([strength, value, low, high]) => [`×${number(strength)} added`, value, low, high, "own"]), "log-odds", "What adding the latent gives, by strength")) : null));
-  } else parts.push(el("p", {}, "It wasn’t taken away: others were linked more surely, or predicted to do more (interventions.latents)."));
+  } else parts.push(el("p", {}, "It wasn’t taken away: others are predicted to do more (interventions.latents), or no trace has its pattern and a place to compare it to."));
   if (predicted.length) parts.push(table("Predicted", ["predicted to take most from", "log-odds (95%)"],
     predicted.map(([pattern, window, value, low, high]) => [`${pattern}: ${core.windows[window]}`, `${number(value)}${range(low, high)}`])));
   return parts;
@@ -481,7 +481,7 @@ function buildReader() {
   ui.scale = el("output", { class: "scale", for: "reader-latent" });
   const step = (by) => { ui.trace.selectedIndex = (ui.trace.selectedIndex + by + ui.trace.length) % ui.trace.length; ui.trace.dispatchEvent(new Event("change")); };
   ui.about = el("p", { class: "about" });
-  ui.changed = el("p", { class: "about" });
+  ui.changed = el("p", { class: "legend" });
   ui.text = el("div", { class: "trace", tabindex: "0", role: "group", "aria-label": "Tokens of the trace; the arrow keys move", keydown: move,
     pointermove: (event) => { const at = pointed(event); if (at !== null && !reader.pinned && at !== reader.at) select(at); },
     click: (event) => { const at = pointed(event); if (at !== null) pin(at, !(reader.pinned && at === reader.at)); },

@@ -316,12 +316,16 @@ def of_study(pattern):
     return found
 
 
+def twins_of(wildcards):
+    """Return who else reads a study, as a param of what its own reader has; a twin has none."""
+    return TWINS if wildcards.reader == READER else []
+
+
 def of_twins(pattern):
     """Return an input function: the files of a pattern that are of the study's twins; none where a twin asks."""
 
     def found(wildcards):
-        twins = TWINS if wildcards.reader == READER else []
-        return expand(pattern, **dict(wildcards.items()) | {"reader": twins})
+        return expand(pattern, **dict(wildcards.items()) | {"reader": twins_of(wildcards)})
 
     return found
 
@@ -389,6 +393,25 @@ def picture_across(caption, category, name):
 def sae_files_of(hookpoint, reader=READER):
     """Return the files of an SAE."""
     return expand(paths.SAE_FILES, hookpoint=hookpoint, reader=reader, allow_missing=True)
+
+
+def requested_by(reader, requested):
+    """Return by what a reader's SAEs are known again: a twin's are of another model than the study's."""
+    return requested if reader == READER else requested | {"twin": reader}
+
+
+def requested_of_reader(requested):
+    """Return a param function whose edit reruns nothing: by what the SAEs of a job's reader are known again."""
+
+    def given(wildcards, input):
+        return requested_by(wildcards.reader, requested)
+
+    return given
+
+
+def own(twin, pattern):
+    """Return the pattern of a file that is a twin's own."""
+    return OWN[twin][pattern].replace("{reader}", twin)
 
 
 def untrained(requested, reader=READER):

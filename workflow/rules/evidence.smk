@@ -342,3 +342,4 @@ use rule _site_table as verdict with:
             "evidence.verdict.verdict",
             analysis="alpha min_excess min_share max_fvu max_sink_share max_typed max_twins min_effect",
         ),
+        readers=twins_of,

@@ -14,13 +14,6 @@ if config["sae"]["source"] == "train":
         "code": digest_of_script(SCRIPTS / "train_sae.py"),
     }
 
-    def requested_by(reader):
-        """Return by what a reader's SAEs are known again: a twin's are of another model."""
-        return REQUESTED if reader == READER else REQUESTED | {"twin": reader}
-
-    def requested(wildcards, input):
-        return requested_by(wildcards.reader)
-
     rule sae_text:
         input:
             file=source_file(config["sae"]["text"]),
@@ -69,7 +62,7 @@ if config["sae"]["source"] == "train":
             mem_mb=gigabytes(16),
         params:
             **as_params("train_sae.py", dtype=config["model"]["dtype"], **source_settings("sae", config["sae"])),
-            requested=requested,
+            requested=requested_of_reader(REQUESTED),
         script:
             "../scripts/train_sae.py"
 
@@ -94,19 +87,19 @@ if config["sae"]["source"] == "train":
                 **as_params("train_sae.py", dtype=config["model"]["dtype"], **source_settings("sae", config["sae"])),
                 requested=untracked(REQUESTED),
 
-    if "random_model" in TWINS and len(untrained(requested_by("random_model"), "random_model")) > 1:
+    if "random_model" in TWINS and len(untrained(requested_by("random_model", REQUESTED), "random_model")) > 1:
 
         ruleorder: train_random_model_saes > train_sae
 
         use rule train_sae as train_random_model_saes with:
             input:
                 text=rules.sae_text.output.text,
-                manifest=OWN["random_model"][paths.MANIFEST].replace("{reader}", "random_model"),
-                model=ancient(OWN["random_model"][paths.MODEL].replace("{reader}", "random_model")),
+                manifest=own("random_model", paths.MANIFEST),
+                model=ancient(own("random_model", paths.MODEL)),
             output:
                 [
                     path
-                    for hookpoint in untrained(requested_by("random_model"), "random_model")
+                    for hookpoint in untrained(requested_by("random_model", REQUESTED), "random_model")
                     for path in sae_files_of(hookpoint, "random_model")
                 ],
             log:
@@ -115,7 +108,7 @@ if config["sae"]["source"] == "train":
                 "<benchmarks>/random_model_saes.jsonl"
             params:
                 **as_params("train_sae.py", dtype=config["model"]["dtype"], **source_settings("sae", config["sae"])),
-                requested=untracked(requested_by("random_model")),
+                requested=untracked(requested_by("random_model", REQUESTED)),
 
 else:
 

@@ -12,11 +12,6 @@ localrules:
     shuffled_matches,
 
 
-def own(twin, pattern):
-    """Return the pattern of a file that is a twin's own."""
-    return OWN[twin][pattern].replace("{reader}", twin)
-
-
 if "random_model" in TWINS:
 
     rule random_model:
@@ -97,3 +92,5 @@ use rule _table as twins with:
         table="twins",
     params:
         **settings("evidence.twins.twins", analysis="alpha"),
+        readers=[READER, *TWINS],
+        sites=SITES,

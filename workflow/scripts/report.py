@@ -21,6 +21,7 @@ with job(snakemake.log[0], snakemake.rule) as log:
     )
     tokens = reader.Tokens.of(files.read_parquet(given.vocabulary))
     known = paths.levels(paths.SAE_INFO, given.saes) | paths.levels(paths.ACTIVATIONS, given.activations)
+    known["reader"] += study.settings["twins"]
     rules = Path(paths.RULES.format(experiment=experiment))
     page, held = report.render(
         study,

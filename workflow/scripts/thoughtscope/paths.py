@@ -75,6 +75,7 @@ BENCHMARK = tuple(
         "{stage}",
         "{stage}/{name}",
         "{stage}/{condition}/{block}",
+        "{stage}/{reader}/{name}",
         "{stage}/{reader}/{hookpoint}",
         "{stage}/{reader}/{site}/{name}",
         "{stage}/{reader}/{site}/{condition}/{block}",

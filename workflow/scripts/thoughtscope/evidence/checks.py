@@ -283,9 +283,10 @@ def beyond_its_twins(twins: Sequence[Row], most: float) -> Judgement:
 
     It passes where the interval of that ratio is below `most` for all twins, and fails where it is above for one.
     """
-    if not twins or any(row["own"] is None for row in twins):
-        return Judgement("undecided", None, "not to be compared: its evidence isn't among that of passing latents")
-    worst = max(twins, key=lambda row: (row["low"] > most, row["high"] >= most, row["high"]))
+    known = [row for row in twins if row["own"] is not None]
+    worst = max(known, key=lambda row: (row["low"] > most, row["high"] >= most, row["high"]), default=None)
+    if worst is None or (len(known) < len(twins) and worst["low"] <= most):
+        return Judgement("undecided", None, "it has no p, or no latent of the site passes what a twin is put to")
     note = (
         f"{worst['reader'].replace('_', ' ')}: {worst['twins']} latents with such evidence, here {worst['own']}: for"
         f" each {worst['ratio']:.2f} ({worst['low']:.2f} to {min(worst['high'], 99):.2f})"
@@ -299,8 +300,8 @@ def acts_on_its_pattern(
 ) -> Judgement:
     """Judge whether the model uses a latent at the pattern it is linked to.
 
-    It passes where taking it away does more there than its controls do, q below `alpha`. It fails where the interval of
-    that excess leaves no room for `min_effect`; where it wasn't taken away, that of what gradients predict.
+    It fails where the interval of what taking it away does there beyond its controls leaves no room for `min_effect`,
+    or else passes where q is below `alpha`. Where it wasn't taken away it can only fail, by what gradients predict.
     """
     about = headline[0] if headline else None
     if about is None or about["pattern"] is None:
@@ -310,7 +311,7 @@ def acts_on_its_pattern(
         return _of_ablation(done, alpha, min_effect)
     predicted = next((row for row in attribution if (row["pattern"], row["window"]) == its), None)
     if predicted is None or predicted["low"] is None:
-        return Judgement("undecided", None, f"not taken away; {its[0]} is in too few of the traces to predict it")
+        return Judgement("undecided", None, f"not taken away; {its[0]}, or it, is in too few traces to predict it")
     excess = Interval(predicted["predicted"], predicted["low"], predicted["high"], predicted["traces"])
     note = f"not taken away; predicted to take {_log_odds(excess)} from {its[0]}"
     if excess.high < min_effect:
@@ -327,12 +328,10 @@ def _of_ablation(row: Row, alpha: float, min_effect: float) -> Judgement:
     if row["strengths"]:
         dose, gain, low, high = (row[name][-1] for name in ("strengths", "added", "added_low", "added_high"))
         note += f"; {dose:g} times added elsewhere it gives {_log_odds(Interval(gain, low, high, row['traces']))}"
-    if row["q"] < alpha:
-        return Judgement("pass", excess.value, note)
     if excess.high < min_effect:
         return Judgement("fail", excess.value, note)
-    needs = more_traces(row["traces"], excess.value - excess.low, abs(excess.value)) if excess.value > 0 else None
-    return Judgement("undecided", excess.value, note, needs)
+    # How many traces would decide it isn't said: it is tried in interventions.traces of them, however many there are.
+    return Judgement("pass" if row["q"] < alpha else "undecided", excess.value, note)
 
 
 def _log_odds(of: Interval) -> str:

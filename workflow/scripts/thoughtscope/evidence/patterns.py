@@ -116,15 +116,20 @@ LEVELS = 20
 
 
 def _windows(layout: Layout, places: pl.DataFrame, before: int, after: int) -> tuple[Floats, Floats, Floats]:
-    """Return how much each token is before, in and after matches, (tokens,): 0 or 1, or the matches' probability."""
+    """Return how much each token is before, in and after matches, (tokens,): 0 or 1.
+
+    With probabilities, before and after are these, of the likeliest match, for each of the most probable's: only how
+    they compare matters to what is made of them.
+    """
     if "probability" not in places.columns:
         earlier, at, later = (mask.astype(np.float64) for mask in layout.beside(places, before, after))
         return earlier, at, later
     _, inside, _ = layout.beside(places, 0, 0)
-    weighted = np.zeros((3, len(inside)))
+    weighted = np.zeros((2, len(inside)))
     steps = places.select((pl.col("probability") * LEVELS).ceil().clip(1, LEVELS))["probability"]
     for step in steps.unique().sort():
-        masks = layout.beside(places.filter(steps == step), before, after)
-        for index, mask in enumerate(masks):
-            weighted[index, mask if index == 1 else mask & ~inside] = step / LEVELS
-    return weighted[0], weighted[1], weighted[2]
+        beside = layout.beside(places.filter(steps == step), before, after)
+        for index, mask in enumerate((beside[0], beside[2])):
+            weighted[index, mask & ~inside] = step
+    weighted /= max(1, weighted.max(initial=0))
+    return weighted[0], inside.astype(np.float64), weighted[1]

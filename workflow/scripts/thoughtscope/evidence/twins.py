@@ -11,7 +11,7 @@ tells a trained SAE from it is that what it reads is made up of its latents, whi
 one's latents pass all else is counted and said.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,14 @@ from ..frames import Schema, complete, keys
 from ..statistics import Floats
 from .checks import CHECKS, RESULTS
 
-COMPARED = tuple(check.name for check in CHECKS if check.name != "fits_its_site" and check.asked_by is None)
-"""The checks that a latent and its twins' must pass to be compared."""
+COMPARED = tuple(
+    check.name for check in CHECKS if check.asked_by is None and check.name not in ("fits_its_site", "beyond_chance")
+)
+"""The checks that a latent and its twins' must pass to be compared. Not that it is beyond chance: its q would be by how
+much there is in the twin, and a p as small as the study's own is what is asked."""
+
+LEAST = 20
+"""Latents of the study's own, the surest, that are counted at least: of fewer no ratio can be told."""
 
 SCHEMA = Schema(
     "a site and who reads it: the study's own SAE and model (`trained`) and each twin",
@@ -32,7 +38,11 @@ SCHEMA = Schema(
     tested=(pl.UInt32, "latents tested for a link to a pattern"),
     linked=(pl.UInt32, "latents linked to one (q of the link below `analysis.alpha`, over all sites of the reader)"),
     candidates=(pl.UInt32, "latents that are judged"),
-    passing=(pl.UInt32, f"of these, those that pass {', '.join(f'`{name}`' for name in COMPARED)}"),
+    passing=(
+        pl.UInt32,
+        f"of these, those that pass {', '.join(f'`{name}`' for name in COMPARED)}, with a p at most the"
+        " largest of those of the study's own that are beyond chance, too",
+    ),
     called=(pl.UInt32, "of these, those whose SAE fits the site, too"),
     fits=(pl.Enum(RESULTS), "whether its SAE fits the site"),
     ratio=(pl.Float64, "of a twin: `passing` for each of the study's own"),
@@ -41,16 +51,25 @@ SCHEMA = Schema(
 )
 
 
-def twins(headlines: pl.LazyFrame, verdicts: pl.LazyFrame, *, alpha: float) -> pl.DataFrame:
-    """Return how many latents each reader has at each site: tested, linked, judged, and passing what is compared."""
+def twins(
+    headlines: pl.LazyFrame, verdicts: pl.LazyFrame, *, alpha: float, readers: Sequence[str], sites: Sequence[str]
+) -> pl.DataFrame:
+    """Return how many latents each of `readers` has at each of `sites`: tested, linked, judged, and passing."""
+    stand_out = passes() & (pl.col("beyond_chance").cast(pl.String) == "pass") & (pl.col("reader") == "trained")
+    largest = verdicts.filter(stand_out).group_by("site").agg(cut=pl.col("p").max())
+    verdicts = verdicts.join(largest, on="site", how="left").with_columns(
+        passes=passes() & (pl.col("p") <= pl.col("cut")).fill_null(value=False)
+    )
     tested = headlines.group_by("site", "reader").agg(tested=pl.len(), linked=(pl.col("q_link") < alpha).sum())
     judged = verdicts.group_by("site", "reader").agg(
         candidates=pl.len(),
-        passing=passes().sum(),
-        called=(passes() & fits()).sum(),
+        passing=pl.col("passes").sum(),
+        called=(pl.col("passes") & fits()).sum(),
         fits=pl.col("fits_its_site").first(),
     )
-    table = tested.join(judged, on=["site", "reader"], how="full", coalesce=True).collect()
+    every = pl.LazyFrame({"site": sites}).join(pl.LazyFrame({"reader": readers}), how="cross")
+    keys_ = ["site", "reader"]
+    table = every.join(tested, on=keys_, how="left").join(judged, on=keys_, how="left").collect()
     counts = pl.col("tested", "linked", "candidates", "passing", "called").fill_null(0)
     table = table.with_columns(counts).sort("site", pl.col("reader") != "trained", "reader")
     own = dict(table.filter(reader="trained").select("site", "passing").iter_rows())
@@ -87,32 +106,31 @@ def ratio_of_counts(theirs: NDArray[Any], ours: NDArray[Any]) -> tuple[Floats, F
         return low / (1 - low), high / (1 - high)
 
 
-def against_twins(own: pl.DataFrame, others: pl.DataFrame) -> Iterator[list[dict[str, Any]]]:
+def against_twins(own: pl.DataFrame, others: pl.DataFrame, readers: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
     """Yield for each latent of a site what speaks of each twin: reader, own, twins, and their ratio, low and high.
 
     own: a row a latent with its `p` (null where it has none), whether it `passes`, and whether its SAE `fits`; others:
-    likewise, of the twins, with `reader`. Counted are those with a p at most as large as the latent's, or than a larger
-    one of the site's where that tells more: what holds of many latents holds of the surest among them.
+    likewise, of the twins, with `reader`. Counted are those with a p at most as large as the latent's, or as that of
+    the LEAST surest of the site: which they are is no matter of the twin, so the interval is what it says.
     """
-    tables = {}
-    for (reader,), group in others.group_by("reader", maintain_order=True):
-        ours, theirs = (_counted(table, reader) for table in (own, group))
-        n, m = np.arange(1, len(ours) + 1), np.searchsorted(theirs, ours, side="right")
-        tables[reader] = (ours, n, m, *ratio_of_counts(m, n))
+    counted = {
+        reader: tuple(_counted(table, reader) for table in (own, others.filter(reader=reader))) for reader in readers
+    }
     for p in own["p"]:
         rows: list[dict[str, Any]] = []
-        for reader, (ours, n, m, low, high) in tables.items():
-            start = len(ours) if p is None else int(np.searchsorted(ours, p, side="left"))
-            if start == len(ours):
+        for reader, (ours, theirs) in counted.items():
+            if p is None or not len(ours):
                 rows.append({"reader": reader, "own": None})
                 continue
-            best = start + int(high[start:].argmin())
-            row = {"reader": reader, "own": int(n[best]), "twins": int(m[best])}
-            rows.append(row | {"ratio": m[best] / n[best], "low": float(low[best]), "high": float(high[best])})
+            cut = max(p, ours[min(LEAST, len(ours)) - 1])
+            n, m = (np.searchsorted(values, [cut], side="right") for values in (ours, theirs))
+            low, high = ratio_of_counts(m, n)
+            row = {"reader": reader, "own": int(n.item()), "twins": int(m.item()), "ratio": m.item() / n.item()}
+            rows.append(row | {"low": low.item(), "high": high.item()})
         yield rows
 
 
-def _counted(table: pl.DataFrame, reader: Any) -> Floats:
+def _counted(table: pl.DataFrame, reader: str) -> Floats:
     """Return the p, ascending, of latents that count where a twin is held against the study's own."""
     kept = table.filter(pl.col("passes") & (pl.col("fits") | (reader != "random_sae")), pl.col("p").is_not_null())
     return np.sort(kept["p"].to_numpy())

@@ -1,5 +1,6 @@
 """Room 6, evidence: which latents are thinking patterns, check by check, and what speaks against the rest."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -56,11 +57,12 @@ def verdict(
     max_typed: float,
     max_twins: float,
     min_effect: float,
+    readers: Sequence[str],
 ) -> pl.DataFrame:
     """Put every candidate latent to all CHECKS, whose thresholds the settings are.
 
-    twins: the twins' own verdicts at the site, with `reader`; effects and attribution: what came of interventions.
-    Checks that rest on what isn't given aren't asked.
+    twins: the verdicts at the site of the `readers`, of which one may have no candidate; effects and attribution: what
+    came of interventions. Checks that rest on what isn't given aren't asked.
     """
     thresholds = Thresholds(alpha, min_excess, min_share, max_fvu, max_sink_share, max_typed, max_twins, min_effect)
     judged = candidates.collect()
@@ -95,7 +97,7 @@ def verdict(
         schema = {"p": pl.Float64, "passes": pl.Boolean, "fits": pl.Boolean}
         own = pl.DataFrame({"p": p, "passes": passing, "fits": fit_}, schema=schema)
         others = twins.select("reader", "p", passes=passes(), fits=fits()).collect()
-        for of, results, rows in zip(known, found, against_twins(own, others), strict=True):
+        for of, results, rows in zip(known, found, against_twins(own, others, readers), strict=True):
             check = BY_NAME["beyond_its_twins"]
             results[check.name] = check.judge(replace(of, twins=rows), thresholds)
     rows = [_row(*of_latent) for of_latent in zip(known, found, p, strict=True)]
@@ -150,7 +152,7 @@ def waterfall(table: pl.DataFrame) -> list[Step]:
     those that pass all; the rest of the last check is undecided.
     """
     left, steps = table, [Step("candidates", len(table))]
-    for check in asked(table) if len(table) else CHECKS:
+    for check in asked(table):
         left = left.filter(pl.col("removed_by").is_null() | (pl.col("removed_by") != check.name))
         steps.append(Step(check.name, len(left)))
     return [*steps, Step("survivors", len(left.filter(pl.col("verdict").cast(pl.String) == VERDICTS[0])))]

@@ -220,17 +220,20 @@ def token_effects(
 ) -> pl.DataFrame:
     """Return what taking each latent away changes at every token that was written in a trace, TOKEN_EFFECTS_SCHEMA."""
     places = one.text.has_next
+    at_once = max(1, forced.PROBABILITIES_AT_ONCE // (2 * model.config.vocab_size))
     directions = sae.direction(torch.tensor(latents, device=one.counted.device)).float()
     amounts = torch.stack([one.activation(latent) for latent in latents])
     none = torch.zeros((0, model.config.vocab_size), dtype=torch.bool)
-    change = forced.change(
-        model, site, one.trace, -amounts.unsqueeze(-1) * directions.unsqueeze(1), places.tolist(), none
-    )
+    deltas = -amounts.unsqueeze(-1) * directions.unsqueeze(1)
+    parts = [
+        forced.change(model, site, one.trace, deltas, places[start : start + at_once].tolist(), none).actual
+        for start in range(0, len(places), at_once)
+    ]
     frames = [
         pl.DataFrame(
             {"latent": latent, "trace_id": one.trace.trace_id, "position": places + 1, "change": values.cpu().numpy()}
         )
-        for latent, values in zip(latents, change.actual, strict=True)
+        for latent, values in zip(latents, torch.cat(parts, dim=1), strict=True)
     ]
     return complete(pl.concat(frames), TOKEN_EFFECTS_SCHEMA).sort("latent", "position")
 

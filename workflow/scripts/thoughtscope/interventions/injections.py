@@ -1,6 +1,6 @@
 """Room 7, interventions: does a latent answer to its words wherever they are put, and does it need them where they are?
 
-What a latent is most active on, a token, two in a row or three, is put into text without thinking (the problems), and
+What a latent is most active on, a token, two in a row or three, is put into text without thinking (the prompts), and
 tokens alike at the same place (of the same class and shape, about as frequent, on which the latent is hardly active);
 and in a trace the token it is most active on is left out, or one alike before it. Both arms of a pair differ in the cue
 alone (Ma et al. 2026, arXiv 2601.05679, had neither tokens alike nor pairs).
@@ -9,6 +9,7 @@ alone (Ma et al. 2026, arXiv 2601.05679, had neither tokens alike nor pairs).
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -37,6 +38,10 @@ OWN = 0.1
 
 LENGTHS = {"token": 1, "bigram": 2, "trigram": 3}
 """Tokens of a cue that is put in."""
+
+
+MARKER = re.compile(r"\s*<.*>\s*")
+"""What a token is called that isn't text: a chat template's, or the end of it."""
 
 
 class Arm(NamedTuple):
@@ -91,8 +96,10 @@ def injections(
     """
     studied = under_study(candidates, headline, attribution, site, alpha, latents)
     texts = {trace["trace_id"]: targets.text_of(trace) for trace in traces.iter_rows(named=True)}
-    written = Counter(int(token) for text in texts.values() for token in text.ids[text.run >= 0])
     names = dict(vocabulary.select("token_id", "text").collect().iter_rows())
+    control = {token for token, text in names.items() if MARKER.fullmatch(text)}  # none that the model obeys is put in
+    written = Counter(int(token) for text in texts.values() for token in text.ids[:-1][text.run[:-1] >= 0])
+    written = Counter({token: count for token, count in written.items() if token not in control})
     shapes = [(text[:1] == " ", text.strip()[:1].isupper(), len(text)) for _, text in sorted(names.items())]
     lexicon = Lexicon(targets.token_classes(vocabulary), shapes, written)
     active = activations.filter(pl.col("latent").is_in(studied["latent"].to_list()), ~pl.col("sink"))
@@ -132,7 +139,7 @@ def _pairs(
         for position in np.flatnonzero((of_trace > 0) & (texts[trace_id].run >= 0))
     ]
     types = Counter(int(texts[trace_id].ids[position]) for trace_id, position in places)
-    barred = {token for token, count in types.items() if count >= OWN * lexicon.counts[token]}
+    barred = {token for token, count in types.items() if count >= OWN * lexicon.counts.get(token, 0)}
 
     def window(trace_id: int, first: int) -> float:
         return float(value[trace_id][first : first + REACH].sum())
@@ -142,12 +149,14 @@ def _pairs(
         found: Counter[tuple[int, ...]] = Counter()
         for trace_id, position in places:
             text = texts[trace_id]
+            if not set(text.ids[max(0, position - length + 1) : position + 1].tolist()) <= set(lexicon.counts):
+                continue
             if position >= length - 1 and (text.run[position - length + 1 : position + 1] == text.run[position]).all():
                 cue = tuple(text.ids[position - length + 1 : position + 1].tolist())
                 total[cue] += window(trace_id, position)
                 found[cue] += 1
         for cue in sorted(total, key=lambda cue: (-total[cue], cue))[:CUES]:
-            others = [lexicon.alike(token, barred) for token in cue]
+            others = [lexicon.alike(token, barred | set(cue)) for token in cue]
             if None in others:
                 continue
             for trace_id in sorted(texts)[:most]:

@@ -108,7 +108,7 @@ REACH = 8
 """Tokens, the cue's last first, over which the latent's activation is summed up."""
 
 STRATEGIES = {
-    "token": "the token it is most active on, put into a problem's text",
+    "token": "the token it is most active on, put into the middle half of a prompt",
     "bigram": "that and the one before it",
     "trigram": "that and the two before it",
     "deletion": "the token it is most active on in a trace, left out",
@@ -116,7 +116,7 @@ STRATEGIES = {
 """What is done with a cue."""
 
 INJECTIONS_SCHEMA = Schema(
-    "a latent, a strategy, a trace (of whose problem the text is, or which a token is left out of) and a cue",
+    "a latent, a strategy, a trace (whose prompt the text is, or which a token is left out of) and a cue",
     **keys("latent"),
     pattern=(pl.String, "the pattern the latent is linked to"),
     strategy=(pl.Enum(list(STRATEGIES)), "; ".join(f"`{name}`: {text}" for name, text in STRATEGIES.items())),

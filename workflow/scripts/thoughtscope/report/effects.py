@@ -66,7 +66,10 @@ def _of_latents(tables: Mapping[str, pl.DataFrame], alpha: float) -> list[str]:
     return lines
 
 
-BY = {"link": "most surely linked to a pattern", "prediction": "of which the largest effect is predicted"}
+BY = {
+    "link": "linked to a pattern that are predicted to act on it most",
+    "prediction": "of which the largest effect is predicted",
+}
 """Latents by what they were chosen, in words."""
 
 
@@ -109,7 +112,7 @@ def of_linked(study: Study) -> list[str]:
 
 
 def of_cues(tables: Mapping[str, pl.DataFrame], alpha: float) -> list[str]:
-    """Say how many latents answer to their cues in text without thinking; tables: `responses`, by site."""
+    """Say how many latents answer to their cues in prompts; tables: `responses`, by site."""
     named = [
         table.with_columns(pl.col("strategy").cast(pl.String), site=pl.lit(site)) for site, table in tables.items()
     ]
@@ -123,7 +126,7 @@ def of_cues(tables: Mapping[str, pl.DataFrame], alpha: float) -> list[str]:
         count = put_in.filter(pl.col("p_holm") < alpha).select("site", "latent").n_unique()
         share = _median(put_in["with_cue"] / put_in["in_place"])
         lines.append(
-            f"Put into a problem’s text, their own cues wake {count or 'none'} of {counted(latents, 'latent')} more"
+            f"Put into prompts, their own cues wake {count or 'none'} of {counted(latents, 'latent')} more"
             f" than tokens alike do (p by Holm < {alpha:g}); the activation there is {share:.0%} of what goes with the"
             " cue in traces (median)."
         )

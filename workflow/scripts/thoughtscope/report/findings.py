@@ -70,7 +70,7 @@ def answer(study: Study) -> Answer:
     checks = asked(verdicts)
     left = [dict(waterfall(site.tables["verdict"])) for site in study.sites]
     judged, open_, passed = (
-        sum(steps[step] for steps in left) for step in ("candidates", checks[-1].name, "survivors")
+        sum(steps.get(step, 0) for steps in left) for step in ("candidates", checks[-1].name, "survivors")
     )
     removed, undecided = judged - open_, open_ - passed
     results = {
@@ -99,8 +99,8 @@ def answer(study: Study) -> Answer:
         ],
         steps=[
             Left("candidates", [steps["candidates"] for steps in left], None),
-            *(Left(check.label, [steps[check.name] for steps in left], results[check.name]) for check in checks),
-            Left("of these undecided", [steps[checks[-1].name] - steps["survivors"] for steps in left], None),
+            *(Left(check.label, [steps.get(check.name, 0) for steps in left], results[check.name]) for check in checks),
+            Left("of these undecided", [steps.get(checks[-1].name, 0) - steps["survivors"] for steps in left], None),
             Left("pass all checks", [steps["survivors"] for steps in left], None),
         ],
         needed=what_it_takes,

@@ -240,7 +240,7 @@ def dashboards(study: Study, site: Site, tokens: Tokens) -> dict[str, Any]:
                     "check": [check.label for check in checks],
                     "result": [row[check.name] for check in checks],
                     "number": [row[f"{check.name}_number"] for check in checks],
-                    "note": [row[f"{check.name}_note"].replace(" -", " −") for check in checks],
+                    "note": [(row[f"{check.name}_note"] or "").replace(" -", " −") for check in checks],
                     "needs": [in_words(row, f"{check.name}_needs") for check in checks],
                 },
                 "controls": columns([each for each in of["controls"] if each["control"] is not None], "control",

@@ -129,11 +129,9 @@ def trace_parcel(
     }
 
 
-def changed(rows: pl.DataFrame | None, prompt: int) -> dict[str, list[float | None]]:
+def changed(rows: pl.DataFrame, prompt: int) -> dict[str, list[float | None]]:
     """Return what taking each latent away that was tried in a trace changes at its tokens, those written in order."""
     found: dict[str, list[float | None]] = {}
-    if rows is None:
-        return found
     for (latent,), group in rows.group_by("latent", maintain_order=True):
         values = dict(group.select("position", "change").iter_rows())
         length = max(values) + 1 - prompt

@@ -11,7 +11,7 @@ def sentences(table: pl.DataFrame) -> list[str]:
     own = int(table.filter(reader="trained")["passing"].sum())
     at = counted(table["site"].n_unique(), "site")
     lines = [
-        f"Twins are read by the same rules. At {at} {counted(own, 'latent')} of the study’s own"
+        f"Twins are read by the same rules. At {at} {own or 'none'} of the study’s own latents"
         f" {agree(own, 'passes', 'pass')} all checks that a twin is put to, but for the fit of the SAE."
     ]
     for (reader,), rows in table.filter(pl.col("reader") != "trained").group_by("reader", maintain_order=True):
@@ -32,7 +32,8 @@ def sentences(table: pl.DataFrame) -> list[str]:
 
 def name(reader: str) -> str:
     """Return what a reader is called."""
-    return reader.replace("_", " ").replace("sae", "SAE").capitalize().replace("sae", "SAE")
+    words = reader.replace("_", " ").capitalize().replace("sae", "SAE")
+    return "The study’s own" if reader == "trained" else words
 
 
 def _of_sites(rows: pl.DataFrame) -> str:
