@@ -39,7 +39,6 @@ OWN = 0.1
 LENGTHS = {"token": 1, "bigram": 2, "trigram": 3}
 """Tokens of a cue that is put in."""
 
-
 MARKER = re.compile(r"\s*<.*>\s*")
 """What a token is called that isn't text: a chat template's, or the end of it."""
 
@@ -97,9 +96,8 @@ def injections(
     studied = under_study(candidates, headline, attribution, site, alpha, latents)
     texts = {trace["trace_id"]: targets.text_of(trace) for trace in traces.iter_rows(named=True)}
     names = dict(vocabulary.select("token_id", "text").collect().iter_rows())
-    control = {token for token, text in names.items() if MARKER.fullmatch(text)}  # none that the model obeys is put in
-    written = Counter(int(token) for text in texts.values() for token in text.ids[:-1][text.run[:-1] >= 0])
-    written = Counter({token: count for token, count in written.items() if token not in control})
+    read = (int(token) for text in texts.values() for token in text.ids[:-1][text.run[:-1] >= 0])
+    written = Counter(token for token in read if not MARKER.fullmatch(names[token]))  # none that the model obeys
     shapes = [(text[:1] == " ", text.strip()[:1].isupper(), len(text)) for _, text in sorted(names.items())]
     lexicon = Lexicon(targets.token_classes(vocabulary), shapes, written)
     active = activations.filter(pl.col("latent").is_in(studied["latent"].to_list()), ~pl.col("sink"))
@@ -141,19 +139,15 @@ def _pairs(
     types = Counter(int(texts[trace_id].ids[position]) for trace_id, position in places)
     barred = {token for token, count in types.items() if count >= OWN * lexicon.counts.get(token, 0)}
 
-    def window(trace_id: int, first: int) -> float:
-        return float(value[trace_id][first : first + REACH].sum())
-
     for strategy, length in LENGTHS.items():
         total: dict[tuple[int, ...], float] = defaultdict(float)
         found: Counter[tuple[int, ...]] = Counter()
         for trace_id, position in places:
             text = texts[trace_id]
-            if not set(text.ids[max(0, position - length + 1) : position + 1].tolist()) <= set(lexicon.counts):
-                continue
-            if position >= length - 1 and (text.run[position - length + 1 : position + 1] == text.run[position]).all():
-                cue = tuple(text.ids[position - length + 1 : position + 1].tolist())
-                total[cue] += window(trace_id, position)
+            stretch = slice(max(0, position - length + 1), position + 1)  # with a prompt's token it is of two segments
+            cue = tuple(text.ids[stretch].tolist())
+            if (text.run[stretch] == text.run[position]).all() and all(token in lexicon.counts for token in cue):
+                total[cue] += float(value[trace_id][position : position + REACH].sum())
                 found[cue] += 1
         for cue in sorted(total, key=lambda cue: (-total[cue], cue))[:CUES]:
             others = [lexicon.alike(token, barred | set(cue)) for token in cue]

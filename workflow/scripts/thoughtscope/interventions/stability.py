@@ -15,7 +15,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from ..evidence.matches import matches as find
+from ..frames import complete
 from ..job import every_few_seconds
 from ..traces.decoding import Draws, write
 from ..traces.sampling import nucleus, uniforms
@@ -65,10 +65,8 @@ def stability(
         tick(f"{count} of {len(traces)} traces")
     table = pl.DataFrame(rows, schema={**places.schema, "probability": pl.Float64}, orient="row")
     again = _written_again(traces, table, vocabulary, model, sampling, patterns, continuations, log)
-    table = table.join(again, on=["trace_id", "name", "start", "end"], how="left").sort(
-        "trace_id", "start", "end", "name"
-    )
-    return table.select(pl.col(name).cast(kind) for name, kind in STABILITY_SCHEMA.items())
+    table = table.join(again, on=["trace_id", "name", "start", "end"], how="left")
+    return complete(table, STABILITY_SCHEMA).sort("trace_id", "start", "end", "name")
 
 
 def drawn_with(logits: Tensor, temperature: float, top_p: float) -> Tensor:
@@ -93,7 +91,8 @@ def _written_again(
     keys = {name: table.schema[name] for name in ("trace_id", "name", "start", "end")}
     if not continuations or table.is_empty():
         return pl.DataFrame(schema={**keys, "recurs": pl.Float64})
-    chosen = pl.concat([evenly(rows) for rows in table.sort("trace_id", "start").partition_by("name")])
+    by_name = table.sort("trace_id", "start").partition_by("name")
+    chosen = pl.concat([rows[targets.evenly(len(rows), CONTINUED_MATCHES)] for rows in by_name])
     ids_of = {trace["trace_id"]: trace["prompt_ids"] + trace["generated_ids"] for trace in traces.iter_rows(named=True)}
     places = [(row, again) for row in chosen.iter_rows(named=True) for again in range(continuations)]
     prompts = [ids_of[row["trace_id"]][: row["start"]] for row, _ in places]
@@ -105,21 +104,8 @@ def _written_again(
         model, prompts, draws, max_new_tokens=CONTINUED, stop_ids=sampling.stop_ids, batch_size=sampling.batch_size,
         log=log,
     )  # fmt: skip
-    texts = pl.LazyFrame(
-        [
-            {"trace_id": index, "condition": "", "prompt_ids": [], "generated_ids": ids}
-            for index, ids in enumerate(written)
-        ],
-        schema={"trace_id": pl.UInt32, "condition": pl.String, "prompt_ids": pl.List(pl.UInt32),
-                "generated_ids": pl.List(pl.UInt32)},
-    )  # fmt: skip
-    there = set(find(texts, vocabulary, patterns=patterns, reason_words=[]).select("trace_id", "name").iter_rows())
+    found = targets.matches_in(written, vocabulary, patterns)
+    there = set(found.select("trace_id", "name").iter_rows())
     hits = [(index, row["name"]) in there for index, (row, _) in enumerate(places)]
     shares = np.array(hits, dtype=float).reshape(len(chosen), continuations).mean(axis=1)
     return chosen.select(*keys).with_columns(recurs=pl.Series(shares))
-
-
-def evenly(rows: pl.DataFrame) -> pl.DataFrame:
-    """Return up to CONTINUED_MATCHES rows, evenly over them."""
-    places = np.unique(np.linspace(0, len(rows) - 1, min(CONTINUED_MATCHES, len(rows))).round().astype(int))
-    return rows[places.tolist()]

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from .. import sites
-from ..evidence.matches import matches as find
 from ..traces import grading
 from ..traces.decoding import Draws, write
 from ..traces.sampling import uniforms
@@ -112,11 +111,11 @@ def steering(
     rows: list[dict[str, Any]] = []
     for pattern in studied["pattern"].unique().sort():
         about = {"latent": None, "pattern": pattern, "arm": "none", "strength": 0.0}
-        rows += _rows(starts, unsteered, tokenizer, vocabulary, patterns, sampling, condition, about)
+        rows += _rows(starts, unsteered, tokenizer, vocabulary, patterns, sampling, about)
     for count, (latent, pattern_of, arm, strength, added) in enumerate(plan, 1):
         written = _continue(starts, added, model, site, condition, sampling, log)
         about = {"latent": latent, "pattern": pattern_of, "arm": arm, "strength": strength}
-        rows += _rows(starts, written, tokenizer, vocabulary, patterns, sampling, condition, about)
+        rows += _rows(starts, written, tokenizer, vocabulary, patterns, sampling, about)
         log.info("%d of %d: latent %s, %s, ×%g", count, len(plan), latent, arm, strength)
     return pl.DataFrame(rows, schema=STEERING_SCHEMA)
 
@@ -162,23 +161,14 @@ def _rows(
     vocabulary: pl.LazyFrame,
     patterns: str,
     sampling: Sampling,
-    condition: str,
     about: dict[str, Any],
 ) -> list[dict[str, Any]]:
     """Return the rows of an arm."""
-    continued = pl.LazyFrame(
-        [
-            {"trace_id": trace["trace_id"], "condition": condition, "prompt_ids": [], "generated_ids": ids}
-            for (trace, _, _), ids in zip(starts, written, strict=True)
-        ],
-        schema={"trace_id": pl.UInt32, "condition": pl.String, "prompt_ids": pl.List(pl.UInt32),
-                "generated_ids": pl.List(pl.UInt32)},
-    )  # fmt: skip
-    places = find(continued, vocabulary, patterns=patterns, reason_words=[])
+    places = targets.matches_in(written, vocabulary, patterns)
     ours = places.filter(name=about["pattern"]).group_by("trace_id").agg(pl.struct("start", "end").n_unique())
     counts = dict(ours.iter_rows())
     rows = []
-    for (trace, place, _), ids in zip(starts, written, strict=True):
+    for index, ((trace, place, _), ids) in enumerate(zip(starts, written, strict=True)):
         prompt = len(trace["prompt_ids"])
         whole = trace["generated_ids"][: place - prompt] + ids
         finished = whole[-1] in sampling.stop_ids
@@ -190,7 +180,7 @@ def _rows(
                 "same": whole == trace["generated_ids"],
                 "prefix": place - prompt,
                 "tokens": len(ids),
-                "matches": counts.get(trace["trace_id"], 0),
+                "matches": counts.get(index, 0),
                 "truncated": not finished,
                 "repeated": repeated(ids),
                 "correct": grading.grade(text, finished, trace["reference"])[1],

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 
 from ..evidence.alike import KINDS, kinds, sentence_ends
+from ..evidence.matches import matches
 from ..evidence.windows import Integers
 
 MOST_PAIRS = 12
@@ -88,8 +89,23 @@ def pairs(
         if len(alike):
             found.at.append(place)
             found.matched.append(int(alike[np.abs(alike - place).argmin()]))
-    chosen = np.unique(np.linspace(0, len(found.at) - 1, min(MOST_PAIRS, len(found.at))).round().astype(int))
+    chosen = evenly(len(found.at), MOST_PAIRS)
     return Pairs(*([column[index] for index in chosen] for column in found))
+
+
+def evenly(count: int, most: int) -> list[int]:
+    """Return up to `most` of the places 0 … count-1, evenly over them."""
+    return np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int)).tolist()
+
+
+def matches_in(written: Sequence[Sequence[int]], vocabulary: pl.LazyFrame, patterns: str) -> pl.DataFrame:
+    """Return where patterns are in what was written, as `matches` does; trace_id is the place in `written`."""
+    texts = pl.LazyFrame(
+        {"trace_id": range(len(written)), "condition": "", "prompt_ids": [[]] * len(written), "generated_ids": written},
+        schema={"trace_id": pl.UInt32, "condition": pl.String, "prompt_ids": pl.List(pl.UInt32),
+                "generated_ids": pl.List(pl.UInt32)},
+    )  # fmt: skip
+    return matches(texts, vocabulary, patterns=patterns, reason_words=[])
 
 
 def first_tokens(traces: pl.DataFrame, matches: pl.DataFrame, pattern: str, size: int) -> np.ndarray:

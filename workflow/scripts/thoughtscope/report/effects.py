@@ -93,15 +93,24 @@ def _median(values: pl.Series) -> float:
     return float(np.median(values.to_numpy()))
 
 
+def _across(tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    """Return tables of several sites as one, with `site`."""
+    return pl.concat(table.with_columns(site=pl.lit(site)) for site, table in tables.items())
+
+
+def _of_their_link(study: Study, tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    """Return the rows that are of a latent that stands out, at the pattern and window that it is linked to."""
+    linked = study.headline.filter(pl.col("q") < study.settings["analysis"]["alpha"])
+    rows = _across(tables).with_columns(pl.col("window").cast(pl.String))
+    return rows.join(linked, on=["site", "latent", "pattern", "window"], maintain_order="left")
+
+
 def of_linked(study: Study) -> list[str]:
     """Say of the latents that stand out what taking them away is predicted to do at the pattern each is linked to."""
-    alpha, lines = study.settings["analysis"]["alpha"], []
-    for site, table in study.attribution.items():
-        linked = study.headline.filter(pl.col("site") == site, pl.col("q") < alpha)
-        its = table.with_columns(pl.col("window").cast(pl.String)).join(linked, on=["latent", "pattern", "window"])
-        its = its.drop_nulls("low")
-        if its.is_empty():
-            continue
+    lines = []
+    for (site,), its in (
+        _of_their_link(study, study.attribution).drop_nulls("low").group_by("site", maintain_order=True)
+    ):
         takes, gives = int((its["low"] > 0).sum()), int((its["high"] < 0).sum())
         lines.append(
             f"At {site} taking away is predicted to cost its own pattern something (an interval above 0) for"
@@ -113,12 +122,9 @@ def of_linked(study: Study) -> list[str]:
 
 def of_cues(tables: Mapping[str, pl.DataFrame], alpha: float) -> list[str]:
     """Say how many latents answer to their cues in prompts; tables: `responses`, by site."""
-    named = [
-        table.with_columns(pl.col("strategy").cast(pl.String), site=pl.lit(site)) for site, table in tables.items()
-    ]
-    known = pl.concat(named).drop_nulls("p_holm") if named else pl.DataFrame()
-    if known.is_empty():
+    if not tables:
         return []
+    known = _across(tables).with_columns(pl.col("strategy").cast(pl.String)).drop_nulls("p_holm")
     put_in, gone = known.filter(pl.col("strategy") != "deletion"), known.filter(strategy="deletion")
     lines = []
     if len(put_in):
@@ -151,12 +157,7 @@ def of_stability(study: Study) -> list[str]:
         " likely to write something else: drawn again, they mostly would not be there."
     ]
     alpha = study.settings["analysis"]["alpha"]
-    linked = study.headline.filter(pl.col("q") < alpha)
-    weighted = [
-        table.with_columns(site=pl.lit(site), window=pl.col("window").cast(pl.String))
-        for site, table in study.weighted_tests.items()
-    ]
-    its = pl.concat(weighted).join(linked, on=["site", "latent", "pattern", "window"])
+    its = _of_their_link(study, study.weighted_tests)
     if len(its):
         still = int((its["p"] < alpha).sum())
         lines.append(

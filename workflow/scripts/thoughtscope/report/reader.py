@@ -185,13 +185,14 @@ def trace_parcels(
     keys = ["condition", "trace_id"]
     of_trace = traces.partition_by(keys, as_dict=True)
     found = matches.filter(pl.col("kind") == "pattern").partition_by(keys, as_dict=True)
+    changed_in = {site: table.partition_by("trace_id", as_dict=True) for site, table in changes.items()}
     for key in order(traces, conditions):
         trace = of_trace[key].row(0, named=True)
         active = {site: read(site, *key) for site in sites}
         of_it = {
-            site: rows
-            for site, table in changes.items()
-            if key[0] == conditions[0] and len(rows := table.filter(trace_id=key[1]))
+            site: by_trace[key[1:]]
+            for site, by_trace in changed_in.items()
+            if key[0] == conditions[0] and key[1:] in by_trace
         }
         yield *key, pack(trace_parcel(trace, found.get(key, matches.clear()), active, tokens, of_it))
 
