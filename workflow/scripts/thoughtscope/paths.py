@@ -14,13 +14,13 @@ WILDCARDS = {
     "condition": r"[a-z][a-z0-9_]*",
     "block": r"\d+-\d+",
     "reader": r"[a-z][a-z0-9_]*",
-    "hookpoint": r"[A-Za-z0-9_.]+",
+    "hookpoint": r"[A-Za-z_.]*\d[A-Za-z0-9_.]*",
     "site": r"[A-Za-z0-9_.]+(@residual_(in|out))?",
     "table": r"[a-z][a-z0-9_]*",
     "picture": r"[a-z][a-z0-9_]*",
-    "name": r"[a-z][a-z0-9_]*",
+    "name": r"[a-z_]+",
 }
-"""What each level may be, as expressions."""
+"""What each level may be, as expressions. A hookpoint has the number of a layer in it, a name has no digit."""
 
 RESULTS = "results/{experiment}"
 PROBLEMS = RESULTS + "/problems.parquet"
