@@ -23,7 +23,7 @@ from transformers import (
     PreTrainedConfig,
 )
 
-from thoughtscope import models, vocabulary
+from thoughtscope import matrices, models, vocabulary
 from thoughtscope.report import directions
 from thoughtscope.report.directions import LOGIT_EFFECTS_SCHEMA, NEIGHBOURS_SCHEMA
 
@@ -134,10 +134,10 @@ def with_names(manifest: dict[str, Any]) -> dict[str, Any]:
     return manifest | {"unembedding": models.unembedding_names(AutoConfig.from_pretrained(manifest["folder"]))}
 
 
-def stored(folder: Path, matrix: Tensor) -> directions.Matrix:
+def stored(folder: Path, matrix: Tensor) -> matrices.Matrix:
     """A matrix as it is read from a file that holds it among others."""
     save_file({"first": torch.zeros(3), "matrix": matrix, "others": torch.ones(2, 2)}, folder / "stored.safetensors")
-    return directions.matrices(folder / "stored.safetensors")["matrix"]
+    return matrices.matrices(folder / "stored.safetensors")["matrix"]
 
 
 def check_unembedding(manifest: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ import torch
 from conftest import cells, new_study, open_board, open_page, write_jsonl
 
 from thoughtscope import files, sites
+from thoughtscope.errors import InputError
 from thoughtscope.frames import complete
 from thoughtscope.interventions import (
     ablations,
@@ -209,7 +210,8 @@ def ablated(model, sae, written, latents, **more):
     headline = candidates.with_columns(
         site=pl.lit("layers.1.mlp"), pattern=pl.lit("say"), window=pl.lit("before"), p=0.01, p_link=0.01, q=0.01
     )
-    settings = {"alpha": 0.05, "latents": len(latents), "traces_each": 24, "draws": 3, "strengths": [1.0, 2.0]} | more
+    settings = {"alpha": 0.05, "latents": len(latents), "named": [], "traces_each": 24, "draws": 3}
+    settings |= {"strengths": [1.0, 2.0]} | more
     nothing = pl.DataFrame(schema=attribution.SCHEMA)
     # So that what is predicted is for the traces that are edited, all of them are both.
     with pytest.MonkeyPatch.context() as patch:
@@ -304,9 +306,10 @@ def test_what_reconstructions_cost_is_what_a_splice_by_hand_costs(plant):
     """Cross-entropy and divergence with hooks and transformers' own output, over all that was written."""
     decoder, model, (traces, _, _) = plant
     sae = coder.TopK(decoder, torch.zeros(12), decoder, torch.zeros(WIDTH), 4)
-    table = cost.cost(traces.head(6), model=model, sae=sae, site="layers.1.mlp", traces_each=5, log=LOG)
+    rows = [row["prompt_ids"] + row["generated_ids"] for row in traces.head(6).iter_rows(named=True)]
+    table = cost.cost(traces.head(6), rows, model=model, sae=sae, site="layers.1.mlp", traces_each=5, log=LOG)
     module, seen = model.model.layers[1].mlp, []
-    ids = torch.tensor([row["prompt_ids"] + row["generated_ids"] for row in traces.head(5).iter_rows(named=True)])
+    ids = torch.tensor(rows[:5])
     with module.register_forward_hook(lambda _module, _args, output: seen.append(output)):
         unedited = model(input_ids=ids).logits.double().log_softmax(-1)
     states = seen[0]
@@ -316,21 +319,24 @@ def test_what_reconstructions_cost_is_what_a_splice_by_hand_costs(plant):
     mean = states.flatten(0, 1).mean(0).expand_as(states)
     spliced = torch.stack([sae.decode(sae.encode(row)) for row in states])
 
-    def measured(other):
+    def measured(other, first):
         edited = torch.where(sinks.unsqueeze(-1), states, other)
         with module.register_forward_hook(lambda _module, _args, _output: edited):
             log_p = model(input_ids=ids).logits.double().log_softmax(-1)
-        ce = -log_p[:, 1:-1].gather(-1, ids[:, 2:, None]).mean()
-        return ce.item(), (unedited.exp() * (unedited - log_p)).sum(-1)[:, 1:-1].mean().item()
+        ce = -log_p[:, first:-1].gather(-1, ids[:, first + 1 :, None]).mean()
+        return ce.item(), (unedited.exp() * (unedited - log_p)).sum(-1)[:, first:-1].mean().item()
 
-    row = table.row(0, named=True)
-    assert (row["part"], row["traces"], row["tokens"]) == ("all", 5, 5 * 50)
-    found = [(row["ce"], 0.0), (row["ce_spliced"], row["kl"]), (row["ce_mean"], row["kl_mean"])]
-    for other, pair in zip((states, spliced, mean), found, strict=True):
-        assert pair == pytest.approx(measured(other), abs=1e-5)
-    assert row["kl_score"] == pytest.approx(1 - row["kl"] / row["kl_mean"])
-    assert row["kl_score_low"] < row["kl_score"] < row["kl_score_high"]
-    assert table["part"].to_list() == ["all", "answer"]
+    # The traces' prompts have two tokens; taken as text, what is looked at begins with the second token.
+    for part, first in (("all", 1), ("text", 0)):
+        row = table.row(by_predicate=pl.col("part") == part, named=True)
+        assert (row["traces"], row["tokens"]) == (5, 5 * (51 - first))
+        found = [(row["ce"], 0.0), (row["ce_spliced"], row["kl"]), (row["ce_mean"], row["kl_mean"])]
+        for other, pair in zip((states, spliced, mean), found, strict=True):
+            assert pair == pytest.approx(measured(other, first), abs=1e-5)
+        assert row["kl_score"] == pytest.approx(1 - row["kl"] / row["kl_mean"])
+        assert row["kl_score_low"] < row["kl_score"] < row["kl_score_high"]
+    assert table["part"].to_list() == ["all", "answer", "text"]
+    assert cost.cost(traces.head(6), [], model=model, sae=sae, site=SITE, traces_each=5, log=LOG).equals(table[:2])
 
 
 FULL_STOP, END = 9, 10
@@ -385,7 +391,14 @@ def steer(steerable, **more):
     headline = candidates.with_columns(
         site=pl.lit("layers.1.mlp"), pattern=pl.lit("say"), window=pl.lit("before"), p=0.01, p_link=0.01, q=0.01
     )
-    settings = {"strengths": [4.0, 40.0], "traces_each": 8, "latents": 1, "alpha": 0.05} | more
+    settings = {
+        "strengths": [4.0, 40.0],
+        "traces_each": 8,
+        "latents": 1,
+        "named": [],
+        "alpha": 0.05,
+        "ask": None,
+    } | more
     nothing = pl.DataFrame(schema=attribution.SCHEMA)
     return steering.steering(
         traces, features, candidates, headline, nothing, vocabulary, model=model, tokenizer=words_tokenizer(), sae=sae,
@@ -425,13 +438,46 @@ def test_a_planted_direction_steers(steerable):
     assert not table.filter(arm="latent", strength=40.0)["same"].any()
 
 
+def test_steering_is_held_against_asking(steerable):
+    """An arm whose prompt asks for the pattern: what is written behind it is what the model writes on from there."""
+    model, _, traces, _, sampling = steerable
+    table = steer(steerable, strengths=[4.0], ask=lambda pattern, trace_id: [W, W, 20 + trace_id, len(pattern)])
+    asked = table.filter(arm="prompt")
+    assert asked["latent"].null_count() == len(asked) == table["trace_id"].n_unique()
+    for row in asked.iter_rows(named=True):
+        trace = traces.row(row["trace_id"], named=True)
+        begun = trace["generated_ids"][: row["prefix"]]
+        noise = uniforms(sampling.seed, "reason", [row["trace_id"]], sampling.max_new_tokens).roll(-row["prefix"], 1)
+        (ids,) = decoding.write(
+            model, [[W, W, 20 + row["trace_id"], 3, *begun]], decoding.Draws(noise, 1.0, 1.0, [row["trace_id"]]),
+            max_new_tokens=40 - row["prefix"], stop_ids=[END], batch_size=1, log=LOG,
+        )  # fmt: skip
+        assert (row["tokens"], row["matches"]) == (len(ids), ids.count(W))
+        assert row["text"].split() == [f"w{token}" if token != FULL_STOP else "." for token in ids if token != END]
+    found = steered.steered(table.lazy()).filter(arm="prompt").row(0, named=True)
+    assert (found["latent"], found["strength"], found["traces"]) == (None, 0.0, len(asked))
+    assert found["rate_unsteered"] == pytest.approx(
+        np.mean([100 * row["matches"] / row["tokens"] for row in table.filter(arm="none").iter_rows(named=True)])
+    )
+
+
+def test_what_an_instruction_says():
+    say = steering.instruction_of
+    assert say("doubt", ["/wait+/", "hmm", "let me check"], "Say {words}.") == "Say “hmm”, “let me check”."
+    assert say("self_doubt", ["/wait+/"], "Show {words}.") == "Show self doubt."
+    assert say("x", list("abcdefg"), "{words}") == "“a”, “b”, “c”, “d”, “e”"
+    assert say("x", ["a"], "Think hard.") == "Think hard."
+
+
 def test_latents_are_also_chosen_by_what_is_predicted():
     """By the lower end of the interval, in the window of the largest; none twice, none that is there by its link."""
     rows = [(1, "doubt", "before", 0.5), (1, "doubt", "after", 0.9), (2, "doubt", "before", 0.7),
             (3, "plan", "before", -0.1), (4, "plan", "before", 0.2), (5, "plan", "before", 0.8)]  # fmt: skip
     columns = {"latent": pl.UInt32, "pattern": pl.String, "window": pl.String, "low": pl.Float64}
     table = pl.DataFrame(rows, schema=columns, orient="row")
-    assert ablations.predicted_most(table, [5], 2).rows() == [(1, "doubt", "after"), (2, "doubt", "before")]
+    assert ablations.predicted_most(table, [5], 2).rows() == [
+        (1, "doubt", "after", "prediction"), (2, "doubt", "before", "prediction")
+    ]  # fmt: skip
     assert ablations.predicted_most(table, [], 9)["latent"].to_list() == [1, 5, 2, 4]
 
 
@@ -533,7 +579,7 @@ def put_in(plant, sae, latents, traces_each=10):
     table = injections.injections(
         traces, pl.LazyFrame(active, schema=names, orient="row"), candidates, headline,
         pl.DataFrame(schema=attribution.SCHEMA), vocabulary, model=model, sae=sae, site=SITE, alpha=0.05,
-        latents=len(latents), traces_each=traces_each, log=LOG,
+        latents=len(latents), named=[], traces_each=traces_each, log=LOG,
     )  # fmt: skip
     return table
 
@@ -666,9 +712,49 @@ def test_which_linked_candidates_are_tried():
         pl.DataFrame({"pattern": ["doubt", "doubt", "check", "doubt"], "window": ["after"] * 4, "latent": [2, 3, 1, 0],
                       "low": [0.1, 0.3, 9.0, 9.0]}), attribution.SCHEMA)  # fmt: skip
     candidates = headline.select("latent")
-    found = ablations.under_study(candidates, headline, predicted, "s", 0.05, 6)
+    found = ablations.under_study(candidates, headline, predicted, "s", 0.05, 6, [], LOG)
     assert found["latent"].to_list() == [3, 2, 4, 1, 0, 5]
-    assert ablations.under_study(candidates, headline, predicted, "other", 0.05, 6).is_empty()
+    assert ablations.under_study(candidates, headline, predicted, "other", 0.05, 6, [], LOG).is_empty()
+
+
+def test_named_latents_are_tried_whatever_else_is(caplog):
+    headline = pl.DataFrame(
+        {"latent": [0, 1, 9], "site": "s", "pattern": ["doubt", "doubt", None], "window": ["after", "after", None],
+         "p": 0.01, "q": 0.01, "p_link": 0.01}, schema_overrides={"latent": pl.UInt32},
+    )  # fmt: skip
+    predicted = complete(
+        pl.DataFrame({"pattern": ["check", "doubt", "plan"], "window": ["before", "after", "after"],
+                      "latent": [1, 9, 9], "low": [9.0, 0.1, 0.3]}), attribution.SCHEMA)  # fmt: skip
+    candidates = pl.DataFrame({"latent": [0, 1]}, schema={"latent": pl.UInt32})
+    found = ablations.under_study(candidates, headline, predicted, "s", 0.05, 1, [9, 1, 7], LOG)
+    assert found.rows() == [
+        (9, "plan", "after", "name"),  # where the largest effect is predicted
+        (1, "doubt", "after", "name"),  # where it is linked
+        (0, "doubt", "after", "link"),
+    ]
+    assert "not tried, as they are hardly active in the traces: 7" in caplog.text
+
+
+def test_a_named_latent_that_is_none_is_refused(plant):
+    decoder, model, written = plant
+    sae = coder.TopK(decoder, torch.zeros(12), decoder, torch.zeros(WIDTH), 12)
+    with pytest.raises(InputError, match=r"there is no latent 12 at layers\.1\.mlp; its SAE has 12, 0 to 11\."):
+        ablated(model, sae, written, [0], named=[3, 12])
+
+
+@pytest.mark.parametrize(
+    ("interventions", "says"),
+    [
+        ({"named": ["5/3"]}, "'5/3' is of layer 5, which isn't read; layers is [1]."),
+        ({"named": ["1/48"]}, "'1/48' is no latent of the SAE, which has sae.num_latents = 48, 0 to 47."),
+        ({"named": ["layers.1.mlp/3"]}, "config: interventions.named.0 is 'layers.1.mlp/3'; it must match"),
+        ({"named": ["1/3", "1/3"]}, "'1/3' stands in it twice"),
+    ],
+)
+def test_names_that_cannot_be_are_refused_before_any_job(tiny_model, tmp_path, interventions, says):
+    run = new_study(tmp_path / "study", tiny_model).edit(interventions=interventions).snakemake("--dry-run")
+    assert run.code != 0
+    assert says in run.output
 
 
 def test_random_latents_have_no_effect(plant):
@@ -720,10 +806,12 @@ def test_a_study_with_interventions(tiny_model, tmp_path, browser):
         inferences=12, block_size=12, generation__max_new_tokens=40, generation__seed=2,
         patterns={"vowel": ["/[aeiou]/"]}, analysis__min_traces=1, analysis__tokens_before=1, analysis__tokens_after=1,
         interventions={"latents": 2, "traces": 6, "draws": 1, "strengths": [1, 3], "steering": steering},
+        model__dtype="float32",  # so that no rounding changes a draw
     )  # fmt: skip
     write_jsonl(study.folder / "problems.jsonl", times=2)
     run = study.run()
-    assert "WARNING: config: interventions.steering writes up to 320 tokens: 4 times 2 traces at 1 site." in run.output
+    said = "WARNING: config: interventions.steering writes up to 400 tokens: 5 times 2 traces, at 1 site."
+    assert said in run.output
     tables = study.results / "tables" / "trained" / "layers.1.mlp"
     made = {path.stem: files.read_parquet(path) for path in tables.glob("*.parquet")}
     assert 0 < len(made["effects"].filter(chosen="link")) <= 2
@@ -734,8 +822,11 @@ def test_a_study_with_interventions(tiny_model, tmp_path, browser):
     assert zero["kl_at"].max() > 0  # what is edited is on the latent's own tokens and what follows
     assert made["ablations"].filter(arm="add")["strength"].unique().sort().to_list() == [1.0, 3.0]
     assert 0 < made["cost"].filter(part="all")["ce"].item() < 10
-    assert set(made["steered"]["strength"]) == {2.0}
+    assert set(made["steered"]["strength"]) == {0.0, 2.0}
     assert made["steering"].filter(arm="none")["same"].all()
+    assert 0 < len(made["steered"].filter(arm="prompt")) <= 2
+    assert "asked for in the prompt" in (study.results / "report.html").read_text()
+    assert made["cost"].filter(part="text")["traces"].item() > 0
     page, summary = ((study.results / name).read_text() for name in ("report.html", "summary.md"))
     assert "Does the model use them?" in page
     assert "<h3>Steering</h3>" in page
@@ -751,7 +842,7 @@ def test_a_study_with_interventions(tiny_model, tmp_path, browser):
     shown = {"dashboards", "directions", "plot_outcomes", "plot_patterns", "plot_verdict", "plot_waterfall"}
     judged = {f"{rule} layers.1.mlp" for rule in shown | {"verdict"}} | {"summary", "report"}
     edited = study.edit(interventions__strengths=[1.0, 2.0])
-    assert edited.plan() == {"ablations layers.1.mlp", "effects layers.1.mlp"} | judged
+    assert edited.plan() == {f"{rule} layers.1.mlp" for rule in ("ablations", "effects", "plot_effects")} | judged
     assert study.edit(interventions__continuations=2).plan() == {
         "stability", "stable_patterns", "weighted_tests layers.1.mlp", "report"
     }  # fmt: skip

@@ -14,10 +14,11 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Annotation, Text
 
 from thoughtscope import dispatch
-from thoughtscope.evidence import checks, fit, lexicality, links, outcomes, patterns, verdict
+from thoughtscope.evidence import checks, fit, lexicality, links, outcomes, patterns, twins, verdict
 from thoughtscope.evidence import recurrence as evidence
 from thoughtscope.evidence.verdict import leading
 from thoughtscope.frames import complete
+from thoughtscope.interventions import effects
 from thoughtscope.plots import canvas, sites, traces
 
 CONDITIONS = ["reason", "direct"]
@@ -196,6 +197,30 @@ def listed():
     return relevant().rename({"max": "activation"}).with_columns(sink=False, rank_with_sinks=pl.col("rank"))
 
 
+def effects_table():
+    """A latent that acts, one that doesn't, one tried in too few traces, and one that nothing was added of."""
+    of = {"pattern": "doubt", "window": "before", "matched_latent": 0.01, "random_direction": -0.02, "shifted": 0.0}
+    sure = {"effect_low": 0.1, "effect_high": 0.4, "strengths": [1.0, 2.0], "added": [0.2, 0.5],
+            "added_low": [0.1, 0.3], "added_high": [0.3, 0.7]}  # fmt: skip
+    rows = [
+        {"latent": 3, "chosen": "link", "traces": 9, "effect": 0.2, "lost": 0.2, "q": 0.0004, "predicted": 0.3} | sure,
+        {"latent": 65535, "chosen": "prediction", "traces": 12, "effect": -0.1, "lost": 0.0, "q": 0.5} | sure,
+        {"latent": 5, "chosen": "name", "traces": 2, "effect": 0.15, "lost": 0.1, "pattern": "<b>$x$" * 4},
+    ]
+    return complete(pl.DataFrame([of | row for row in rows], infer_schema_length=None), effects.SCHEMA)
+
+
+def twins_table():
+    rows = [
+        ("a.1", "trained", 90, 12, 8, 8, None, None, None),
+        ("a.1", "random_sae", 99, 15, 9, 0, 1.1, 0.4, 2.8),
+        ("b.2", "trained", 0, 0, 0, 0, None, None, None),
+        ("b.2", "random_sae", 80, 3, 2, 0, None, None, None),
+    ]
+    columns = ["site", "reader", "tested", "linked", "passing", "called", "ratio", "low", "high"]
+    return complete(pl.DataFrame(rows, schema=columns, orient="row", infer_schema_length=None), twins.SCHEMA)
+
+
 def tables():
     """The inputs of every picture but that of a trace, by the picture's name."""
     recurring = evidence.recurrence(relevant().lazy(), inferences=3)
@@ -211,6 +236,8 @@ def tables():
         "waterfall": {"table": verdict_table()},
         "outcomes": {"table": outcome_table(), "verdict": verdict_table()},
         "pattern_counts": {"table": counts_table()},
+        "effects": {"table": effects_table()},
+        "twins": {"table": twins_table()},
     }
 
 
@@ -430,6 +457,26 @@ def test_pattern_counts_are_means_over_traces():
     found = words(draw("pattern_counts"))
     assert found.count("0 of 5") == 2  # the pattern that is in no trace, in each condition
     assert found.count("12.00") == 2  # 0, 6, 12, 18 and 24 per 100 tokens
+
+
+def test_effects_stand_beside_their_controls():
+    found = words(draw("effects"))
+    assert {"named in the config", "by their link", "by the largest predicted effect"} <= set(found)
+    assert {"3  leads to doubt", "65535  leads to doubt", "<.001", ".5", "–"} <= set(found)
+    left, right = draw("effects").axes
+    (bars,) = (
+        drawn for drawn in left.collections if isinstance(drawn, LineCollection) and drawn.get_linewidth()[0] == 2
+    )
+    assert [segment[:, 0].tolist() for segment in bars.get_segments()] == [[0.1, 0.4]] * 2  # none of two traces
+    assert sorted(len(line.get_xdata()) for line in right.lines if line.get_marker() == "o") == [2, 2]
+    nothing_added = effects_table().filter(latent=5)
+    assert "nothing was added" in words(draw("effects", table=nothing_added))
+
+
+def test_twins_stand_beside_the_studys_own():
+    found = words(draw("twins"))
+    assert {"a.1", "b.2", "the study’s own", "random SAE", "15 · 9 · 0", "1.10 (0.40 to 2.80)"} <= set(found)
+    assert "infinite" not in " ".join(found)
 
 
 def test_every_picture_has_a_rule_and_a_caption():

@@ -240,7 +240,7 @@ def test_twins_go_the_way_of_the_study(read):
 def test_a_twin_more_computes_it_alone(read):
     fewer = read.edit(twins=["random_sae", "shuffled_text"])
     what_shows = {"dashboards", "directions", "plot_outcomes", "plot_patterns", "plot_verdict", "plot_waterfall"}
-    shown = {f"{rule} {SITE}" for rule in what_shows} | {"twins", "summary", "report"}
+    shown = {f"{rule} {SITE}" for rule in what_shows} | {"twins", "plot_twins", "summary", "report"}
     assert fewer.plan() == {f"verdict {SITE}"} | shown
     assert read.edit(twins=None).plan() == {f"verdict {SITE}", "summary", "report"} | {
         f"{rule} {SITE}" for rule in what_shows

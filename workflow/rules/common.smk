@@ -25,8 +25,6 @@ from thoughtscope.code import digest, digest_of_script
 from thoughtscope.config import (
     ADAPTER_FILES,
     MODEL_FILES,
-    REPORT_PICTURES,
-    REPORT_PICTURES_ACROSS,
     REPORT_TABLES,
     blocks,
     check,
@@ -34,9 +32,13 @@ from thoughtscope.config import (
     describe_violation,
     fetch_ahead,
     hookpoints,
+    layer_of,
     model_settings,
+    named_in,
     parse_site,
     prompts_of,
+    report_pictures,
+    report_pictures_across,
     site,
     source_settings,
     traces_of,
@@ -95,7 +97,8 @@ OWN = {
         MATCHES: paths.READER_TABLE.replace("{table}", "matches"),
     },
 }
-WITH_OWN_SAE = (READER, "random_sae", "random_model")
+WITH_OWN_SAE = (READER, "random_sae", "random_model", "second_seed")
+SECOND = ["second_seed"] if config["sae"].get("second_seed") is not None else []  # an SAE trained from another seed
 TRACE_TABLES = ["top_activations", "frequencies", "histograms", "relevant_latents", "top_tokens"]
 
 
@@ -285,13 +288,14 @@ def sae_files(wildcards):
     return [local(str(folder / name)) for name in ("cfg.json", "sae.safetensors")]
 
 
-def sae_of_site(file):
-    """Return an input function: that file of the SAE a site is read with."""
+def sae_of_site(file, reader=None):
+    """Return an input function: that file of the SAE a site is read with, by the job's reader or the one given."""
 
     def path(wildcards):
         hookpoint = parse_site(wildcards.site)[0]
-        reader = wildcards.reader if wildcards.reader in WITH_OWN_SAE else READER
-        return expand(file, hookpoint=hookpoint, reader=reader, experiment=wildcards.experiment)[0]
+        who = reader or wildcards.reader
+        who = who if who in WITH_OWN_SAE else READER
+        return expand(file, hookpoint=hookpoint, reader=who, experiment=wildcards.experiment)[0]
 
     return path
 
@@ -328,6 +332,11 @@ def of_twins(pattern):
         return expand(pattern, **dict(wildcards.items()) | {"reader": twins_of(wildcards)})
 
     return found
+
+
+def named_at(wildcards):
+    """Return the latents that the config names at a job's site, as a param."""
+    return named_in(config["interventions"], layer_of(parse_site(wildcards.site)[0]))
 
 
 def prompt_part(name):
@@ -396,8 +405,15 @@ def sae_files_of(hookpoint, reader=READER):
 
 
 def requested_by(reader, requested):
-    """Return by what a reader's SAEs are known again: a twin's are of another model than the study's."""
+    """Return by what a reader's SAEs are known again: another seed, or of a twin, of another model than the study's."""
+    if reader in SECOND:
+        return requested | {"sae": requested["sae"] | {"seed": config["sae"]["second_seed"]}}
     return requested if reader == READER else requested | {"twin": reader}
+
+
+def seed_of_reader(wildcards):
+    """Return the seed that a reader's SAEs are trained from, as a param."""
+    return config["sae"]["second_seed" if wildcards.reader in SECOND else "seed"]
 
 
 def requested_of_reader(requested):

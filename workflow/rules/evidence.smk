@@ -343,3 +343,20 @@ use rule _site_table as verdict with:
             analysis="alpha min_excess min_share max_fvu max_sink_share max_typed max_twins min_effect",
         ),
         readers=twins_of,
+
+
+if SECOND:
+
+    use rule _site_table as seeds with:
+        input:
+            headlines=files_of(rules.headline.output.table, reader=[READER, *SECOND]),
+            verdicts=files_of(rules.verdict.output.table, reader=[READER, *SECOND]),
+            weights=sae_of_site(paths.SAE_WEIGHTS),
+            info=sae_of_site(paths.SAE_INFO),
+            other_weights=sae_of_site(paths.SAE_WEIGHTS, *SECOND),
+            other_info=sae_of_site(paths.SAE_INFO, *SECOND),
+        pathvars:
+            table="seeds",
+        params:
+            **settings("evidence.seeds.seeds"),
+            readers=[READER, *SECOND],

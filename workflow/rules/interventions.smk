@@ -78,6 +78,7 @@ rule ablations:
         mem_mb=gigabytes(8),
     params:
         **intervention("ablations.py", "latents traces draws strengths", alpha=config["analysis"]["alpha"]),
+        named=named_at,
         condition=CONDITIONS[0],
     script:
         "../scripts/ablations.py"
@@ -87,6 +88,7 @@ rule cost:
     input:
         **MODEL_AND_SAE,
         traces=of_studied(rules.generate.output.traces),
+        sae_text=rules.sae_text.output.text if config["sae"]["source"] == "train" else [],
     output:
         table=site_table("cost"),
     log:
@@ -101,7 +103,12 @@ rule cost:
         runtime=minutes(60),
         mem_mb=gigabytes(8),
     params:
-        **as_params("cost.py", dtype=config["model"]["dtype"], traces=config["interventions"]["traces"]),
+        **as_params(
+            "cost.py",
+            dtype=config["model"]["dtype"],
+            traces=config["interventions"]["traces"],
+            **{name: config["sae"].get(name) for name in ("tokens", "heldout_tokens", "context")},
+        ),
     script:
         "../scripts/cost.py"
 
@@ -136,6 +143,7 @@ rule injections:
             latents=config["interventions"]["latents"],
             traces=config["interventions"]["traces"],
         ),
+        named=named_at,
     script:
         "../scripts/injections.py"
 
@@ -210,6 +218,7 @@ if config["interventions"]["steering"]:
     rule steering:
         input:
             **MODEL_AND_SAE,
+            problems=rules.problems.output.problems,
             traces=of_studied(rules.generate.output.traces),
             features=of_studied(rules.read.output.features),
             candidates=rules.candidates.output.table,
@@ -237,10 +246,12 @@ if config["interventions"]["steering"]:
                 temperature=config["generation"]["temperature"],
                 top_p=config["generation"]["top_p"],
                 max_new_tokens=config["generation"]["max_new_tokens"],
+                prompt=config["prompts"][CONDITIONS[0]],
                 patterns=config["patterns"],
                 alpha=config["analysis"]["alpha"],
                 **config["interventions"]["steering"],
             ),
+            named=named_at,
             condition=CONDITIONS[0],
             batch_size=untracked(config["generation"]["batch_size"]),
         script:

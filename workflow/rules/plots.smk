@@ -143,6 +143,32 @@ use rule _site_picture as plot_outcomes with:
         **settings("plots.evidence.outcomes", plots="latents dpi"),
 
 
+if config["interventions"]:
+
+    use rule _site_picture as plot_effects with:
+        input:
+            table=rules.effects.output.table,
+        output:
+            picture=picture("effects", "Evidence", "effects"),
+        pathvars:
+            picture="effects",
+        params:
+            **settings("plots.interventions.effects", analysis="alpha", plots="dpi"),
+
+
+if TWINS:
+
+    use rule _picture as plot_twins with:
+        input:
+            table=rules.twins.output.table,
+        output:
+            picture=picture_across("twins", "Evidence", "twins"),
+        pathvars:
+            picture="twins",
+        params:
+            **settings("plots.evidence.twins", plots="dpi"),
+
+
 use rule _picture as plot_pattern_counts with:
     input:
         table=rules.pattern_counts.output.table,

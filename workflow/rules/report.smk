@@ -72,6 +72,8 @@ if config["interventions"] and config["interventions"]["steering"]:
     EFFECTS["steered"] = per_site(rules.steered.output.table)
 if TWINS:
     EFFECTS["twins"] = rules.twins.output.table
+if SECOND:
+    EFFECTS["seeds"] = per_site(rules.seeds.output.table)
 
 
 rule summary:
@@ -123,8 +125,8 @@ rule report:
         layers=rules.layers.output.table,
         headline=files_of(rules.headline.output.table, reader=READER),
         saes=rules.summary.input.saes,
-        pictures=expand(paths.STUDY_PICTURE, picture=list(REPORT_PICTURES_ACROSS), allow_missing=True),
-        site_pictures=per_site(expand(paths.SITE_PICTURE, picture=list(REPORT_PICTURES), allow_missing=True)),
+        pictures=expand(paths.STUDY_PICTURE, picture=list(report_pictures_across(config)), allow_missing=True),
+        site_pictures=per_site(expand(paths.SITE_PICTURE, picture=list(report_pictures(config)), allow_missing=True)),
         tables=per_site(expand(paths.SITE_TABLE, table=REPORT_TABLES, allow_missing=True)),
         activations=per_site(per_block(rules.read.output.activations)),
     output:

@@ -52,7 +52,7 @@ if config["sae"]["source"] == "train":
         benchmark:
             "<benchmarks>/saes/{reader}/{hookpoint}.jsonl"
         wildcard_constraints:
-            reader=f"{READER}|random_model",
+            reader=f"{READER}|random_model|second_seed",
         conda:
             "../../envs/gpu.yaml"
         threads: 8
@@ -61,7 +61,8 @@ if config["sae"]["source"] == "train":
             runtime=minutes(240),
             mem_mb=gigabytes(16),
         params:
-            **as_params("train_sae.py", dtype=config["model"]["dtype"], **source_settings("sae", config["sae"])),
+            **as_params("train_sae.py", dtype=config["model"]["dtype"], **source_settings("sae", config["sae"]))
+            | {"seed": seed_of_reader},
             requested=requested_of_reader(REQUESTED),
         script:
             "../scripts/train_sae.py"

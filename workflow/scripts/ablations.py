@@ -28,6 +28,7 @@ with job(snakemake.log[0], f"ablations {wildcards.site}") as log:
         site=wildcards.site,
         alpha=params.alpha,
         latents=params.latents,
+        named=params.named,
         traces_each=params.traces,
         draws=params.draws,
         strengths=params.strengths,

@@ -9,13 +9,19 @@ with job(snakemake.log[0], f"cost {wildcards.site}") as log:
     import torch
     from thoughtscope import devices, files, models
     from thoughtscope.interventions import cost
-    from thoughtscope.saes import formats
+    from thoughtscope.saes import formats, text
 
     torch.set_num_threads(snakemake.threads)
-    model = models.load_model(files.read_json(source.manifest) | {"folder": source.model}, params.dtype)
+    manifest = files.read_json(source.manifest) | {"folder": source.model}
+    model = models.load_model(manifest, params.dtype)
     devices.report(model, log)
+    held_out = []
+    if source.sae_text:
+        sizes = params.tokens, params.heldout_tokens, params.context
+        held_out = text.held_out(files.read_parquet(source.sae_text), models.load_tokenizer(manifest), *sizes)
     table = cost.cost(
         files.read_parquet(source.traces),
+        held_out,
         model=model,
         sae=formats.load(Path(source.sae_config).parent, devices.device()),
         site=wildcards.site,

@@ -26,6 +26,7 @@ with job(snakemake.log[0], f"injections {wildcards.site}") as log:
         site=wildcards.site,
         alpha=params.alpha,
         latents=params.latents,
+        named=params.named,
         traces_each=params.traces,
         log=log,
     )

@@ -1,5 +1,6 @@
 """Let the model write on, steered by latents, in the condition under study at one site (rule steering)."""
 
+import json
 from pathlib import Path
 
 from thoughtscope.job import job
@@ -19,6 +20,13 @@ with job(snakemake.log[0], f"steering {wildcards.site}") as log:
     temperature, top_p, stop_ids = generate.sampling_of(
         models.generation_config(manifest), tokenizer, params.temperature, params.top_p
     )
+    questions, patterns, prompt = files.read_parquet(source.problems)["question"], params.patterns, params.prompt
+
+    def ask(pattern: str, trace_id: int) -> list[int]:
+        """Return the ids of a prompt that asks for a pattern."""
+        instruction = steering.instruction_of(pattern, json.loads(patterns)[pattern], params.instruction)
+        return generate.render(json.loads(prompt), f"{questions[trace_id]} {instruction}", tokenizer, trace_id)[1]
+
     table = steering.steering(
         files.read_parquet(source.traces),
         files.scan_parquet(source.features),
@@ -32,9 +40,11 @@ with job(snakemake.log[0], f"steering {wildcards.site}") as log:
         site=wildcards.site,
         condition=params.condition,
         sampling=steering.Sampling(params.seed, temperature, top_p, params.max_new_tokens, stop_ids, params.batch_size),
-        patterns=params.patterns,
+        patterns=patterns,
+        ask=ask if params.instruction else None,
         alpha=params.alpha,
         latents=params.latents,
+        named=params.named,
         traces_each=params.traces,
         strengths=params.strengths,
         log=log,

@@ -32,6 +32,7 @@ with job(snakemake.log[0], snakemake.rule):
         effects=study.of_sites(dict(source.items()), "effects"),
         cost=study.of_sites(dict(source.items()), "cost"),
         twins=files.read_parquet(source.twins) if "twins" in source.keys() else None,  # noqa: SIM118
+        seeds=study.of_sites(dict(source.items()), "seeds"),
         conditions=params.conditions,
         top_latents=params.top_latents,
         min_traces=params.min_traces,

@@ -33,14 +33,33 @@ REPORT_PICTURES = {
     "outcomes": "How well each leading latent tells correct and truncated traces, in all and at equal length, beside"
     " what trace length alone tells",
 }
-"""The pictures of a site that the report shows, and what is in them."""
+"""The pictures of a site that every report shows, and what is in them."""
 
 REPORT_PICTURES_ACROSS = {
     "site_gate": "How much of the variance each SAE leaves unexplained at its site and around it, with 95% intervals",
     "layers": "How recurrence falls off from latent to latent at each site, by condition",
     "pattern_counts": "How often each thinking pattern is in the text, by condition",
 }
-"""The pictures across sites that the report shows, and what is in them."""
+"""The pictures across sites that every report shows, and what is in them."""
+
+
+def report_pictures(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return the pictures of a site that a config's report shows, and what is in them."""
+    effects = {
+        "effects": "What taking each latent away does at its pattern, beside its controls, and what adding it elsewhere"
+        " does, in log-odds with 95% intervals over traces"
+    }
+    return REPORT_PICTURES | (effects if config["interventions"] else {})
+
+
+def report_pictures_across(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return the pictures across sites that a config's report shows, and what is in them."""
+    twins = {
+        "twins": "How many latents the study’s own reader and each twin have that are linked to a pattern, that pass"
+        " the other checks, and whose SAE fits, too"
+    }
+    return REPORT_PICTURES_ACROSS | (twins if config["twins"] else {})
+
 
 _PROBLEM_KEYS = {
     "hub": ("name", "config", "split", "revision", "question", "answer", "solution", "text", "seed"),
@@ -232,6 +251,8 @@ def check(config: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     if config["teach"] is not None:
         _check_teach(config)
     _check_twins(config)
+    if config["interventions"]:
+        _check_named(config)
     if sae["source"] == "path":
         for hookpoint in hookpoints(sae["hookpoint"], config["layers"]):
             present = sorted(path.parent.name for path in Path(sae["path"]).glob("*/cfg.json"))
@@ -244,6 +265,14 @@ def check(config: Mapping[str, Any], given: Mapping[str, Any]) -> None:
                 f"config: sae.k is {sae['k']}; it must be <= sae.num_latents, which is {sae['num_latents']}."
             )
         _check_problems("sae.text", sae["text"], 0)
+    second = sae.get("second_seed")
+    if second is not None and sae["source"] != "train":
+        raise InputError(
+            f"config: sae.second_seed is {second}, but SAEs with source {sae['source']!r} aren't trained here; remove"
+            " it."
+        )
+    if second is not None and second == sae["seed"]:
+        raise InputError(f"config: sae.second_seed is {second}, which is sae.seed, too; set it to another number.")
 
 
 def warnings(config: Mapping[str, Any]) -> list[str]:
@@ -263,15 +292,41 @@ def warnings(config: Mapping[str, Any]) -> list[str]:
                 "config: sae.text is the same as problems: the SAE will be trained on the problems that are studied,"
                 " and fit them better than others. Use another split, file or seed."
             )
-    if config["interventions"] and (steering := config["interventions"]["steering"]):
-        directions = 3 * steering["latents"] * len(steering["strengths"]) + 1
+    if (interventions := config["interventions"]) and (steering := interventions["steering"]):
+        times = 0
+        for layer in config["layers"]:
+            latents = steering["latents"] + len(named_in(interventions, layer))
+            times += 1 + latents * (3 * len(steering["strengths"]) + (steering["instruction"] is not None))
         traces, sites = min(steering["traces"], config["inferences"]), len(config["layers"])
-        most = directions * traces * sites * config["generation"]["max_new_tokens"]
+        most = times * traces * config["generation"]["max_new_tokens"]
         found.append(
-            f"config: interventions.steering writes up to {most:,} tokens: {directions} times {traces} traces at"
+            f"config: interventions.steering writes up to {most:,} tokens: {times} times {traces} traces, at"
             f" {sites} {'site' if sites == 1 else 'sites'}."
         )
     return found
+
+
+def named_in(interventions: Mapping[str, Any], layer: int) -> list[int]:
+    """Return the latents of a layer that `interventions.named` names."""
+    named = [tuple(map(int, name.split("/"))) for name in interventions["named"]]
+    return [latent for of_layer, latent in named if of_layer == layer]
+
+
+def _check_named(config: Mapping[str, Any]) -> None:
+    """Refuse names of latents that this study can't have, as far as the config says."""
+    sae = config["sae"]
+    for name in config["interventions"]["named"]:
+        layer, latent = map(int, name.split("/"))
+        if layer not in config["layers"]:
+            raise InputError(
+                f"config: interventions.named: {name!r} is of layer {layer}, which isn't read; layers is"
+                f" {config['layers']}."
+            )
+        if sae["source"] == "train" and latent >= sae["num_latents"]:
+            raise InputError(
+                f"config: interventions.named: {name!r} is no latent of the SAE, which has sae.num_latents ="
+                f" {sae['num_latents']}, 0 to {sae['num_latents'] - 1}."
+            )
 
 
 def _check_twins(config: Mapping[str, Any]) -> None:

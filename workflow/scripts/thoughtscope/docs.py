@@ -41,6 +41,7 @@ MODULES = {
         "evidence.reason": "reason_scores",
         "evidence.lexicality": "lexicality",
         "evidence.verdict": "verdict",
+        "evidence.seeds": "seeds",
         "interventions.attribution": "attribution",
         "interventions.tables": "ablations token_effects steering injections",
         "interventions.effects": "effects",

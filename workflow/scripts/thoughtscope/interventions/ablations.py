@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from .. import sites
+from ..errors import InputError
 from ..frames import complete
 from ..job import every_few_seconds
 from ..statistics import MIN_TOKENS
@@ -63,17 +64,32 @@ class Seen(NamedTuple):
 
 
 def under_study(
-    candidates: pl.DataFrame, headline: pl.DataFrame, attribution: pl.DataFrame, site: str, alpha: float, most: int
+    candidates: pl.DataFrame,
+    headline: pl.DataFrame,
+    attribution: pl.DataFrame,
+    site: str,
+    alpha: float,
+    most: int,
+    named: Sequence[int],
+    log: logging.Logger,
 ) -> pl.DataFrame:
-    """Return the candidates of a site, with the pattern and window each is linked to, that are tried for the link.
+    """Return the latents of a site that are tried: those named, and the first `most` candidates linked to a pattern.
 
-    Those that stand out (q below alpha) go first; among them, those of which the largest effect on their own pattern is
-    predicted, by the lower end of its interval, then the surest.
+    Columns: latent, pattern and window (those it is linked to; of a named one without a link, those of its largest
+    predicted effect), and by what it is chosen. Those that stand out (q below alpha) go first; among them, those of
+    which the largest effect on their own pattern is predicted, by the lower end of its interval, then the surest.
     """
     linked = headline.filter(pl.col("site") == site, pl.col("pattern").is_not_null())
     predicted = attribution.select("latent", "pattern", pl.col("window").cast(pl.String), "low")
+    largest = predicted.sort("low", "latent", descending=[True, False], nulls_last=True)
+    places = pl.concat([linked.select("latent", "pattern", "window"), largest.drop("low")])
+    known = places.unique("latent", keep="first", maintain_order=True)
+    by_name = pl.DataFrame({"latent": named}, schema={"latent": pl.UInt32}).join(known, "latent", maintain_order="left")
+    if missing := sorted(set(named) - set(by_name["latent"])):
+        log.warning("not tried, as they are hardly active in the traces: %s", ", ".join(map(str, missing)))
     chosen = (
         candidates.select("latent")
+        .filter(~pl.col("latent").is_in(list(named)))
         .join(linked, on="latent")
         .join(predicted, on=["latent", "pattern", "window"], how="left")
         .sort(
@@ -81,17 +97,18 @@ def under_study(
             descending=[True, True, False, False, False], nulls_last=True,
         )
     )  # fmt: skip
-    return chosen.head(most).select("latent", "pattern", "window")
+    by_link = chosen.head(most).select("latent", "pattern", "window", chosen=pl.lit("link"))
+    return pl.concat([by_name.with_columns(chosen=pl.lit("name")), by_link])
 
 
 def predicted_most(attribution: pl.DataFrame, barred: Sequence[int], most: int) -> pl.DataFrame:
     """Return the latents of which the largest effect is predicted, by the lower end of its interval, if above 0.
 
-    Columns: latent, pattern and window of that. `barred` ones are none.
+    Columns as `under_study` has them. `barred` ones are none.
     """
     able = attribution.filter(pl.col("low") > 0, ~pl.col("latent").is_in(list(barred)))
     best = able.sort("low", "latent", descending=[True, False]).unique("latent", keep="first", maintain_order=True)
-    return best.head(most).select("latent", "pattern", pl.col("window").cast(pl.String))
+    return best.head(most).select("latent", "pattern", pl.col("window").cast(pl.String), chosen=pl.lit("prediction"))
 
 
 def matched_latents(
@@ -141,6 +158,7 @@ def ablations(
     site: str,
     alpha: float,
     latents: int,
+    named: Sequence[int],
     traces_each: int,
     draws: int,
     strengths: Sequence[float],
@@ -148,16 +166,22 @@ def ablations(
     tokens_after: int,
     log: logging.Logger,
 ) -> Tables:
-    """Edit the states of up to `traces_each` traces for each of up to 2 `latents` latents.
+    """Edit the states of up to `traces_each` traces for each of the `named` and up to 2 `latents` latents.
 
     As many are candidates linked to a pattern as have the largest effects predicted on any. traces, matches
     and features are of the condition under study; of the traces those are edited that no prediction is from.
+    Raises InputError for a name that no latent has.
     """
+    if beyond := [latent for latent in named if latent >= sae.latents]:
+        raise InputError(
+            f"config: interventions.named: there is no latent {beyond[0]} at {site}; its SAE has {sae.latents}, 0 to"
+            f" {sae.latents - 1}."
+        )
     traces = targets.half(traces, 1)
-    linked = under_study(candidates, headline, attribution, site, alpha, latents)
+    linked = under_study(candidates, headline, attribution, site, alpha, latents, named, log)
     foretold = predicted_most(attribution, linked["latent"].to_list(), latents)
     studied = pl.concat([linked, foretold])
-    chosen_by = dict.fromkeys(linked["latent"], "link") | dict.fromkeys(foretold["latent"], "prediction")
+    chosen_by = dict(studied.select("latent", "chosen").iter_rows())
     barred = [*candidates["latent"], *foretold["latent"]]
     classes = targets.token_classes(vocabulary)
     others = matched_latents(features, studied["latent"].to_list(), barred, sae, draws)

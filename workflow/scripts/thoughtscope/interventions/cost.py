@@ -7,6 +7,7 @@ the site's mean state in place of every state, which is what a site is worth to 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,10 +29,10 @@ MOST_POSITIONS = 256
 """Positions of a trace that are looked at, evenly over what was written: a vocabulary of probabilities each."""
 
 SCHEMA = Schema(
-    "a part of what was written: `all` of it, the thinking (`think`), the `answer`; nats a token, each trace's mean"
-    " first, sinks left as they are",
+    "a part of what was written, `all` of it, the thinking (`think`), the `answer`; or the text that the SAE's training"
+    " held out (`text`); nats a token, each trace's mean first, or each sequence's; sinks left as they are",
     part=(pl.String, "the part"),
-    traces=(pl.UInt32, "traces that have it"),
+    traces=(pl.UInt32, "traces that have it; sequences of the text"),
     tokens=(pl.UInt32, "tokens that were looked at"),
     ce=(pl.Float64, "cross-entropy of the tokens that are there, as the model is"),
     ce_spliced=(pl.Float64, "the same with reconstructions in place of the site's states"),
@@ -53,6 +54,7 @@ PARTS = ("all", "think", "answer")
 @torch.no_grad()
 def cost(
     traces: pl.DataFrame,
+    text: Sequence[Sequence[int]],
     *,
     model: PreTrainedModel,
     sae: SparseCoder,
@@ -60,41 +62,59 @@ def cost(
     traces_each: int,
     log: logging.Logger,
 ) -> pl.DataFrame:
-    """Return what reconstructions at a site cost in the first `traces_each` traces, in SCHEMA.
+    """Return what reconstructions at a site cost in the first `traces_each` traces and sequences of text, in SCHEMA.
 
-    traces: of the condition under study. Raises InputError for states that aren't finite.
+    traces: of the condition under study; text: token ids of what the SAE's training held out, none if that isn't
+    known. Raises InputError for states that aren't finite.
     """
-    chosen = traces.head(traces_each)
-    seen = []
-    for trace in chosen.iter_rows(named=True):
-        text = targets.text_of(trace)
-        if len(text.ids) > len(trace["prompt_ids"]) + 1:
-            seen.append((trace, text, forced.read(model, site, trace["trace_id"], text.ids.tolist())))
+    written = []
+    for trace in traces.head(traces_each).iter_rows(named=True):
+        names = [part["segment"] for part in trace["segments"]]
+        written.append((targets.text_of(trace), len(trace["prompt_ids"]), names))
+    held_out = [(targets.Text(np.array(ids), np.zeros(len(ids), dtype=int)), 1, ["text"]) for ids in text[:traces_each]]
+    rows = [*_cost(written, PARTS, model, sae, site, log), *_cost(held_out, ("text",), model, sae, site, log)]
+    return complete(pl.DataFrame(rows, infer_schema_length=None), SCHEMA).filter(pl.col("traces") > 0)
+
+
+def _cost(
+    texts: Sequence[tuple[targets.Text, int, Sequence[str]]],
+    parts: Sequence[str],
+    model: PreTrainedModel,
+    sae: SparseCoder,
+    site: str,
+    log: logging.Logger,
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of some texts, each with the position of the first token looked at and the names of its runs."""
+    seen = [
+        (text, first, names, forced.read(model, site, index, text.ids.tolist()))
+        for index, (text, first, names) in enumerate(texts)
+        if len(text.ids) > first + 1
+    ]
     if not seen:
-        return pl.DataFrame(schema=SCHEMA)
-    total = sum(one.states.double().sum(0) for _, _, one in seen)
-    mean = (total / sum(len(one.states) for _, _, one in seen)).float()  # type: ignore[union-attr]
+        return
+    states = [one.states for *_, one in seen]
+    total = torch.stack([of_text.double().sum(0) for of_text in states]).sum(0)
+    mean = (total / sum(map(len, states))).float()
     none = torch.zeros(0, model.config.vocab_size, dtype=torch.bool)
     tick = every_few_seconds(log.info)
-    rows = []
-    for count, (trace, text, one) in enumerate(seen, 1):
+    found: dict[str, list[tuple[int, Floats]]] = {part: [] for part in parts}
+    for count, (text, first, names, one) in enumerate(seen, 1):
         kept = sites.sinks(one.states.norm(dim=-1)).unsqueeze(-1)
         spliced = sae.decode(sae.encode(one.states)) - one.states
         deltas = torch.stack([spliced, mean - one.states]).masked_fill(kept, 0.0)
-        first, last = len(trace["prompt_ids"]) - 1, len(text.ids) - 2
-        positions = np.unique(np.linspace(first, last, min(MOST_POSITIONS, last - first + 1)).round().astype(int))
+        last = len(text.ids) - 2
+        places = np.linspace(first - 1, last, min(MOST_POSITIONS, last - first + 2)).round().astype(int)
+        positions = np.unique(places)
         change = forced.change(model, site, one, deltas, positions.tolist(), none)
-        names = {index: part["segment"] for index, part in enumerate(trace["segments"])}
         segment = np.array([names[run] for run in text.run[positions + 1]])
         values = torch.cat([-change.unedited[None], -change.actual, change.kl]).double().cpu().numpy()
-        for part in PARTS:
+        for part in parts:
             inside = np.ones(len(segment), dtype=bool) if part == "all" else segment == part
             if inside.any():
-                rows.append((part, int(inside.sum()), values[:, inside].mean(axis=1)))
-        tick(f"{count} of {len(seen)} traces")
-    return complete(
-        pl.DataFrame([_row(part, [row[1:] for row in rows if row[0] == part]) for part in PARTS], orient="row"), SCHEMA
-    ).filter(pl.col("traces") > 0)
+                found[part].append((int(inside.sum()), values[:, inside].mean(axis=1)))
+        tick(f"{count} of {len(seen)} texts")
+    for part, rows in found.items():
+        yield _row(part, rows)
 
 
 def _row(part: str, rows: list[tuple[int, Floats]]) -> dict[str, Any]:

@@ -86,14 +86,16 @@ def injections(
     site: str,
     alpha: float,
     latents: int,
+    named: Sequence[int],
     traces_each: int,
     log: logging.Logger,
 ) -> pl.DataFrame:
     """Return what latents do where their cues are put in, or left out, beside tokens alike, in INJECTIONS_SCHEMA.
 
-    traces and activations are of the condition under study. Tried are the latents that `ablations` has for their link.
+    traces and activations are of the condition under study. Tried are the latents that `ablations` has by name or for
+    their link.
     """
-    studied = under_study(candidates, headline, attribution, site, alpha, latents)
+    studied = under_study(candidates, headline, attribution, site, alpha, latents, named, log)
     texts = {trace["trace_id"]: targets.text_of(trace) for trace in traces.iter_rows(named=True)}
     names = dict(vocabulary.select("token_id", "text").collect().iter_rows())
     read = (int(token) for text in texts.values() for token in text.ids[:-1][text.run[:-1] >= 0])

@@ -8,7 +8,7 @@ text and the unsteered one differ by the steering alone, and are compared trace 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -67,17 +67,20 @@ def steering(
     condition: str,
     sampling: Sampling,
     patterns: str,
+    ask: Callable[[str, int], Sequence[int]] | None,
     alpha: float,
     latents: int,
+    named: Sequence[int],
     traces_each: int,
     strengths: Sequence[float],
     log: logging.Logger,
 ) -> pl.DataFrame:
-    """Steer the first `traces_each` traces by `latents` candidates of a site; return STEERING_SCHEMA.
+    """Steer the first `traces_each` traces by those named and `latents` candidates of a site; return STEERING_SCHEMA.
 
-    traces and features are of the condition under study; patterns: the config's section as JSON.
+    traces and features are of the condition under study; patterns: the config's section as JSON. ask: returns the ids
+    of a prompt that asks for a pattern, by its name and the trace's id; without it there is no such arm.
     """
-    studied = under_study(candidates, headline, attribution, site, alpha, latents)
+    studied = under_study(candidates, headline, attribution, site, alpha, latents, named, log)
     classes = targets.token_classes(vocabulary)
     starts: list[Start] = []
     for trace in traces.iter_rows(named=True):
@@ -105,19 +108,42 @@ def steering(
             for arm, unit in directions.items()
             for strength in strengths
         ]
-    log.info("%d continuations of %d traces, up to %d tokens", len(plan) + 1, len(starts),
-             (len(plan) + 1) * len(starts) * sampling.max_new_tokens)  # fmt: skip
-    unsteered = _continue(starts, torch.zeros_like(drawn), model, site, condition, sampling, log)
+    named_patterns = studied["pattern"].unique().sort().to_list()
+    times = len(plan) + 1 + (len(named_patterns) if ask else 0)
+    log.info("%d continuations of %d traces, up to %d tokens", times, len(starts),
+             times * len(starts) * sampling.max_new_tokens)  # fmt: skip
+    nothing = torch.zeros_like(drawn)
+    unsteered = _continue(starts, nothing, model, site, condition, sampling, log)
     rows: list[dict[str, Any]] = []
-    for pattern in studied["pattern"].unique().sort():
-        about = {"latent": None, "pattern": pattern, "arm": "none", "strength": 0.0}
-        rows += _rows(starts, unsteered, tokenizer, vocabulary, patterns, sampling, about)
+    for pattern in named_patterns:
+        about = {"latent": None, "pattern": pattern, "strength": 0.0}
+        rows += _rows(starts, unsteered, tokenizer, vocabulary, patterns, sampling, about | {"arm": "none"})
+        if ask:
+            asked = [_behind(start, ask(pattern, start[0]["trace_id"])) for start in starts]
+            written = _continue(asked, nothing, model, site, condition, sampling, log)
+            rows += _rows(asked, written, tokenizer, vocabulary, patterns, sampling, about | {"arm": "prompt"})
     for count, (latent, pattern_of, arm, strength, added) in enumerate(plan, 1):
         written = _continue(starts, added, model, site, condition, sampling, log)
         about = {"latent": latent, "pattern": pattern_of, "arm": arm, "strength": strength}
         rows += _rows(starts, written, tokenizer, vocabulary, patterns, sampling, about)
         log.info("%d of %d: latent %s, %s, ×%g", count, len(plan), latent, arm, strength)
     return pl.DataFrame(rows, schema=STEERING_SCHEMA)
+
+
+def _behind(start: Start, prompt_ids: Sequence[int]) -> Start:
+    """Return the same beginning of a trace behind another prompt."""
+    trace, place, seen = start
+    return trace | {"prompt_ids": list(prompt_ids)}, place - len(trace["prompt_ids"]) + len(prompt_ids), seen
+
+
+WORDS = 5
+"""Words of a pattern that an instruction names."""
+
+
+def instruction_of(pattern: str, entries: Sequence[str], instruction: str) -> str:
+    """Return an instruction with {words} filled in: the pattern's first plain ones, or its name if it has none."""
+    plain = [f"“{entry}”" for entry in entries if not (entry.startswith("/") and entry.endswith("/"))][:WORDS]
+    return instruction.replace("{words}", ", ".join(plain) or pattern.replace("_", " "))
 
 
 def _unit(direction: Tensor) -> Tensor:

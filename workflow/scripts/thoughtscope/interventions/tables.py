@@ -19,15 +19,16 @@ ARMS = {
 CONTROLS = ("matched_latent", "random_direction", "shifted")
 """The arms that a latent's own ablation is held against."""
 
-CHOSEN = ("link", "prediction")
+CHOSEN = ("name", "link", "prediction")
 """By what latents are chosen."""
 
 ABLATIONS_SCHEMA = Schema(
     "a trace, a latent and an edit of the states at its site; numbers are means over `pairs` of places, in nats",
     **keys("trace_id", "latent"),
-    chosen=(pl.Enum(CHOSEN), "by what it was: its `link` to a pattern, among candidates, those first that stand out"
-                             " (see `headline`) and whose effect on it is predicted to be largest; or the effect that"
-                             " is predicted, on any pattern, among all latents (see `attribution`)"),
+    chosen=(pl.Enum(CHOSEN), "by what it was: its `name`, in `interventions.named`; its `link` to a pattern, among"
+                             " candidates, those first that stand out (see `headline`) and whose effect on it is"
+                             " predicted to be largest; or the effect that is predicted, on any pattern, among all"
+                             " latents (see `attribution`)"),
     pattern=(pl.String, "the pattern that is by"),
     window=(pl.String, "window of that. `before`: places are those from which the pattern's first word is next;"
                        " `after`: those up to `analysis.tokens_after` after it"),
@@ -56,6 +57,7 @@ TOKEN_EFFECTS_SCHEMA = Schema(
 
 STEERING_ARMS = {
     "none": "nothing is added; the same text for all latents of the site, a row a pattern of theirs, with no latent",
+    "prompt": "nothing is added, but the prompt asks for the pattern (`interventions.steering.instruction`); no latent",
     "latent": "strength times the latent's usual contribution, its mean activation where active along its direction",
     "matched_latent": "as much along the direction of another latent, about as frequent and as strong",
     "random_direction": "as much along a direction at right angles to it, drawn as the site's states are spread",
@@ -70,7 +72,7 @@ STEERING_SCHEMA = Schema(
     **keys("latent"),
     pattern=(pl.String, "the pattern the latent is linked to"),
     arm=(pl.Enum(list(STEERING_ARMS)), "; ".join(f"`{arm}`: {text}" for arm, text in STEERING_ARMS.items())),
-    strength=(pl.Float64, "how many times the usual contribution is added; 0 with `none`"),
+    strength=(pl.Float64, "how many times the usual contribution is added; 0 with `none` and `prompt`"),
     **keys("trace_id"),
     same=(pl.Boolean, "whether it is, token by token, what the trace says"),
     prefix=(pl.UInt32, "tokens of the trace that it continues, after the prompt"),

@@ -531,3 +531,44 @@ def pattern_counts(table: pl.DataFrame, *, conditions: Sequence[str]) -> Picture
     picture.name_rows(panel, axes, [shown(name) for name in names], grid=False)
     picture.legend(handles=handles, loc="lower left", ncols=len(conditions), bbox_to_anchor=(1.4 / 9.5, 0.0))
     return picture
+
+
+COUNTED = {"linked": ("linked to a pattern", "#c6dbef"), "passing": ("pass all but the fit", "#6baed6"),
+           "called": ("and the fit", "#0072b2")}  # fmt: skip
+"""What is counted of each reader's latents, and its colour."""
+
+
+def twins(table: pl.DataFrame) -> Picture:
+    """Draw how many latents the study's own reader and each twin have that are linked, and that pass, site by site."""
+    title = "Would a twin do as well?"
+    subtitle = "latents of the study’s own SAE and model, and of twins read by the same rules, with as small a p"
+    if table.is_empty():
+        return nothing(title, subtitle, "no site was read")
+    # A row a reader, with room before each site for its name.
+    table = table.with_columns(row=pl.int_range(pl.len()) + 1.1 * (1 + pl.col("site").rle_id()))
+    unit, end = 0.3, table["row"][-1] + 0.6
+    height = 1.6 + unit * (end + 0.1)
+    picture = Picture(10.5, height, title, subtitle)
+    most = max(1, table.select(pl.max_horizontal(*COUNTED)).to_series().to_numpy().max())
+    panel = Panel(1.75, 0.85, 5.6, height - 1.6, (0, 1.12 * most), (end, -0.1))
+    axes = picture.axes_at(panel, xlabel="latents", yticks=[])
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    for (name, (label, color)), thick in zip(COUNTED.items(), (0.74, 0.52, 0.3), strict=True):
+        axes.barh(table["row"], table[name], height=thick, color=color, label=label, zorder=2)
+    y = panel.y(table["row"])
+    numbers = [" · ".join(map(str, counts)) for counts in table.select(*COUNTED).iter_rows()]
+    ends = panel.x(table.select(pl.max_horizontal(*COUNTED)).to_series()) + 0.06
+    picture.letters(numbers, ends, y, size=8, color=INK)
+    names = ["the study’s own" if reader == "trained" else reader.replace("_", " ").replace("sae", "SAE")
+             for reader in table["reader"]]  # fmt: skip
+    picture.letters(names, panel.left - 0.1, y, size=9, align="right")
+    ratios = ["" if ratio is None else f"{ratio:.2f} ({low:.2f} to {min(high, 99):.2f})"
+              for ratio, low, high in table.select("ratio", "low", "high").iter_rows()]  # fmt: skip
+    picture.letters(ratios, 10.3, y, size=8.5, color=INK, align="right")
+    picture.letters([f"{tested:,}" for tested in table["tested"]], 8.55, y, size=8.5, color=INK, align="right")
+    for x, text in ((8.55, "tested"), (10.3, "passing, for each of its own")):
+        picture.write(x, panel.top + 0.1, text, ha="right", size=8, color=GREY)
+    for (site,), rows in table.group_by("site", maintain_order=True):
+        picture.write(0.2, panel.y(rows["row"][0] - 0.85), str(site), weight="bold")
+    picture.legend(loc="lower left", ncols=3, bbox_to_anchor=(1.65 / 10.5, 0.0), columnspacing=1.6)
+    return picture

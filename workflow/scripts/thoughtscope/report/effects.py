@@ -35,8 +35,16 @@ def _of_sae(site: str, table: pl.DataFrame) -> str | None:
     return (
         f"With reconstructions in place of its states at {site} the model’s cross-entropy is {row['ce_spliced']:.2f}"
         f" nats a token instead of {row['ce']:.2f} ({row['ce_mean']:.2f} with their mean); they keep {kept} of what the"
-        " site is worth to it, by divergence."
+        f" site is worth to it, by divergence{_of_text(table)}."
     )
+
+
+def _of_text(table: pl.DataFrame) -> str:
+    """Say what reconstructions keep in the text that training held out; nothing where there was none."""
+    row = next(table.filter(part="text").iter_rows(named=True), None)
+    if row is None or row["kl_score"] is None:
+        return ""
+    return f", and {max(0.0, row['kl_score']):.0%} in text that the SAE's training held out".replace("'", "’")
 
 
 def _of_latents(tables: Mapping[str, pl.DataFrame], alpha: float) -> list[str]:
@@ -67,6 +75,7 @@ def _of_latents(tables: Mapping[str, pl.DataFrame], alpha: float) -> list[str]:
 
 
 BY = {
+    "name": "named in the config",
     "link": "linked to a pattern that are predicted to act on it most",
     "prediction": "of which the largest effect is predicted",
 }

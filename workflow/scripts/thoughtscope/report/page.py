@@ -17,15 +17,16 @@ from typing import Any
 import polars as pl
 from markupsafe import Markup, escape
 
-from ..config import REPORT_PICTURES, REPORT_PICTURES_ACROSS, layer_of, parse_site
+from ..config import layer_of, parse_site, report_pictures, report_pictures_across
 from ..evidence.alike import NEAR
 from ..evidence.checks import RESULTS, VERDICTS
 from ..evidence.outcomes import OF_EQUAL_LENGTH
 from ..evidence.links import LEADING, MIN_TOLD_APART, RANKED, WINDOWS, links
+from ..evidence.seeds import SHARED
 from ..interventions.tables import REACH
 from ..statistics import MIN_TOKENS, MIN_TRACES
 from ..vocabulary import label
-from . import effects, truth, twins
+from . import effects, seeds, truth, twins
 from .findings import answer, by_heading, share_interval, small, warnings
 from .needs import in_words
 from .provenance import rule_graph
@@ -69,6 +70,13 @@ def twins_section(study: Study) -> dict[str, Any] | None:
         return None
     rows = [row | {"name": twins.name(row["reader"])} for row in study.twins.iter_rows(named=True)]
     return {"sentences": twins.sentences(study.twins), "rows": rows}
+
+
+def seeds_section(study: Study) -> dict[str, Any] | None:
+    """Return which latents and verdicts another seed of the SAEs gives, too; None without one."""
+    if not study.seeds:
+        return None
+    return {"sentences": seeds.sentences(study.seeds), "rows": seeds.rows(study.seeds), "shared": SHARED}
 
 
 def effects_section(study: Study) -> dict[str, Any] | None:
@@ -353,6 +361,7 @@ def render(
     boards = [pack(dashboards(study, site, tokens)) for site in study.sites]
     without = {site.name: absent(site) for site in study.sites}
     too_small = small(study) is not None
+    captions, captions_across = report_pictures(study.settings), report_pictures_across(study.settings)
     context = {
         "study": study,
         "answer": answer(study),
@@ -360,13 +369,14 @@ def render(
         "truth": truth_section(study),
         "twins": twins_section(study),
         "effects": effects_section(study),
+        "seeds": seeds_section(study),
         "layers": layer_rows(study),
         "sites": [
             {
                 "name": site.name, "index": index, "headline": headline(site.tables["verdict"], too_small=too_small),
                 "rows": site_rows(study, site), "judged": len(site.tables["verdict"]), "absent": without[site.name],
                 "pictures": [
-                    picture(path) | {"caption": REPORT_PICTURES[name], "alt": f"{name} of {site.name}"}
+                    picture(path) | {"caption": captions[name], "alt": f"{name} of {site.name}"}
                     for name, path in site.pictures.items()
                     if name != "outcomes" or site.tables["outcomes"]["auroc"].count()  # else there is nothing in it
                 ],
@@ -374,7 +384,7 @@ def render(
             for index, site in enumerate(study.sites)
         ],
         "pictures": {
-            name: picture(path) | {"caption": REPORT_PICTURES_ACROSS[name], "alt": name.replace("_", " ")}
+            name: picture(path) | {"caption": captions_across[name], "alt": name.replace("_", " ")}
             for name, path in study.pictures.items()
         },
         "absent": without_columns(without), "checks": study.checks, "results": RESULTS, "verdicts": VERDICTS,

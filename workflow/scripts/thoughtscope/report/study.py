@@ -76,6 +76,8 @@ class Study:
     """How likely the model was to write each pattern where it did; none without interventions."""
     twins: pl.DataFrame | None
     """How much the twins have of what is found; none without twins."""
+    seeds: Mapping[str, pl.DataFrame]
+    """What another seed of the SAEs has of their latents, by site; nothing without one."""
 
     @property
     def model(self) -> str:
@@ -118,7 +120,7 @@ def load(
     (the info.json of each), `pictures` (across sites), `tables` and `site_pictures`, site after site in the order of
     the page; of a taught model `truth`, `found` and `called`; where latents were taken away `effects`, `cost`,
     `attribution`, `token_effects`, `responses`, `weighted_tests` and `stable_patterns`;
-    where traces were steered `steered`, site after site; and with twins `twins`.
+    where traces were steered `steered`, site after site; with twins `twins`; and with SAEs of another seed `seeds`.
     """
     traces = files.read_parquet(given["traces"])
     infos = paths.by("hookpoint", paths.SAE_INFO, given["saes"])
@@ -151,6 +153,7 @@ def load(
         weighted_tests=of_sites(given, "weighted_tests"),
         stable_patterns=files.read_parquet(given["stable_patterns"]) if "stable_patterns" in given else None,
         twins=files.read_parquet(given["twins"]) if "twins" in given else None,
+        seeds=of_sites(given, "seeds"),
         truth=truth_of(given, settings["teach"], len(traces.filter(condition=conditions[0]))),
         **{name: files.read_parquet(given[name]) for name in ("matches", "gate", "layers", "headline")},
     )

@@ -13,6 +13,7 @@ from ..evidence.recurrence import leading_latents, leading_tokens
 from . import needs, words
 from .effects import sentences as of_effects
 from .truth import Truth, rows, sentences
+from .seeds import sentences as of_seeds
 from .twins import sentences as of_twins
 
 LISTED = 5
@@ -36,6 +37,7 @@ def write(
     effects: Mapping[str, pl.DataFrame],
     cost: Mapping[str, pl.DataFrame],
     twins: pl.DataFrame | None,
+    seeds: Mapping[str, pl.DataFrame],
     conditions: Sequence[str],
     top_latents: int,
     min_traces: int,
@@ -66,6 +68,8 @@ def write(
         lines += _states(truth)
     if twins is not None:
         lines += ["", "## Would a twin do as well?", "", *(f"- {text}" for text in of_twins(twins))]
+    if seeds:
+        lines += ["", "## Would another seed of the SAEs do?", "", *(f"- {text}" for text in of_seeds(seeds))]
     if effects:
         lines += ["", "## Does the model use them?", "", *(f"- {text}" for text in of_effects(effects, cost, alpha))]
     lines += [

@@ -53,3 +53,12 @@ def token_ids(
         f"config: sae.text gives {len(ids)} tokens{left_out}, but sae.tokens and sae.heldout_tokens ask for {wanted};"
         f" {more}, or ask for fewer tokens."
     )
+
+
+def held_out(
+    problems: pl.DataFrame, tokenizer: "PreTrainedTokenizerBase", tokens: int, heldout_tokens: int, context: int
+) -> list[list[int]]:
+    """Return the sequences of the training text that training holds out, `context` token ids each."""
+    trained, rest = sequences_of(tokens, heldout_tokens, context)
+    ids = token_ids(problems, tokenizer, (trained + rest) * context, {})
+    return [ids[row * context : (row + 1) * context] for row in range(trained, trained + rest)]
