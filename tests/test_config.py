@@ -55,7 +55,7 @@ def test_a_sae_for_another_width_cannot_read_the_residual_stream():
 def test_the_page_is_the_schemas():
     schema = yaml.safe_load(docs.SCHEMA.read_text())
     assert docs.PAGE.read_text() == docs.config_page(schema), "run make config-docs"
-    assert docs.TABLES_PAGE.read_text() == docs.tables_page(), "run make config-docs"
+    assert docs.TABLES_PAGE.read_text() == docs.tables_page(docs.TABLES_PAGE.read_text()), "run make config-docs"
     for key in ("sae.read_from", "problems.source", "prompts.{condition}.user", "model.think.open", "plots.dpi"):
         assert f"| `{key}` |" in docs.config_page(schema)
 

@@ -9,7 +9,7 @@ from conftest import REPO
 from snakemake.api import SnakemakeApi
 from snakemake.settings.types import OutputSettings, Quietness, ResourceSettings
 
-from thoughtscope import dispatch, docs
+from thoughtscope import columns, dispatch
 from thoughtscope.twins import TWINS
 
 CALLED = ("table.py", "plot.py")
@@ -34,7 +34,8 @@ def config_settings():
     from snakemake.settings.types import ConfigSettings
 
     files = [REPO / "config" / name for name in ("config.yaml", "teach.yaml")]
-    return ConfigSettings(configfiles=files, config={"interventions": {"steering": {}}, "twins": list(TWINS)})
+    more = {"interventions": {"steering": {}}, "twins": list(TWINS), "sae": {"second_seed": 1}}
+    return ConfigSettings(configfiles=files, config=more)
 
 
 def of_scripts(rules):
@@ -64,25 +65,26 @@ def test_a_table_has_a_name_of_its_own(rules):
 
 
 def test_every_table_is_described(rules):
-    """docs/tables.md has what the rules make, and a word on each column."""
+    """results/README.md has what the rules make, and a word on each column."""
     outputs = [str(path) for name, rule in rules.items() if not name.startswith("_") for path in rule.output]
     outputs = [path.replace("shuffled_text", "{reader}") for path in outputs]  # who alone has what others share
     made = {re.sub(r"{(\w+),[^{}]*}", r"{\1}", path) for path in outputs if path.endswith(".parquet")}
-    assert made == set(docs.tables())
-    for path, columns in docs.tables().items():
-        assert columns.rows, path
-        assert all(columns.about[name] for name in columns), path
+    assert made == set(columns.schemas())
+    for path, schema in columns.schemas().items():
+        assert schema.rows, path
+        assert all(schema.about[name] for name in schema), path
+        assert columns.schema_of(path.format_map(columns._Any())) is schema
 
 
 def test_tables_of_sites_are_one_frame_that_says_which(tmp_path):
     """Of one site, too; a table with sites of its own (where an SAE was tried) keeps them."""
     inputs = {}
-    for name, columns in {"counts": {"n": [1]}, "fits": {"site": ["elsewhere"], "n": [1]}}.items():
+    for name, table in {"counts": {"n": [1]}, "fits": {"site": ["elsewhere"], "n": [1]}}.items():
         inputs[name] = []
         for site in ("layers.1.mlp", "layers.2.mlp"):
             path = tmp_path / f"results/x/tables/trained/{site}/{name}.parquet"
             path.parent.mkdir(parents=True, exist_ok=True)
-            pl.DataFrame(columns).write_parquet(path)
+            pl.DataFrame(table).write_parquet(path)
             inputs[name].append(str(path))
     for many in (2, 1):
         counts, fits = (

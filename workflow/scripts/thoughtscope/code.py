@@ -17,8 +17,8 @@ from typing import Any
 
 from .errors import InputError
 
-PLUMBING = ("job", "errors", "progress")
-"""Modules that say how the work goes on, and make nothing that a file holds."""
+PLUMBING = ("job", "errors", "progress", "columns")
+"""Modules that say how the work goes on, or what it is called, and make no number that a file holds."""
 
 _ALL, _ON_IMPORT = "*", ""
 """In place of a name: all of a module, and what it does when imported."""

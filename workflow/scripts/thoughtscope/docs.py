@@ -1,6 +1,8 @@
-"""The pages made from schemas: config/README.md and docs/tables.md, by `python -m thoughtscope.docs` (config-docs)."""
+"""The pages made from schemas: config/README.md and the tables in results/README.md.
 
-import importlib
+`make config-docs` makes them, by `python -m thoughtscope.docs`.
+"""
+
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,63 +12,12 @@ import polars as pl
 import yaml
 
 from . import paths
-from .frames import Schema
+from .columns import module_of, schemas
 
 ROOT = Path(__file__).parents[3]
 SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
 PAGE = ROOT / "config" / "README.md"
-TABLES_PAGE = ROOT / "docs" / "tables.md"
-
-MODULES = {
-    paths.PROBLEMS: {"problems": ""},
-    paths.SAE_TEXT: {"problems": ""},
-    paths.VOCABULARY: {"vocabulary": ""},
-    paths.TRACES: {"traces.generate": ""},
-    paths.TWIN_TRACES: {"traces.generate": ""},
-    paths.ACTIVATIONS: {"readings.activations": ""},
-    paths.FEATURES: {"readings.features": ""},
-    paths.RECONSTRUCTION: {"readings.reconstruction": ""},
-    paths.TRACE_TABLE: {
-        "evidence.recurrence": "top_activations relevant_latents",
-        "evidence.traces": "frequencies histograms top_tokens",
-    },
-    paths.SITE_TABLE: {
-        "evidence.recurrence": "top_activations frequencies histogram relevant_latents recurrence top_tokens sinks",
-        "evidence.fit": "fit",
-        "evidence.controls": "controls contrasts",
-        "evidence.outcomes": "outcomes",
-        "evidence.presence": "presence",
-        "evidence.patterns": "pattern_tests weighted_tests",
-        "evidence.candidates": "candidates",
-        "evidence.reason": "reason_scores",
-        "evidence.lexicality": "lexicality",
-        "evidence.verdict": "verdict",
-        "evidence.seeds": "seeds",
-        "interventions.attribution": "attribution",
-        "interventions.tables": "ablations token_effects steering injections",
-        "interventions.effects": "effects",
-        "interventions.responses": "responses",
-        "interventions.cost": "cost",
-        "interventions.steered": "steered",
-        "report.dashboards": "passages latent_histograms strips coactivation",
-        "report.directions": "logit_effects neighbours",
-        "truth.score": "latent_marks",
-    },
-    paths.LESSONS: {"teaching.lessons": ""},
-    paths.TRUTH: {"truth.parse": "truth"},
-    paths.READER_TABLE: {"evidence.headline": "headline", "evidence.matches": "matches"},
-    paths.STUDY_TABLE: {
-        "evidence.fit": "site_gate",
-        "evidence.recurrence": "layers",
-        "evidence.matches": "matches pattern_counts",
-        "evidence.twins": "twins",
-        "interventions.tables": "stability",
-        "interventions.stable": "stable_patterns",
-        "truth.probes": "probes",
-        "truth.found": "found called",
-    },
-}
-"""Where the columns of the tables of each path are: in a module's SCHEMA, or in that of the table's name."""
+TABLES_PAGE = ROOT / "results" / "README.md"
 
 INTRODUCTION = """\
 # Configuration
@@ -88,14 +39,14 @@ This page is made from `workflow/schemas/config.schema.yaml` by `make config-doc
 | --- | --- | --- | --- |
 """
 
-TABLES_INTRODUCTION = """\
-# Tables
+TABLES_MARK = "<!-- from here on made by make config-docs -->\n"
 
-Every table of a study, with its columns and what a row is. All are parquet; types are polars' (`UInt32`: an unsigned
-integer of 32 bits). A number that can't be given is null. The footer of each file has the settings it was made with and
-the versions of the libraries.
+TABLES_INTRODUCTION = """
+## Every table, every column
 
-This page is made from the tables' schemas by `make config-docs`.
+All are parquet; types are polars' (`UInt32`: an unsigned integer of 32 bits). A number that can't be given is null.
+Each file has its columns' descriptions as their metadata, and in its footer what it is, the settings it was made with
+and the versions of the libraries; `thoughtscope.open("results/…").columns("verdict")` lists them.
 """
 
 
@@ -161,27 +112,16 @@ def _type(spec: Mapping[str, Any]) -> str:
     return ", ".join([kind, *bounds])
 
 
-def tables() -> dict[str, Schema]:
-    """Return the columns of every table of a study by its path."""
-    found = {}
-    for path, modules in MODULES.items():
-        for name, names in modules.items():
-            module = importlib.import_module(f"thoughtscope.{name}")
-            for table in names.split() or [""]:
-                columns = getattr(module, f"{table.upper()}_SCHEMA", None) or module.SCHEMA
-                found[path.replace("{table}", table)] = columns
-    return found
-
-
-def tables_page() -> str:
-    """Return docs/tables.md."""
-    parts = [TABLES_INTRODUCTION]
-    for path, columns in tables().items():
+def tables_page(page: str) -> str:
+    """Return results/README.md with its tables as they are; `page` is what it says now."""
+    parts = [page.partition(TABLES_MARK)[0], TABLES_MARK, TABLES_INTRODUCTION]
+    for path, columns in schemas().items():
         name = path.removeprefix(f"{paths.RESULTS}/")
         rows = [f"| `{column}` | {_dtype(dtype)} | {columns.about[column]} |" for column, dtype in columns.items()]
         head = ["| column | type | meaning |", "| --- | --- | --- |"]
-        parts.append("\n".join([f"## `{name}`\n\nA row is {columns.rows}.\n", *head, *rows, ""]))
-    return "\n".join(parts)
+        source = f"A row is {columns.rows}. Made by `thoughtscope.{module_of(path)}`."
+        parts.append("\n".join(["", f"### `{name}`", "", source, "", *head, *rows, ""]))
+    return "".join(parts)
 
 
 def _dtype(dtype: Any) -> str:
@@ -197,4 +137,4 @@ def _dtype(dtype: Any) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(config_page(yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))), encoding="utf-8")
-    TABLES_PAGE.write_text(tables_page(), encoding="utf-8")
+    TABLES_PAGE.write_text(tables_page(TABLES_PAGE.read_text(encoding="utf-8")), encoding="utf-8")

@@ -18,7 +18,7 @@ from typing import Any
 
 import polars as pl
 
-from . import paths, run
+from . import columns, paths, run
 from .errors import InputError, first_line
 
 SCHEMA_VERSION = "3"
@@ -26,6 +26,9 @@ SCHEMA_VERSION = "3"
 
 DIGEST = "thoughtscope.digest"
 """Under this name a parquet file's footer has the SHA-256 of the file, in which 64 zeros stand in its own place."""
+
+DESCRIPTION = b"description"
+"""Under this name a column's metadata says what it holds."""
 
 ANEW = "Delete it and run again: it will be made anew."
 """What to do with a file of ours that isn't what it should be."""
@@ -59,8 +62,10 @@ def write_parquet(frame: pl.DataFrame, path: str | Path, metadata: Mapping[str, 
     """Write a frame as zstd parquet; its footer says what it is, and has a digest of the whole file.
 
     What it is: `metadata`, what its path says of it (see `paths.levels_of`), the schema version and the libraries'.
+    Each column's metadata has its description, where the path is that of a table of ours.
     """
-    import pyarrow.parquet as pq  # for those who only read it would be a tenth of a second
+    import pyarrow as pa  # for those who only read it would be a tenth of a second
+    import pyarrow.parquet as pq
 
     table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
     footer = {"thoughtscope.schema": SCHEMA_VERSION, DIGEST: _ZEROS.decode()}
@@ -68,13 +73,25 @@ def write_parquet(frame: pl.DataFrame, path: str | Path, metadata: Mapping[str, 
     for name in _LIBRARIES:
         with suppress(PackageNotFoundError):  # the analysis environment has no torch
             footer[f"version.{name}"] = version(name)
-    table = table.replace_schema_metadata(footer)
+    about = getattr(columns.schema_of(path), "about", {})
+    fields = [
+        field.with_metadata((field.metadata or {}) | {DESCRIPTION: about.get(field.name, "")}) for field in table.schema
+    ]
+    table = table.cast(pa.schema(fields, metadata=footer))
     with replacing(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
         with temporary.open("r+b") as file:
             place, digest = _digest_of(file.fileno())
             file.seek(place)
             file.write(digest.encode())
+
+
+def descriptions(path: str | Path) -> dict[str, str]:
+    """Return what each column of a parquet file of ours holds, as the file says."""
+    import pyarrow.parquet as pq
+
+    metadata(path)
+    return {field.name: (field.metadata or {}).get(DESCRIPTION, b"").decode() for field in pq.read_schema(path)}
 
 
 _ZEROS = b"0" * 64
