@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 CODE := workflow/scripts tests benchmarks
 
 .DELETE_ON_ERROR:
-.PHONY: run controls test lint format bench bench-gpu config-docs lock clean
+.PHONY: run controls test saes lint format bench bench-gpu config-docs lock clean
 
 run: $(READY)
 	$(BIN)/snakemake --cores all
@@ -20,6 +20,16 @@ controls: run
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+# SAELens and dictionary_learning over that environment, for the tests of their formats, which are skipped without.
+SAES := .venv-saes
+saes: $(SAES)/.ready
+
+$(SAES)/.ready: requirements-saes.lock $(READY)
+	$(PYTHON) -m venv $(SAES)
+	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > $$(ls -d $(SAES)/lib/python3*/site-packages)/beside.pth
+	$(SAES)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement requirements-saes.lock
+	touch $@
 
 lint: $(READY)
 	$(BIN)/ruff check $(CODE)
@@ -64,4 +74,4 @@ lock:
 	rm -rf $(VENV)-lock
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(SAES)

@@ -62,6 +62,9 @@ rule all:
         ),
 
 
+include: "workflow/rules/exports.smk"
+
+
 speak(workflow, EXPERIMENT)
 
 

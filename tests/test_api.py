@@ -19,8 +19,8 @@ SITE = "layers.1.mlp"
 def study(tiny_model, tmp_path_factory):
     """A small study, moved away from where it was made, and under another name."""
     made = new_study(tmp_path_factory.mktemp("api") / "study", tiny_model).edit(
-        inferences=8, block_size=8, generation__max_new_tokens=40, generation__seed=2, patterns={"vowel": ["/[aeiou]/"]},
-        analysis__min_traces=1, analysis__tokens_before=1, analysis__tokens_after=1,
+        inferences=8, block_size=8, generation__max_new_tokens=40, generation__seed=2,
+        patterns={"vowel": ["/[aeiou]/"]}, analysis__min_traces=1, analysis__tokens_before=1, analysis__tokens_after=1,
     )  # fmt: skip
     write_jsonl(made.folder / "problems.jsonl", times=2)
     made.run()

@@ -15,6 +15,7 @@ from thoughtscope.errors import HubUnreachable, InputError
 from thoughtscope.saes import bounded, coder, formats
 
 LOG = logging.getLogger("test")
+OURS = {"format": "sparsify", "folder": "{hookpoint}"}
 
 
 def save_sae(folder: Path, d_in: int = 32, num_latents: int = 96, k: int = 8, seed: int = 0, **changes) -> SparseCoder:
@@ -316,7 +317,7 @@ def test_what_is_no_topk_autoencoder_is_refused(tmp_path, changes, words):
 def test_fetch_links_and_checks_the_width(tmp_path):
     theirs = save_sae(tmp_path / "from" / "layers.1.mlp")
     manifest = {"name": "tiny", "widths": {"layers.1.mlp": 32}}
-    source = {"source": "path", "path": str(tmp_path / "from")}
+    source = {"source": "path", "path": str(tmp_path / "from")} | OURS
     formats.fetch(source, "layers.1.mlp", manifest, tmp_path / "to", LOG)
     linked = load_file(tmp_path / "to" / "sae.safetensors")
     assert torch.equal(linked["encoder.weight"], theirs.encoder.weight)
@@ -336,7 +337,7 @@ def test_fetch_links_and_checks_the_width(tmp_path):
 
 def test_fetch_from_the_hub(tmp_path, hub_snapshot, caplog):
     """From the cache, at the commit of main, with a warning; a main that has moved since another layer is refused."""
-    source = {"source": "hub", "name": "someone/sae", "revision": None}
+    source = {"source": "hub", "name": "someone/sae", "revision": None} | OURS
     manifest = {"name": "tiny", "widths": {"layers.1.mlp": 32, "layers.2.mlp": 32}}
     save_sae(hub_snapshot("models--someone--sae", "a" * 40) / "layers.1.mlp")
     formats.fetch(source, "layers.1.mlp", manifest, tmp_path / "saes" / "layers.1.mlp", LOG)

@@ -59,6 +59,7 @@ def written(verdicts):
         recurrence={"layers.1.mlp": recurrence}, top_tokens={"layers.1.mlp": tokens},
         verdicts={"layers.1.mlp": verdicts}, matches=matches, headline=of_headline, truth=None, effects={}, cost={},
         twins=None,
+        seeds={},
         conditions=["reason", "direct"], top_latents=10, min_traces=2, alpha=0.05, max_fvu=0.7, include_sinks=False,
     )  # fmt: skip
 

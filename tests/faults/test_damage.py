@@ -229,7 +229,7 @@ def test_odd_weights_of_an_sae_are_refused(tmp_path, change, words):
     change(weights, config)
     save_file(weights, folder / "sae.safetensors")
     (folder / "cfg.json").write_text(json.dumps(config))
-    source = {"source": "path", "path": str(tmp_path / "saes")}
+    source = {"source": "path", "path": str(tmp_path / "saes"), "format": "sparsify", "folder": "{hookpoint}"}
     manifest = {"name": "tiny", "widths": {SITE: 32}}
     with pytest.raises(InputError, match=words):
         formats.fetch(source, SITE, manifest, tmp_path / "to", logging.getLogger("test"))

@@ -25,6 +25,7 @@ from thoughtscope.code import digest, digest_of_script
 from thoughtscope.config import (
     ADAPTER_FILES,
     MODEL_FILES,
+    SAE_FORMATS,
     REPORT_TABLES,
     blocks,
     check,
@@ -39,6 +40,7 @@ from thoughtscope.config import (
     prompts_of,
     report_pictures,
     report_pictures_across,
+    sae_folder,
     site,
     source_settings,
     traces_of,
@@ -284,8 +286,8 @@ def sae_files(wildcards):
     """Return the files of an SAE given as a path, so that its change is seen; empty for the hub."""
     if config["sae"]["source"] != "path":
         return []
-    folder = Path(config["sae"]["path"]) / wildcards.hookpoint
-    return [local(str(folder / name)) for name in ("cfg.json", "sae.safetensors")]
+    folder = Path(config["sae"]["path"]) / sae_folder(config["sae"]["folder"], wildcards.hookpoint)
+    return [local(str(folder / name)) for name in SAE_FORMATS[config["sae"]["format"]]]
 
 
 def sae_of_site(file, reader=None):

@@ -173,6 +173,10 @@ class Study:
             raise InputError(f"{self.folder} has no traces of {condition!r}; it has: {', '.join(self.conditions)}.")
         return files.scan_parquet(listed)
 
+    def problems(self) -> pl.LazyFrame:
+        """Return the problems, in the order of their traces."""
+        return files.scan_parquet(self._file(paths.PROBLEMS))
+
     def trace(self, condition: str, trace_id: int) -> "Trace":
         """Return one trace."""
         found = self.traces(condition).filter(pl.col("trace_id") == trace_id).collect()

@@ -77,7 +77,11 @@ SOURCE_KEYS = {
         "hub": ("name", "revision", "sha256"),
         "teach": (),
     },
-    "sae": {"train": _TRAINING_KEYS, "hub": ("name", "revision"), "path": ("path",)},
+    "sae": {
+        "train": _TRAINING_KEYS,
+        "hub": ("name", "revision", "format", "folder"),
+        "path": ("path", "format", "folder"),
+    },
 }
 """The keys that a section's source reads, by section and source: what it is made from, and so what reruns it."""
 
@@ -106,6 +110,14 @@ ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 SAE_FILES = ("cfg.json", "sae.safetensors")
 """The files of one SAE in sparsify's format."""
 
+SAE_FORMATS = {
+    "sparsify": SAE_FILES,
+    "saelens": ("cfg.json", "sae_weights.safetensors"),
+    "dictionary_learning": ("config.json", "ae.pt"),
+    "gemma_scope": ("params.npz",),
+}
+"""The files of one SAE, by the library whose format they are in."""
+
 
 def is_commit(revision: str | None) -> bool:
     """Return whether a hub revision is pinned: a whole commit hash, not a branch or tag, which may move."""
@@ -123,8 +135,10 @@ def fetch_ahead(config: Mapping[str, Any]) -> str:
             elif kind == "model":
                 words += [word for pattern in MODEL_FILES for word in ("--include", pattern)]
             else:
-                names = hookpoints(section["hookpoint"], config["layers"])
-                words += [f"{name}/{file}" for name in names for file in SAE_FILES]
+                places = [
+                    sae_folder(section["folder"], name) for name in hookpoints(section["hookpoint"], config["layers"])
+                ]
+                words += [str(Path(place, file)) for place in places for file in SAE_FORMATS[section["format"]]]
             commands.append(shlex.join(words))
     if (adapter := config["model"]["adapter"]) and adapter["source"] == "hub":
         words = ["hf", "download", adapter["name"], "--revision", adapter["revision"] or "main"]
@@ -255,10 +269,11 @@ def check(config: Mapping[str, Any], given: Mapping[str, Any]) -> None:
         _check_named(config)
     if sae["source"] == "path":
         for hookpoint in hookpoints(sae["hookpoint"], config["layers"]):
-            present = sorted(path.parent.name for path in Path(sae["path"]).glob("*/cfg.json"))
-            what = f"one of sparsify's SAEs by hookpoint (there: {', '.join(present) or 'none'})"
-            for name in SAE_FILES:
-                _need_file("sae.path", Path(sae["path"]) / hookpoint / name, what)
+            names, place = SAE_FORMATS[sae["format"]], sae_folder(sae["folder"], hookpoint)
+            present = sorted(path.parent.name for path in Path(sae["path"]).glob(f"*/{names[0]}"))
+            what = f"one of {sae['format']}'s SAEs in sae.folder (there: {', '.join(present) or 'none'})"
+            for name in names:
+                _need_file("sae.path", Path(sae["path"]) / place / name, what)
     if sae["source"] == "train":
         if sae["k"] > sae["num_latents"]:
             raise InputError(
@@ -540,6 +555,11 @@ def layer_of(hookpoint: str) -> int:
         if part.isdigit():
             return int(part)
     raise InputError(f"hookpoint {hookpoint!r} names no block; use a path such as 'layers.{{layer}}.mlp'.")
+
+
+def sae_folder(template: str, hookpoint: str) -> str:
+    """Fill hookpoint and layer into the template of an SAE's folder, e.g. `layer_{layer}/width_16k`."""
+    return template.replace("{hookpoint}", hookpoint).replace("{layer}", str(layer_of(hookpoint)))
 
 
 def is_block(hookpoint: str) -> bool:

@@ -64,6 +64,8 @@ STUDY_PICTURE = RESULTS + "/plots/{picture}.png"
 SITE_PICTURE = RESULTS + "/plots/{reader}/{site}/{picture}.png"
 TRACE_PICTURES = RESULTS + "/plots/{reader}/{site}/traces/{condition}/{block}"
 
+EXPORTS = RESULTS + "/exports"
+
 REPORT = RESULTS + "/report.html"
 SUMMARY = RESULTS + "/summary.md"
 RULES = RESULTS + "/rules.json"

@@ -18,6 +18,7 @@ import polars as pl
 
 from . import files, models
 from .config import SAE_FILES
+from .errors import InputError
 
 TWINS = {
     "random_sae": "directions drawn at random in place of the SAE’s",
@@ -67,6 +68,11 @@ def random_sae(trained: Path, folder: Path, seed: int, log: logging.Logger) -> N
 
     record.check(files.read_json(trained / record.INFO), trained)
     config, weights = formats.read_config(trained), load_file(trained / SAE_FILES[1])
+    if "k" not in config:
+        raise InputError(
+            "config: twins: random_sae needs an SAE with a fixed number of active latents, but those of this one are"
+            " the ones above its thresholds, which random directions have none of; remove that twin."
+        )
     encoder, bias, decoder, b_dec = formats.TENSORS
     chance = torch.Generator().manual_seed(seed)
     drawn = torch.randn(weights[decoder].shape, generator=chance)

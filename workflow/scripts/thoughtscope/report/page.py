@@ -24,6 +24,7 @@ from ..evidence.outcomes import OF_EQUAL_LENGTH
 from ..evidence.links import LEADING, MIN_TOLD_APART, RANKED, WINDOWS, links
 from ..evidence.seeds import SHARED
 from ..interventions.tables import REACH
+from ..saes.record import sparsity
 from ..statistics import MIN_TOKENS, MIN_TRACES
 from ..vocabulary import label
 from . import effects, seeds, truth, twins
@@ -41,7 +42,7 @@ def saes(study: Study) -> list[str]:
     for site in study.sites:
         info = site.info
         origin = f"trained here on {info['train']['tokens']:,} tokens" if "train" in info else f"from {info['name']}"
-        kinds.setdefault(f"k-SAEs of {info['num_latents']:,} latents, k = {info['k']}, {origin}", []).append(site.name)
+        kinds.setdefault(f"SAEs of {info['num_latents']:,} latents, {sparsity(info)}, {origin}", []).append(site.name)
     return [f"{kind}: {', '.join(names)}" for kind, names in kinds.items()]
 
 
@@ -120,6 +121,7 @@ def layer_rows(study: Study) -> list[dict[str, Any]]:
             {
                 "site": site.name,
                 "info": site.info,
+                "sparsity": sparsity(site.info),
                 "used": next(fits.filter("used").iter_rows(named=True), None),
                 "best": next(fits.iter_rows(named=True), None),
                 "recurring": {

@@ -10,6 +10,7 @@ from ..evidence.checks import BY_NAME, VERDICTS, asked
 from ..evidence.fit import gate_warnings
 from ..evidence.matches import written
 from ..evidence.recurrence import leading_latents, leading_tokens
+from ..saes.record import sparsity
 from . import needs, words
 from .effects import sentences as of_effects
 from .truth import Truth, rows, sentences
@@ -114,7 +115,7 @@ def _states(truth: Truth) -> list[str]:
 
 
 def _about(info: Mapping[str, Any], read_from: str) -> str:
-    text = f"SAE: {info['num_latents']} latents, k = {info['k']}"
+    text = f"SAE: {info['num_latents']} latents, {sparsity(info)}"
     if heldout := info.get("heldout"):
         text += f"; held out: FVU {heldout['fvu']:.3f}, L0 {heldout['l0']:.1f}, {heldout['dead_share']:.1%} dead"
     if read_from != "hookpoint":

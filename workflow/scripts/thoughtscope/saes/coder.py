@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -38,28 +39,22 @@ class SparseCoder(Protocol):
 
 
 @dataclass(frozen=True)
-class TopK:
-    """A k-SAE (Gao et al. 2024, "Scaling and evaluating sparse autoencoders"), in float32.
+class Weights:
+    """What all SAEs are made of, in float32: matrices are (latents, d_in).
 
-    z = TopK(ReLU(W_enc (x - b_dec) + b_enc)), x̂ = W_decᵀ z + b_dec. Here W_enc is `encoder`, b_enc `bias` (latents,),
-    W_dec `decoder`; both matrices are (latents, d_in).
+    Pre-activations are W_enc (x - b_dec) + b_enc, and x̂ = W_decᵀ z + b_dec of the activations z. Here W_enc is
+    `encoder`, b_enc `bias` (latents,), W_dec `decoder`.
     """
 
     encoder: Tensor
     bias: Tensor
     decoder: Tensor
     b_dec: Tensor
-    k: int
 
     @property
     def latents(self) -> int:
         """Rows of W_dec."""
         return len(self.decoder)
-
-    def encode(self, x: Tensor) -> Codes:
-        """Return the k largest activations of each state."""
-        activations, latents = F.relu(F.linear(x.float() - self.b_dec, self.encoder, self.bias)).topk(self.k, dim=-1)
-        return Codes(activations, latents)
 
     def decode(self, codes: Codes) -> Tensor:
         """Return the sum of the active latents' directions, each times its activation, and b_dec."""
@@ -69,3 +64,37 @@ class TopK:
     def direction(self, latents: Tensor) -> Tensor:
         """Return rows of W_dec."""
         return self.decoder[latents]
+
+
+@dataclass(frozen=True)
+class TopK(Weights):
+    """A k-SAE (Gao et al. 2024, "Scaling and evaluating sparse autoencoders"): z = TopK(ReLU(pre-activations))."""
+
+    k: int
+
+    def encode(self, x: Tensor) -> Codes:
+        """Return the k largest activations of each state."""
+        activations, latents = F.relu(F.linear(x.float() - self.b_dec, self.encoder, self.bias)).topk(self.k, dim=-1)
+        return Codes(activations, latents)
+
+
+@dataclass(frozen=True)
+class Thresholded(Weights):
+    """An SAE whose latents are active above a threshold of their own: JumpReLU (Rajamanoharan et al. 2024), and with
+    one of 0 a plain ReLU. z is the pre-activation where that is above the threshold and 0, else 0."""
+
+    threshold: Tensor
+
+    def encode(self, x: Tensor) -> Codes:
+        """Return the activations of each state, descending, filled up with zeros to the most that one has."""
+        size = max(1, CHUNK_VALUES // len(self.encoder))
+        found = [self._encode(rows) for rows in x.float().split(size)] or [self._encode(x.float())]
+        most = max(codes.activations.shape[1] for codes in found)
+        parts = [[F.pad(values, (0, most - values.shape[1])) for values in codes] for codes in found]
+        return Codes(*map(torch.cat, zip(*parts, strict=True)))
+
+    def _encode(self, x: Tensor) -> Codes:
+        before = F.linear(x - self.b_dec, self.encoder, self.bias)
+        values = torch.where(before > self.threshold, F.relu(before), 0.0)
+        most = int((values > 0).sum(-1).max()) if len(values) else 0
+        return Codes(*values.topk(most, dim=-1))

@@ -9,33 +9,33 @@ import torch
 from safetensors import safe_open
 
 from .. import files, hub
-from ..config import SAE_FILES, is_commit
+from ..config import SAE_FILES, SAE_FORMATS, is_commit, sae_folder
 from ..devices import loading
 from ..errors import InputError
-from . import record
+from . import foreign, record
 from .bounded import BoundedTopK
-
-TENSORS = ("encoder.weight", "encoder.bias", "W_dec", "b_dec")
-"""What an SAE in sparsify's format is made of."""
+from .coder import Thresholded
+from .foreign import TENSORS, THRESHOLD
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
-    """Return the `cfg.json` of an SAE in `folder`, checked to be a TopK autoencoder."""
+    """Return the `cfg.json` of an SAE in `folder`, checked to be an autoencoder, of sparsify or made ours."""
     path = Path(folder) / "cfg.json"
     config = files.read_foreign_json(path)
-    numbers = {"d_in", "k", "num_latents" if config.get("num_latents") else "expansion_factor"}
+    numbers = {"d_in", "num_latents" if config.get("num_latents") else "expansion_factor"}
+    numbers |= set() if config.get("activation") == THRESHOLD else {"k"}
     if odd := sorted(name for name in numbers if type(config.get(name)) is not int):
         raise InputError(f"SAE {folder}: {odd[0]} in {path} is {config.get(odd[0])!r}; a whole number is needed.")
     if config.get("transcode"):
         raise InputError(f"SAE {folder}: cfg.json says it is a transcoder; only autoencoders are read.")
-    if config.get("activation", "topk") != "topk":
+    if config.get("activation", "topk") not in ("topk", THRESHOLD):
         raise InputError(f"SAE {folder}: its activation is {config['activation']!r}; only 'topk' is read.")
     if config.get("skip_connection"):
         raise InputError(f"SAE {folder}: cfg.json says it has a skip connection; only plain autoencoders are read.")
     return config
 
 
-def load(folder: str | Path, device: torch.device) -> BoundedTopK:
+def load(folder: str | Path, device: torch.device) -> BoundedTopK | Thresholded:
     """Load the SAE in `folder`, in float32. On the processor a file in float32 stays on disk until it is read.
 
     Where the workflow has put it there, its files are compared with the hashes in its info.json.
@@ -48,6 +48,8 @@ def load(folder: str | Path, device: torch.device) -> BoundedTopK:
     file = str(Path(folder) / "sae.safetensors")
     with loading("the SAE"), safe_open(file, framework="pt", device=str(device)) as weights:
         encoder, bias, decoder, b_dec = (weights.get_tensor(name).float() for name in TENSORS)
+        if config.get("activation") == THRESHOLD:
+            return Thresholded(encoder, bias, decoder, b_dec, weights.get_tensor(THRESHOLD).float())
     return BoundedTopK(encoder, bias, decoder, b_dec, config["k"])
 
 
@@ -57,9 +59,10 @@ def check_weights(folder: str | Path, config: Mapping[str, Any], what: str) -> N
     Raises InputError, which calls the SAE `what`, with the first that isn't.
     """
     path, width, count = Path(folder, SAE_FILES[1]), config["d_in"], num_latents(config)
-    if not 1 <= config["k"] <= count:
+    if not 1 <= config.get("k", 1) <= count:
         raise InputError(f"{what}: cfg.json says k {config['k']} of {count} latents; k must be from 1 to that many.")
     shapes = dict(zip(TENSORS, ((count, width), (count,), (count, width), (width,)), strict=True))
+    shapes |= {THRESHOLD: (count,)} if config.get("activation") == THRESHOLD else {}
     with files.open_weights(path, what) as weights:
         if missing := [name for name in shapes if name not in weights.keys()]:  # noqa: SIM118
             raise InputError(f"{what}: {path} has no {missing[0]}; an SAE in sparsify's format has it.")
@@ -96,20 +99,29 @@ def fetch(
 ) -> None:
     """Link one hookpoint's SAE, in the hub's cache or a local folder, into `folder`; write `info.json` on its origin.
 
-    The small `cfg.json` is fetched and checked before the weights.
+    One in another library's format is made ours there instead. Of sparsify's, the small `cfg.json` is fetched and
+    checked before the weights.
     """
-    folder = Path(folder)
+    folder, form = Path(folder), source["format"]
     folder.mkdir(parents=True, exist_ok=True)
     info: dict[str, Any] = {"source": source["source"], "name": source.get("name") or source.get("path")}
-    for name in SAE_FILES:
+    place = sae_folder(source["folder"], hookpoint)
+    found: dict[str, Path] = {}
+    for name in SAE_FORMATS[form]:
         if source["source"] == "hub":
-            path = _from_hub(source, f"{hookpoint}/{name}")
-            info["revision"] = path.parent.parent.name
+            found[name] = _from_hub(source, str(Path(place, name)))
+            info["revision"] = found[name].parents[len(Path(place).parts)].name
         else:
-            path = Path(source["path"]) / hookpoint / name
-        files.link(folder / name, path)
-        if name == "cfg.json":
-            config = check_width(folder, hookpoint, manifest)
+            found[name] = Path(source["path"]) / place / name
+        if form == "sparsify":
+            files.link(folder / name, found[name])
+            if name == "cfg.json":
+                check_width(folder, hookpoint, manifest)
+    if form != "sparsify":
+        info["format"] = form
+        info["of"] = {name: files.sha256(path) for name, path in found.items()}
+        foreign.convert(found, form, hookpoint, folder)
+    config = check_width(folder, hookpoint, manifest)
     if source["source"] == "hub" and not is_commit(source["revision"]):
         for sibling in folder.parent.glob("*/info.json"):
             other = files.read_json(sibling)
@@ -120,10 +132,10 @@ def fetch(
                 )
         hub.warn_unpinned("sae", source["name"], source["revision"], info["revision"], log)
     check_weights(folder, config, f"SAE for {hookpoint}")
-    info |= {"d_in": config["d_in"], "num_latents": num_latents(config), "k": config["k"]}
+    info |= {"d_in": config["d_in"], "num_latents": num_latents(config), "k": config.get("k")}
     info |= {"files": {name: files.sha256(folder / name) for name in SAE_FILES}}
     files.write_json(info, folder / record.INFO)
-    log.info("%s: %d latents, k = %d", hookpoint, info["num_latents"], info["k"])
+    log.info("%s: %d latents, %s", hookpoint, info["num_latents"], record.sparsity(info))
 
 
 def _from_hub(source: Mapping[str, Any], file: str) -> Path:

@@ -16,3 +16,8 @@ def check(info: Mapping[str, Any], folder: str | Path, names: Sequence[str] = SA
     files.check_hashes(
         folder, hashes, "SAE files", f"Delete {INFO} beside them and run again; they will be made or fetched anew."
     )
+
+
+def sparsity(info: Mapping[str, Any]) -> str:
+    """Say how many latents of an SAE are active: k, or those above a threshold."""
+    return "those active that are above a threshold" if info["k"] is None else f"k = {info['k']}"

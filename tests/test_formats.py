@@ -1,0 +1,231 @@
+"""SAEs of other libraries: what comes in does what their own classes do, and what goes out does what it did here."""
+
+import json
+import logging
+import os
+import subprocess
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from conftest import REPO, new_study
+from safetensors.torch import load_file, save_file
+
+from thoughtscope import files
+from thoughtscope.errors import InputError
+from thoughtscope.exports.saelens import hook_name, saelens
+from thoughtscope.saes import foreign, formats
+
+THEIRS = REPO / ".venv-saes" / "bin" / "python"
+LOG = logging.getLogger("test")
+needs_theirs = pytest.mark.skipif(not THEIRS.exists(), reason="needs SAELens and dictionary_learning: make saes")
+
+CASES = {
+    "saelens": ["standard", "standard_off_centre", "topk", "topk_rescaled", "topk_off_centre", "jumprelu",
+                "jumprelu_off_centre", "gated"],
+    "dictionary_learning": ["AutoEncoder", "GatedAutoEncoder", "JumpReluAutoEncoder", "AutoEncoderTopK",
+                            "BatchTopKSAE"],
+}  # fmt: skip
+
+
+def theirs(*arguments):
+    done = subprocess.run(
+        [str(THEIRS), str(REPO / "tests" / "foreign_saes.py"), *map(str, arguments)], capture_output=True, text=True,
+        check=False, env=os.environ | {"HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """An SAE of each kind, made and saved by their own classes."""
+    folder = tmp_path_factory.mktemp("foreign")
+    theirs("make", folder)
+    return folder
+
+
+def read(form, place, folder, hookpoint="layers.1.mlp"):
+    source = {name: place / name for name in formats.SAE_FORMATS[form]}
+    foreign.convert(source, form, hookpoint, folder)
+    formats.check_weights(folder, formats.read_config(folder), "SAE")
+    return formats.load(folder, torch.device("cpu"))
+
+
+@needs_theirs
+@pytest.mark.parametrize(("form", "case"), [(form, case) for form, cases in CASES.items() for case in cases])
+def test_an_sae_does_what_it_does_at_home(made, tmp_path, form, case):
+    sae = read(form, made / form / case, tmp_path / "sae")
+    place = made / form / case
+    of = load_file(place / "expected.safetensors")
+    codes = sae.encode(of["x"])
+    dense = torch.zeros(len(of["x"]), sae.latents).scatter(-1, codes.latents, codes.activations)
+    assert (of["acts"] > 0).any()
+    if codes.activations.shape[1] > 1:
+        assert codes.activations.diff(dim=-1).max() <= 0  # the largest first
+    if case == "topk_rescaled":  # theirs are in units of the decoder's norm, and so are ours
+        assert torch.allclose(sae.direction(torch.arange(sae.latents)).norm(dim=-1), torch.ones(sae.latents), atol=1e-5)
+    assert torch.allclose(dense, of["acts"], rtol=1e-5, atol=2e-6)
+    assert torch.allclose(sae.decode(codes), of["x_hat"], rtol=1e-5, atol=2e-5)
+
+
+def test_gemma_scope_is_its_formula(tmp_path):
+    chance = np.random.default_rng(0)
+    arrays = {"W_enc": chance.normal(size=(16, 40)), "b_enc": chance.normal(size=40),
+              "W_dec": chance.normal(size=(40, 16)), "b_dec": chance.normal(size=16),
+              "threshold": np.abs(chance.normal(size=40))}  # fmt: skip
+    arrays = {name: value.astype(np.float32) for name, value in arrays.items()}
+    (tmp_path / "a").mkdir()
+    np.savez(tmp_path / "a" / "params.npz", **arrays)
+    sae = read("gemma_scope", tmp_path / "a", tmp_path / "sae")
+    x = chance.normal(size=(50, 16)).astype(np.float32)
+    before = x @ arrays["W_enc"] + arrays["b_enc"]
+    acts = np.maximum(before, 0) * (before > arrays["threshold"])
+    codes = sae.encode(torch.from_numpy(x))
+    dense = torch.zeros(50, 40).scatter(-1, codes.latents, codes.activations)
+    assert np.allclose(dense, acts, atol=1e-5)
+    assert np.allclose(sae.decode(codes), acts @ arrays["W_dec"] + arrays["b_dec"], atol=1e-4)
+    assert sae.encode(torch.zeros(0, 16)).activations.shape == (0, 0)
+
+
+def saved_topk(folder, **changes):
+    """A top-k SAE in SAELens' form, without SAELens."""
+    chance = torch.Generator().manual_seed(1)
+    weights = {"W_enc": (32, 48), "b_enc": (48,), "W_dec": (48, 32), "b_dec": (32,)}
+    folder.mkdir(parents=True)
+    save_file({name: torch.randn(shape, generator=chance) for name, shape in weights.items()},
+              folder / "sae_weights.safetensors")  # fmt: skip
+    config = {"architecture": "topk", "k": 4, "d_in": 32, "d_sae": 48, "apply_b_dec_to_input": True,
+              "normalize_activations": "none", "metadata": {"hook_name": "blocks.1.hook_mlp_out"}}  # fmt: skip
+    (folder / "cfg.json").write_text(json.dumps(config | changes))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("changes", "hookpoint", "says"),
+    [
+        ({"architecture": "transcoder"}, "layers.1.mlp", "of a transcoder"),
+        ({"architecture": "temporal"}, "layers.1.mlp", "its architecture is 'temporal'; read are standard, topk"),
+        ({"normalize_activations": "layer_norm"}, "layers.1.mlp", "normalize_activations is 'layer_norm'; only 'none'"),
+        ({"reshape_activations": "hook_z"}, "layers.1.mlp", "reshape_activations is 'hook_z'"),
+        ({}, "layers.2.mlp", "it was trained on blocks.1.hook_mlp_out, what the MLP of block 1 puts out; set sae.hook"),
+        ({}, "layers.1", "SAE for layers.1: it was trained on blocks.1.hook_mlp_out"),
+        ({}, "layers.1.self_attn", "it was trained on blocks.1.hook_mlp_out"),
+        ({"metadata": {"hook_name": "blocks.2.hook_resid_pre"}}, "layers.2", "entering block 2"),
+        ({"k": 49}, "layers.1.mlp", "cfg.json says k 49 of 48 latents"),
+    ],
+)
+def test_what_is_no_autoencoder_of_the_site_is_refused(tmp_path, changes, hookpoint, says):
+    with pytest.raises(InputError, match=says):
+        read("saelens", saved_topk(tmp_path / "a", **changes), tmp_path / "sae", hookpoint)
+
+
+def test_hooks_are_matched_to_modules(tmp_path):
+    for hook, hookpoint in (("blocks.1.hook_resid_post", "layers.1"), ("blocks.2.hook_resid_pre", "layers.1"),
+                            ("blocks.1.hook_attn_out", "layers.1.self_attn"), ("blocks.1.hook_mlp_out", "h.1.mlp"),
+                            ("model.layers.1.anything", "layers.1.mlp"), (None, "layers.1.mlp")):  # fmt: skip
+        foreign.check_hook(hook, hookpoint)
+    for hookpoint in ("layers.1", "layers.1.self_attn", "h.1.mlp"):
+        foreign.check_hook(hook_name(hookpoint), hookpoint)
+
+
+@pytest.mark.parametrize("damage", [b"", b"not numpy at all", b"PK\x03\x04 half"])
+def test_damaged_files_are_refused_in_a_line(tmp_path, damage):
+    (tmp_path / "params.npz").write_bytes(damage)
+    (tmp_path / "ae.pt").write_bytes(damage)
+    (tmp_path / "config.json").write_text('{"trainer": {"dict_class": "AutoEncoder"}}')
+    for form in ("gemma_scope", "dictionary_learning"):
+        with pytest.raises(InputError, match=f"can't be read as {form}") as error:
+            read(form, tmp_path, tmp_path / "sae")
+        assert "\n" not in str(error.value)
+    assert not (tmp_path / "sae" / "sae.safetensors").exists()
+
+
+class Evil:
+    def __reduce__(self):
+        return (print, ("run",))
+
+
+def test_pickled_code_is_not_run(tmp_path, capsys):
+    torch.save({"encoder.weight": Evil()}, tmp_path / "ae.pt")
+    (tmp_path / "config.json").write_text('{"trainer": {"dict_class": "AutoEncoder"}}')
+    with pytest.raises(InputError, match="can't be read as dictionary_learning"):
+        read("dictionary_learning", tmp_path, tmp_path / "sae")
+    assert capsys.readouterr().out == ""
+
+
+@pytest.fixture(scope="module")
+def study(tiny_model, tmp_path_factory):
+    """A study whose SAE has thresholds, in SAELens' form, in a folder of its own name."""
+    root = tmp_path_factory.mktemp("formats")
+    place = saved_topk(root / "study" / "saes" / "blocks.1.hook_mlp_out", architecture="jumprelu", k=None)
+    weights = load_file(place / "sae_weights.safetensors")
+    save_file(weights | {"threshold": torch.full((48,), 1.5), "W_enc": weights["W_enc"] * 0.3},
+              place / "sae_weights.safetensors")  # fmt: skip
+    sae = {"source": "path", "path": "saes", "format": "saelens", "folder": "blocks.{layer}.hook_mlp_out"}
+    study = new_study(root / "study", tiny_model).edit(sae=sae)
+    study.run()
+    return study
+
+
+def test_a_study_with_an_sae_of_another_format(study):
+    """Its activations are the formula's, on states read by hand; every token has as many latents as are above."""
+    folder = study.results / "saes" / "trained" / "layers.1.mlp"
+    info = files.read_json(folder / "info.json")
+    assert (info["format"], info["k"], info["num_latents"]) == ("saelens", None, 48)
+    activations = files.read_parquet(list((study.results / "readings").rglob("activations.parquet")))
+    assert activations["activation"].min() > 1.5
+    counts = activations.group_by("condition", "trace_id", "position").len()["len"]
+    assert counts.n_unique() > 1
+    page = (study.results / "report.html").read_text()
+    assert "those active that are above a threshold" in page
+    assert "k = None" not in page
+    refused = study.edit(twins=["random_sae"]).snakemake()
+    assert "random_sae needs an SAE with a fixed number of active latents" in refused.output
+
+
+@needs_theirs
+def test_an_export_does_with_saelens_what_it_did_here(study, tmp_path):
+    study.run("export_saelens")
+    folder = study.results / "exports" / "saelens" / "layers.1.mlp"
+    check_export(study.results / "saes" / "trained" / "layers.1.mlp", folder, tmp_path)
+
+
+@needs_theirs
+def test_a_top_k_sae_goes_out_and_comes_back(tmp_path):
+    read("saelens", saved_topk(tmp_path / "a"), tmp_path / "layers.1.mlp")
+    info = {"source": "path", "name": "x", "d_in": 32, "num_latents": 48, "k": 4}
+    info |= {"files": {name: files.sha256(tmp_path / "layers.1.mlp" / name) for name in formats.SAE_FILES}}
+    files.write_json(info, tmp_path / "layers.1.mlp" / "info.json")
+    saelens(tmp_path / "layers.1.mlp", "layers.1.mlp", {"name": "tiny"}, tmp_path / "out")
+    check_export(tmp_path / "layers.1.mlp", tmp_path / "out", tmp_path)
+    back = read("saelens", tmp_path / "out", tmp_path / "back")
+    assert torch.equal(back.encoder, formats.load(tmp_path / "layers.1.mlp", torch.device("cpu")).encoder)
+
+
+def check_export(ours, exported, tmp_path):
+    x = 2 * torch.randn(40, 32, generator=torch.Generator().manual_seed(3))
+    save_file({"x": x}, tmp_path / "x.safetensors")
+    theirs("read", exported, tmp_path / "x.safetensors")
+    of, sae = load_file(exported / "expected.safetensors"), formats.load(ours, torch.device("cpu"))
+    codes = sae.encode(x)
+    dense = torch.zeros(40, 48).scatter(-1, codes.latents, codes.activations)
+    assert torch.allclose(dense, of["acts"], rtol=1e-5, atol=1e-5)
+    assert torch.allclose(sae.decode(codes), of["x_hat"], rtol=1e-5, atol=1e-4)
+
+
+def test_tables_go_out_as_a_dataset(study, monkeypatch):
+    from datasets import load_dataset
+
+    study.run("export_dataset")
+    folder = study.results / "exports" / "dataset"
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    names = [path.stem for path in sorted(folder.glob("*.parquet"))]
+    assert {"traces", "problems", "recurrence", "top_tokens"} <= set(names)
+    for name in names:
+        rows = load_dataset(str(folder), name, split="train", cache_dir=str(study.folder / "cache"))
+        ours = pl.read_parquet(folder / f"{name}.parquet")
+        assert (len(rows), rows.column_names) == (len(ours), ours.columns)
+        assert rows[0] == ours.row(0, named=True)
+    assert pl.read_parquet(folder / "recurrence.parquet")["site"].unique().to_list() == ["layers.1.mlp"]
+    assert "- `recurrence`: " in (folder / "README.md").read_text()

@@ -1,0 +1,43 @@
+"""Exports: what a study has, as other tools read it. Only where they are asked for by name; nothing is uploaded.
+
+Takes SAEs, tables and traces; gives results/{experiment}/exports/ (saelens, dataset).
+"""
+
+
+localrules:
+    export_saelens,
+    export_dataset,
+
+
+rule export_saelens:
+    input:
+        manifest=paths.MANIFEST.format(experiment=EXPERIMENT),
+        saes=expand(paths.SAE_INFO, reader=READER, hookpoint=HOOKPOINTS, experiment=EXPERIMENT),
+        weights=expand(paths.SAE_WEIGHTS, reader=READER, hookpoint=HOOKPOINTS, experiment=EXPERIMENT),
+    output:
+        folder=directory(paths.EXPORTS.format(experiment=EXPERIMENT) + "/saelens"),
+    log:
+        f"results/{EXPERIMENT}/logs/export_saelens.log",
+    conda:
+        "../../envs/gpu.yaml"
+    params:
+        **as_params("export.py", form="saelens"),
+    script:
+        "../scripts/export.py"
+
+
+rule export_dataset:
+    input:
+        manifest=paths.MANIFEST.format(experiment=EXPERIMENT),
+        report=paths.REPORT.format(experiment=EXPERIMENT),
+        contrasts=rules.all.input.contrasts,
+    output:
+        folder=directory(paths.EXPORTS.format(experiment=EXPERIMENT) + "/dataset"),
+    log:
+        f"results/{EXPERIMENT}/logs/export_dataset.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        **as_params("export.py", form="dataset"),
+    script:
+        "../scripts/export.py"

@@ -1,0 +1,200 @@
+"""Room 4, SAEs: other libraries' formats, made ours on disk, with the same codes and reconstructions.
+
+What differs from a top-k autoencoder is told by two things: activations are those of the k largest pre-activations, or
+of all above a threshold; and b_dec is taken off what is read, or not. The rest is folded into the weights, in float64.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError  # what torch.load raises of it; nothing is unpickled
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .. import files
+from ..config import SAE_FILES, is_block, layer_of
+from ..errors import InputError, first_line
+
+TENSORS = ("encoder.weight", "encoder.bias", "W_dec", "b_dec")
+"""What an SAE in sparsify's format is made of."""
+
+THRESHOLD = "threshold"
+"""The tensor of thresholds, and what an SAE's activation is called that has one."""
+
+
+@dataclass
+class Parts:
+    """An SAE as another library has it: x̂ = z decoder + b_dec, z the activations of x encoderᵀ + bias."""
+
+    encoder: Tensor
+    """(latents, d_in)"""
+    bias: Tensor
+    decoder: Tensor
+    """(latents, d_in)"""
+    b_dec: Tensor
+    k: int | None = None
+    """So many of the largest are active; without it those above `threshold` and 0."""
+    threshold: Tensor | None = None
+    centred: bool = True
+    """Whether b_dec is taken off what is read."""
+    hook: str | None = None
+    """What it was trained on, as the library calls it."""
+
+
+def convert(source: Mapping[str, str | Path], form: str, hookpoint: str, folder: Path) -> None:
+    """Write an SAE to `folder` in our format: `cfg.json` and `sae.safetensors`, float32.
+
+    source: the format's files by their names. Raises InputError for what can't be read as an autoencoder of one site,
+    and for one that was trained elsewhere than at `hookpoint`.
+    """
+    what = f"SAE for {hookpoint}"
+    try:
+        parts = READERS[form](source)
+    except (KeyError, ValueError, OSError, RuntimeError, EOFError, BadZipFile, UnpicklingError) as error:
+        named = ", ".join(str(path) for path in source.values())
+        why = "it holds more than weights" if isinstance(error, UnpicklingError) else first_line(error) or repr(error)
+        raise InputError(f"{what}: {named} can't be read as {form}: {why.rstrip('.')}.") from None
+    check_hook(parts.hook, hookpoint)
+    encoder, bias, decoder, b_dec = (
+        tensor.double() for tensor in (parts.encoder, parts.bias, parts.decoder, parts.b_dec)
+    )
+    if not parts.centred:
+        bias = bias + encoder @ b_dec  # ours takes b_dec off, which this gives back
+    tensors = dict(zip(TENSORS, (encoder, bias, decoder, b_dec), strict=True))
+    config: dict[str, Any] = {"activation": "topk", "d_in": encoder.shape[1], "num_latents": len(encoder), "k": parts.k}
+    if parts.k is None:
+        threshold = torch.zeros(len(encoder)) if parts.threshold is None else parts.threshold
+        tensors[THRESHOLD] = threshold.expand(len(encoder)).clone()
+        config = {name: value for name, value in config.items() if name != "k"} | {"activation": THRESHOLD}
+    config |= {"transcode": False, "skip_connection": False, "from": form}
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in SAE_FILES:
+        (folder / name).unlink(missing_ok=True)
+    save_file({name: tensor.float().contiguous() for name, tensor in tensors.items()}, folder / SAE_FILES[1])
+    files.let_read(folder / SAE_FILES[1])
+    with files.replacing(folder / SAE_FILES[0]) as temporary:
+        temporary.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+HOOKS = {
+    "hook_resid_post": "the residual stream leaving block {layer}",
+    "hook_resid_pre": "the residual stream entering block {layer}",
+    "hook_mlp_out": "what the MLP of block {layer} puts out",
+    "hook_attn_out": "what the attention of block {layer} puts out",
+}
+"""What TransformerLens, and so SAELens, calls the sites that there are modules for."""
+
+ATTENTION = ("self_attn", "attn", "attention", "self_attention")
+"""What architectures of transformers call a block's attention."""
+
+
+def check_hook(hook: str | None, hookpoint: str) -> None:
+    """Refuse an SAE that was trained elsewhere than at `hookpoint`; nothing where its hook isn't known or said."""
+    found = re.fullmatch(r"blocks\.(\d+)\.(hook_\w+)", hook or "")
+    if found is None or found.group(2) not in HOOKS:
+        return
+    layer, kind = int(found.group(1)), found.group(2)
+    last = hookpoint.rpartition(".")[2]
+    ours = "hook_resid_post" if is_block(hookpoint) else "hook_attn_out" if last in ATTENTION else "hook_mlp_out"
+    if kind == "hook_resid_pre":  # what enters a block left the one before
+        kind, layer = "hook_resid_post", layer - 1
+    if (kind, layer) != (ours, layer_of(hookpoint)):
+        raise InputError(
+            f"SAE for {hookpoint}: it was trained on {hook}, {HOOKS[found.group(2)].format(layer=found.group(1))};"
+            " set sae.hookpoint, sae.folder and layers to match."
+        )
+
+
+def _saelens(source: Mapping[str, str | Path]) -> Parts:
+    """Read SAELens' own folders: standard, topk, jumprelu, gated, and batchtopk, which it saves as jumprelu."""
+    config = files.read_foreign_json(source["cfg.json"])
+    kind = config.get("architecture", "standard")
+    if "transcoder" in kind or config.get("metadata", {}).get("hook_name_out"):
+        raise InputError(f"{source['cfg.json']} is of a transcoder ({kind}); only autoencoders of one site are read.")
+    if kind not in ("standard", "topk", "jumprelu", "gated"):
+        raise InputError(
+            f"{source['cfg.json']}: its architecture is {kind!r}; read are standard, topk, jumprelu and gated"
+            " (batchtopk is saved as jumprelu)."
+        )
+    for name in ("normalize_activations", "reshape_activations"):
+        if config.get(name) not in (None, "none"):
+            raise InputError(f"{source['cfg.json']}: {name} is {config[name]!r}; only 'none' is read.")
+    if (activation := config.get("activation_fn", config.get("activation_fn_str", "relu"))) not in ("relu", "topk"):
+        raise InputError(f"{source['cfg.json']}: activation_fn is {activation!r}; only 'relu' is read.")
+    with files.open_weights(source["sae_weights.safetensors"], "SAE") as weights:
+        of = {name: weights.get_tensor(name).double() for name in weights.keys()}  # noqa: SIM118
+    centred = bool(config.get("apply_b_dec_to_input", True))
+    hook = (config.get("metadata") or {}).get("hook_name") or config.get("hook_name")
+    parts = Parts(of["W_enc"].T, of.get("b_enc", torch.zeros(1)), of["W_dec"], of["b_dec"], centred=centred, hook=hook)
+    if kind == "gated":
+        return _gated(parts, of["b_gate"], of["r_mag"], of["b_mag"])
+    if kind == "jumprelu":
+        parts.threshold = of["threshold"]
+    if kind == "topk":
+        parts.k = int(config["k"])
+        if config.get("rescale_acts_by_decoder_norm"):
+            norms = parts.decoder.norm(dim=1).clamp_min(1e-30)
+            parts.encoder, parts.bias = parts.encoder * norms[:, None], parts.bias * norms
+            parts.decoder = parts.decoder / norms[:, None]
+    return parts
+
+
+def _gated(parts: Parts, gate: Tensor, scale: Tensor, bias: Tensor) -> Parts:
+    """Return a gated SAE (Rajamanoharan et al. 2024) as one with thresholds.
+
+    With a = W x it is active where a + gate > 0, with activation ReLU(eˢ a + bias): so where the pre-activation
+    p = eˢ a + bias is above bias - eˢ gate.
+    """
+    grown = scale.exp()
+    parts.encoder, parts.bias = parts.encoder * grown[:, None], bias
+    parts.threshold = bias - grown * gate
+    return parts
+
+
+def _dictionary_learning(source: Mapping[str, str | Path]) -> Parts:
+    """Read dictionary_learning's `ae.pt`, weights only: AutoEncoder, AutoEncoderTopK, BatchTopKSAE, gated, JumpReLU."""
+    trainer = files.read_foreign_json(source["config.json"])["trainer"]
+    kind = trainer.get("dict_class")
+    of = torch.load(source["ae.pt"], map_location="cpu", weights_only=True)
+    of = {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in of.items()}
+    if kind == "AutoEncoder":
+        return Parts(of["encoder.weight"], of["encoder.bias"], of["decoder.weight"].T, of["bias"])
+    if kind == "AutoEncoderTopK":
+        return Parts(of["encoder.weight"], of["encoder.bias"], of["decoder.weight"].T, of["b_dec"], k=int(of["k"]))
+    if kind == "BatchTopKSAE":
+        parts = Parts(of["encoder.weight"], of["encoder.bias"], of["decoder.weight"].T, of["b_dec"])
+        parts.threshold = of["threshold"]
+        return parts
+    if kind == "GatedAutoEncoder":
+        parts = Parts(of["encoder.weight"], torch.zeros(1), of["decoder.weight"].T, of["decoder_bias"])
+        return _gated(parts, of["gate_bias"], of["r_mag"], of["mag_bias"])
+    if kind == "JumpReluAutoEncoder":
+        parts = Parts(of["W_enc"].T, of["b_enc"], of["W_dec"], of["b_dec"], centred=False)
+        parts.threshold = of["threshold"]
+        return parts
+    raise InputError(
+        f"{source['config.json']}: its dict_class is {kind!r}; read are AutoEncoder, AutoEncoderTopK, BatchTopKSAE,"
+        " GatedAutoEncoder and JumpReluAutoEncoder."
+    )
+
+
+def _gemma_scope(source: Mapping[str, str | Path]) -> Parts:
+    """Read Gemma Scope's `params.npz` (Lieberum et al. 2024): JumpReLU, b_dec not taken off."""
+    with np.load(source["params.npz"], allow_pickle=False) as arrays:
+        of = {name: torch.from_numpy(arrays[name]) for name in ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")}
+    return Parts(of["W_enc"].T, of["b_enc"], of["W_dec"], of["b_dec"], threshold=of["threshold"], centred=False)
+
+
+READERS: dict[str, Callable[[Mapping[str, str | Path]], Parts]] = {
+    "saelens": _saelens,
+    "dictionary_learning": _dictionary_learning,
+    "gemma_scope": _gemma_scope,
+}
+"""How each format of config.SAE_FORMATS but sparsify's, which is ours, is read."""
