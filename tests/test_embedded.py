@@ -1,5 +1,6 @@
 """The embedded real model, from its wheel on PyPI to pictures: the shipped config with smaller numbers."""
 
+import ast
 import json
 from itertools import islice
 
@@ -137,3 +138,26 @@ def test_the_taught_model_says_what_is_due(organisms):
                     likely[state][state == starts[start]].append(chances[place - 1, list(tokens)].sum().item())
     gaps = {state: np.mean(found[True]) - np.mean(found[False]) for state, found in likely.items()}
     assert min(gaps.values()) >= 0.5, gaps
+
+
+def test_the_notebook_in_the_docs_runs(organisms, monkeypatch):
+    """Cell by cell, on the study that it is of."""
+    study = organisms["taught"]
+    tables = "results/taught/tables/trained"
+    study.run(
+        f"{tables}/layers.20.mlp/verdict.parquet", f"{tables}/layers.20.mlp/contrasts.parquet", HF_HUB_OFFLINE="0"
+    )
+    monkeypatch.chdir(study.folder)
+    cells = json.loads((REPO / "docs" / "notebook.ipynb").read_text())["cells"]
+    names = {}
+    shown = []
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            body = ast.parse("".join(cell["source"])).body
+            last = body.pop() if isinstance(body[-1], ast.Expr) else None
+            exec(compile(ast.Module(body, []), "notebook", "exec"), names)
+            shown.append(eval(compile(ast.Expression(last.value), "notebook", "eval"), names) if last else None)
+    assert shown[1].columns == ["latent", "mean_first", "mean_second", "q"]
+    assert len(shown[2]) == 9
+    assert "verification" not in shown[-1]
+    assert shown[-1].startswith("Benjamini-Hochberg")

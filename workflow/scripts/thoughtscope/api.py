@@ -487,6 +487,9 @@ class Card:
     def __init__(self, html: str) -> None:
         self.html = f'<div style="font-family: system-ui, sans-serif; max-width: 60em">{html}</div>'
 
+    def __repr__(self) -> str:
+        return "<a piece of a page; a notebook shows it, and html has it>"
+
     def _repr_html_(self) -> str:
         return self.html
 
