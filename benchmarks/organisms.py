@@ -5,13 +5,15 @@
 For each seed the adapter is taught by rule teach (the embedded config's own seed is that of the adapter here, made so),
 and the embedded study is run on it, with problems, SAE text and sampling of that seed; a sham likewise. Takes 15 to 25
 minutes each on two cores; what is in --work isn't done again.
---write puts the table into a page, between the lines that mark its place.
+--write puts the rows into the table of a page, between the lines that mark its place; rows of other seeds stay there, so
+that seeds can be added one by one. What is claimed is of all rows.
 """
 
 import argparse
 import os
 import sys
 import tempfile
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import claims
@@ -57,6 +59,36 @@ def score_of(work: Path, config: dict) -> tuple[truth.Score, int, int]:
     return truth.score(known), len(traces), int(traces["correct"].sum())
 
 
+def rows_in(page: str) -> dict[tuple[str, int], list[str]]:
+    """Return the rows of the table in a page, by kind and seed: what earlier calls have found."""
+    table = page.split(MARK)[1].strip().splitlines()[2:]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+    return {(row[0], int(row[1])): row for row in rows}
+
+
+def claim(rows: Iterable[Sequence[str]]) -> None:
+    """Say what all rows together show, and whether it is what is claimed."""
+    columns = {"states there": 4, "found": 5, "called": 6, "true": 7, "words": 8, "words called": 9}
+
+    def total(name: str, *kinds: str) -> int:
+        return sum(int(row[columns[name]]) for row in rows if row[0] in kinds)
+
+    there, called = total("states there", "taught"), total("called", "taught")
+    claims.claim(
+        f"states that a probe reads are found, of {there}", total("found", "taught") / max(there, 1), at_least=0.8
+    )
+    true = total("true", "taught")
+    claims.claim(f"thinking patterns are true, of {called}", true / max(called, 1), at_least=0.8)
+    low, high = wilson(true, max(called, 1))
+    print(f"precision {true / max(called, 1):.2f} (95% interval {low:.2f} to {high:.2f})")
+    if shams := [row for row in rows if row[0] == "sham"]:
+        wrong = sum(row[columns["called"]] != "0" for row in shams) / len(shams)
+        claims.claim(f"shams with a thinking pattern, of {len(shams)}", wrong, at_most=0.05)
+    words = total("words", "taught", "sham")
+    named = 1 - total("words called", "taught", "sham") / max(words, 1)
+    claims.claim(f"latents of a word are called no thinking pattern, of {words}", named, at_least=0.95)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
@@ -65,38 +97,31 @@ def main() -> None:
     parser.add_argument("--write", type=Path)
     options = parser.parse_args()
     os.environ |= {"CUDA_VISIBLE_DEVICES": "", "SPARSIFY_DISABLE_TRITON": "1"}
-    rows, scores = [], {kind: [] for kind in options.kinds}
+    rows = rows_in(options.write.read_text(encoding="utf-8")) if options.write else {}
     with tempfile.TemporaryDirectory() as folder:
         work = (options.work or Path(folder)).resolve()
+        work.mkdir(parents=True, exist_ok=True)
         for kind in options.kinds:
             for seed in options.seeds:
                 score, traces, correct = score_of(work, config_of(kind, seed))
-                scores[kind].append(score)
                 real = kind == "taught"
-                rows.append([kind, str(seed), f"{score.parsed}/{traces}", f"{correct}/{traces}",
-                             str(score.reachable) if real else "–", str(score.found) if real else "–",
-                             str(score.called), str(score.true) if real else "–", str(score.words),
-                             str(score.words_called)])  # fmt: skip
-                print(" | ".join(rows[-1]), flush=True)
-    if taught := scores.get("taught"):
-        there, found, called, true = (sum(getattr(one, name) for one in taught)
-                                      for name in ("reachable", "found", "called", "true"))  # fmt: skip
-        claims.claim(f"states that a probe reads are found, of {there}", found / max(there, 1), at_least=0.8)
-        claims.claim(f"thinking patterns are true, of {called}", true / max(called, 1), at_least=0.8)
-        low, high = wilson(true, max(called, 1))
-        print(f"precision {true / max(called, 1):.2f} (95% interval {low:.2f} to {high:.2f})")
-    if sham := scores.get("sham"):
-        wrong = sum(one.called > 0 for one in sham) / len(sham)
-        claims.claim(f"shams with a thinking pattern, of {len(sham)}", wrong, at_most=0.05)
-    every = [one for of_kind in scores.values() for one in of_kind]
-    words = sum(one.words for one in every)
-    named = 1 - sum(one.words_called for one in every) / max(words, 1)
-    claims.claim(f"latents of a word are called no thinking pattern, of {words}", named, at_least=0.95)
-    if options.write:
-        table = [HEAD, ["---"] * len(HEAD), *rows]
-        before, _, after = options.write.read_text(encoding="utf-8").split(MARK)
-        lines = "".join(f"| {' | '.join(row)} |\n" for row in table)
-        options.write.write_text(f"{before}{MARK}\n{lines}\n{MARK}{after}", encoding="utf-8")
+                rows[kind, seed] = [kind, str(seed), f"{score.parsed}/{traces}", f"{correct}/{traces}",
+                                    str(score.reachable) if real else "–", str(score.found) if real else "–",
+                                    str(score.called), str(score.true) if real else "–", str(score.words),
+                                    str(score.words_called)]  # fmt: skip
+                print(" | ".join(rows[kind, seed]), flush=True)
+                if options.write:
+                    write(options.write, rows)
+    claim(list(rows.values()))
+
+
+def write(page: Path, rows: Mapping[tuple[str, int], Sequence[str]]) -> None:
+    """Put the table into a page, the taught first, each by seed."""
+    order = sorted(rows, key=lambda key: (key[0] != "taught", key[1]))
+    table = [HEAD, ["---"] * len(HEAD), *(rows[key] for key in order)]
+    before, _, after = page.read_text(encoding="utf-8").split(MARK)
+    lines = "".join(f"| {' | '.join(row)} |\n" for row in table)
+    page.write_text(f"{before}{MARK}\n{lines}\n{MARK}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":
