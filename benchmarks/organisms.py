@@ -5,8 +5,8 @@
 For each seed the adapter is taught by rule teach (the embedded config's own seed is that of the adapter here, made so),
 and the embedded study is run on it, with problems, SAE text and sampling of that seed; a sham likewise. Takes 15 to 25
 minutes each on two cores; what is in --work isn't done again.
---write puts the rows into the table of a page, between the lines that mark its place; rows of other seeds stay there, so
-that seeds can be added one by one. What is claimed is of all rows.
+--write puts the rows into the table of a page, between the lines that mark its place; rows of other seeds stay there,
+so that seeds can be added one by one. What is claimed is of all rows.
 """
 
 import argparse

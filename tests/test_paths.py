@@ -7,7 +7,7 @@ from thoughtscope import paths
 LEVELS = {
     "experiment": "r1-1.5b", "condition": "as_it_is", "block": "00000-00015", "reader": "trained",
     "hookpoint": "layers.10.mlp", "site": "layers.10.mlp@residual_in", "table": "verdict", "picture": "waterfall",
-    "stage": "tables", "name": "matches",
+    "stage": "tables", "name": "matches", "form": "saelens",
 }  # fmt: skip
 PATTERNS = {name: value for name, value in vars(paths).items() if name.isupper() and isinstance(value, str)}
 

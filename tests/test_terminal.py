@@ -63,6 +63,14 @@ def test_a_dry_run_shows_the_plan(finished):
     assert "generate reason 00000-00003" in run.jobs or "generate reason 00002-00003" in run.jobs
     assert "Job stats:" in run.output
     assert "to do" not in run.output
+    (line,) = re.findall(r"^Ahead: .*$", run.output, re.M)
+    assert re.fullmatch(
+        r"Ahead: up to (24|48) tokens to write; about \d+ (s|min) on 2 cores, by the times of earlier runs here\.", line
+    )
+    fresh = terse(finished[0].edit(experiment="other"), "--dry-run").output
+    assert "earlier runs here" in fresh  # of this machine's other study
+    assert "Nothing to be done" in (done := terse(finished[0], "--dry-run").output)
+    assert "Ahead" not in done
 
 
 def test_a_failed_job_is_named_with_its_error_and_logs(tmp_path, tiny_model):
@@ -90,6 +98,7 @@ class Terminal:
             logging.StreamHandler(self.stream),
             SimpleNamespace(rules=rules, dryrun=False, executor_plugin=object()),
             "tiny",
+            100,
         )
         self.tell("run_info", stats=jobs | {"total": sum(jobs.values())})
 

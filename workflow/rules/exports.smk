@@ -15,7 +15,7 @@ rule export_saelens:
         saes=expand(paths.SAE_INFO, reader=READER, hookpoint=HOOKPOINTS, experiment=EXPERIMENT),
         weights=expand(paths.SAE_WEIGHTS, reader=READER, hookpoint=HOOKPOINTS, experiment=EXPERIMENT),
     output:
-        folder=directory(paths.EXPORTS.format(experiment=EXPERIMENT) + "/saelens"),
+        folder=directory(paths.EXPORT.format(experiment=EXPERIMENT, form="saelens")),
     log:
         f"results/{EXPERIMENT}/logs/export_saelens.log",
     conda:
@@ -32,7 +32,7 @@ rule export_dataset:
         report=paths.REPORT.format(experiment=EXPERIMENT),
         contrasts=rules.all.input.contrasts,
     output:
-        folder=directory(paths.EXPORTS.format(experiment=EXPERIMENT) + "/dataset"),
+        folder=directory(paths.EXPORT.format(experiment=EXPERIMENT, form="dataset")),
     log:
         f"results/{EXPERIMENT}/logs/export_dataset.log",
     conda:

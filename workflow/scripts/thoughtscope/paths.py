@@ -64,7 +64,7 @@ STUDY_PICTURE = RESULTS + "/plots/{picture}.png"
 SITE_PICTURE = RESULTS + "/plots/{reader}/{site}/{picture}.png"
 TRACE_PICTURES = RESULTS + "/plots/{reader}/{site}/traces/{condition}/{block}"
 
-EXPORTS = RESULTS + "/exports"
+EXPORT = RESULTS + "/exports/{form}"
 
 REPORT = RESULTS + "/report.html"
 SUMMARY = RESULTS + "/summary.md"

@@ -25,10 +25,11 @@ SHOWN = ("Building DAG", "Nothing to be done", "Trying to restart", "Terminating
 """How those of Snakemake's plain messages begin that a run shows."""
 
 
-def attach(workflow: Any, experiment: str) -> None:
+def attach(workflow: Any, experiment: str, tokens_a_block: int) -> None:
     """Let a run of `workflow` (Snakemake's object) speak so; with any --quiet, Snakemake speaks for itself.
 
-    Snakemake's processes for single jobs, dry runs and all else that isn't a run stay as they are.
+    Snakemake's processes for single jobs and all else that isn't a run stay as they are, and so do dry runs, but for a
+    line on what is ahead. tokens_a_block: how many a block of traces has at most.
     """
     if not workflow.is_main_process or workflow.output_settings.quiet:
         return
@@ -37,7 +38,7 @@ def attach(workflow: Any, experiment: str) -> None:
     for handler in list(logger.handlers):
         if handler.name == "DefaultStreamHandler":
             logger.removeHandler(handler)
-            logger.addHandler(Progress(handler, workflow, experiment))
+            logger.addHandler(Progress(handler, workflow, experiment, tokens_a_block))
 
 
 class _Job(NamedTuple):
@@ -50,9 +51,11 @@ class _Job(NamedTuple):
 class Progress(logging.Handler):
     """Prints Snakemake's records as `handler` would, but in a run lines of its own for those about jobs."""
 
-    def __init__(self, handler: Any, workflow: Any, experiment: str) -> None:
+    def __init__(self, handler: Any, workflow: Any, experiment: str, tokens_a_block: int) -> None:
         super().__init__()
         self.handler, self.workflow, self.experiment = handler, workflow, experiment
+        self.tokens_a_block = tokens_a_block
+        self.told = False
         self.running: dict[int, _Job] = {}
         self.begun: dict[str, float] = {}  # start, by room
         self.done: Counter[str] = Counter()  # jobs, by rule
@@ -67,6 +70,9 @@ class Progress(logging.Handler):
             return
         if self.workflow.executor_plugin is None or self.workflow.dryrun or self._is_shown(record):
             self.handler.handle(record)
+            if event == "run_info" and self.workflow.dryrun and not self.told:
+                self.told = True  # Snakemake says it again at the end
+                self._say(self._ahead(about["stats"]))
         elif event == "run_info":
             self._plan(about["stats"])
         elif event == "job_info" and about["rule_name"] in self.rooms:
@@ -98,15 +104,43 @@ class Progress(logging.Handler):
         self.expected = {rule.name: self._earlier(rule) for rule in rules}
         self._say(f"{self.jobs.total()} to do{self._time_left()}")
 
+    def _ahead(self, jobs: dict[str, int]) -> str:
+        """Say what a plan is: tokens to be written at most, and how long its jobs took in earlier runs, if any ran."""
+        rules = [rule for rule in self.workflow.rules if jobs.get(rule.name) and rule.name != "all"]
+        parts = []
+        if blocks := jobs.get("generate", 0):
+            parts.append(f"up to {blocks * self.tokens_a_block:,} tokens to write")
+        cores = self.workflow.resource_settings.cores or 1
+        times = {rule.name: self._measured(rule, self.experiment) or self._measured(rule, "*") for rule in rules}
+        known = [rule for rule in rules if times[rule.name]]
+        seconds = sum(jobs[rule.name] * fmean(times[rule.name]) * min(_threads(rule), cores) / cores for rule in known)
+        if not rules:
+            return "Ahead: nothing."
+        if not known:
+            parts.append("how long can't be told yet: no job of the kind has run here")
+        else:
+            of = (
+                ""
+                if len(known) == len(rules)
+                else f", without {len(rules) - len(known)} rules that have never run here"
+            )
+            parts.append(f"about {_duration(seconds)} on {cores} cores, by the times of earlier runs here{of}")
+        return f"Ahead: {'; '.join(parts)}."
+
     def _earlier(self, rule: Any) -> float:
         """Return the mean time of some jobs of a rule in earlier runs, in seconds; else what is typical."""
-        pattern = re.sub(r"\{experiment[^}]*\}", self.experiment, str(rule.benchmark))
+        seconds = self._measured(rule, self.experiment)
+        return fmean(seconds) if seconds else TYPICAL_SECONDS["gpu" in rule.resources]
+
+    def _measured(self, rule: Any, experiment: str) -> list[float]:
+        """Return how long some jobs of a rule took in earlier runs of an experiment, or of any (`*`), in seconds."""
+        pattern = re.sub(r"\{experiment[^}]*\}", experiment, str(rule.benchmark))
         pattern = re.sub(r"\{[^}]*\}", "*", pattern)
         seconds = []
         for path in islice(glob.iglob(pattern), 20):
             with suppress(OSError, ValueError, LookupError):
                 seconds.append(float(json.loads(Path(path).read_text(encoding="utf-8"))["s"]))
-        return fmean(seconds) if seconds else TYPICAL_SECONDS["gpu" in rule.resources]
+        return seconds
 
     def _start(self, number: int, job: _Job) -> None:
         self.running[number], room = job, self.rooms[job.rule]
@@ -150,6 +184,12 @@ class Progress(logging.Handler):
         left = sum(count * each[rule] for rule, count in self.jobs.items()) - done - under_way
         rate = (now - self.started) / (done + under_way) if self.done else 1
         return f", about {_duration(left * rate)} left" if left > 0 else ""
+
+
+def _threads(rule: Any) -> int:
+    """Return the threads of a rule's jobs; 1 where they depend on the job."""
+    threads = rule.resources["_cores"].value
+    return threads if isinstance(threads, int) else 1
 
 
 def _duration(seconds: float) -> str:
