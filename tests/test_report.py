@@ -558,7 +558,7 @@ def test_provenance_repeats_the_run(page, study, tmp_path):
     assert sum(int(row[1]) for row in jobs if row[0] not in ("report", "summary")) == len(counted)
     rooms = page.locator(".graph .room").all_text_contents()
     files_ = re.findall(r'include: "workflow/rules/(\w+)\.smk"', (REPO / "Snakefile").read_text())
-    assert rooms == [room for room in files_ if room not in ("common", "twins", "interventions", "truth")]
+    assert rooms == [room for room in files_ if room not in ("common", "twins", "interventions", "truth", "exports")]
 
 
 def test_the_reader_s_packing_can_be_undone():
