@@ -19,7 +19,7 @@ configs:
 # {name}
 
 Traces of {model}, what k-sparse autoencoders say of them, and which of their latents are thinking patterns: the tables
-of a [thoughtscope](https://github.com/) study, a config a table, as in `load_dataset(folder, "verdict")`. `site` says
+of a thoughtscope study, a config a table, as in `load_dataset(folder, "verdict")`. `site` says
 where in the model a row is of. Of the tables of single tokens there are none here: they are large, and follow from
 traces and SAEs. Tables without rows are left out.
 
