@@ -224,7 +224,7 @@ def check_table(table: pl.DataFrame, schema: dict[str, Any], expected: list[tupl
 @pytest.mark.parametrize("at_once", [1, 3, 64])
 def test_logit_effects_are_the_heads(manifest, model, tokenizer, monkeypatch, tmp_path, at_once, dtype):
     monkeypatch.setattr(directions, "AT_ONCE", at_once)
-    monkeypatch.setattr(directions, "ROWS", 7 * at_once)
+    monkeypatch.setattr(matrices, "ROWS", 7 * at_once)
     torch.manual_seed(4)
     decoder, latents = torch.randn(20, 32).to(dtype), [7, 0, 19, 3, 11, 4, 12]
     table = vocabulary.table(tokenizer, model.config.vocab_size)
@@ -290,7 +290,7 @@ def plain_neighbours(decoder, latents, most):
 def test_neighbours_are_those_of_all_pairs(monkeypatch, tmp_path, at_once, most, dtype):
     """Directions of any norm, some dead, among the latents asked for too; `most` may be more than there are."""
     monkeypatch.setattr(directions, "AT_ONCE", at_once)
-    monkeypatch.setattr(directions, "ROWS", 9 * at_once)
+    monkeypatch.setattr(matrices, "ROWS", 9 * at_once)
     torch.manual_seed(5)
     decoder = (torch.randn(80, 8) * torch.logspace(-3, 3, 80)[:, None]).to(dtype)
     decoder[[0, 9, 40, 79]] = 0

@@ -141,6 +141,28 @@ def test_damaged_files_are_refused_in_a_line(tmp_path, damage):
     assert not (tmp_path / "sae" / "sae.safetensors").exists()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"metadata": None, "k": None},
+        {"metadata": [1]},
+        {"k": "many"},
+        {"apply_b_dec_to_input": False, "weights": {"W_enc": torch.zeros(48, 31)}},
+        {"weights": {"W_dec": torch.zeros(())}},
+        {"rescale_acts_by_decoder_norm": True, "weights": {"W_dec": torch.zeros(7, 32)}},
+    ],
+    ids=str,
+)
+def test_malformed_saes_are_refused_in_a_line(tmp_path, change):
+    change = dict(change)
+    weights = change.pop("weights", {})
+    place = saved_topk(tmp_path / "a", **change)
+    save_file(load_file(place / "sae_weights.safetensors") | weights, place / "sae_weights.safetensors")
+    with pytest.raises(InputError) as error:
+        read("saelens", place, tmp_path / "sae")
+    assert "\n" not in str(error.value)
+
+
 class Evil:
     def __reduce__(self):
         return (print, ("run",))

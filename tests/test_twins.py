@@ -15,6 +15,7 @@ from conftest import REPO, new_study
 from safetensors.torch import load_file
 from scipy import stats
 
+import thoughtscope
 from thoughtscope import files, models, twins, vocabulary
 from thoughtscope.errors import InputError
 from thoughtscope.evidence import checks, matches
@@ -235,6 +236,19 @@ def test_twins_go_the_way_of_the_study(read):
     assert "beyond its twins" in page
     assert "Random SAE (directions drawn at random in place of the SAE’s): " in summary
     assert "acts on its pattern" not in summary
+
+
+def test_a_twins_contexts_are_of_its_own_text(read):
+    """In a notebook: a latent of the shuffled text is shown in that, at the token that it is active on."""
+    study = thoughtscope.open(read.results)
+    site = study.site(1, reader="shuffled_text")
+    busiest = site.activations().group_by("latent").len().sort("len").last().collect()["latent"].item()
+    contexts = site.latent(busiest).contexts(20, before=0, after=0)
+    known = site.latent(busiest).activations().join(study.vocabulary.lazy(), on="token_id").collect()
+    texts = {(row["condition"], row["trace_id"], row["position"]): row["text"] for row in known.iter_rows(named=True)}
+    assert len(contexts) > 1
+    for row in contexts.iter_rows(named=True):
+        assert row["text"] == texts[row["condition"], row["trace_id"], row["position"]]
 
 
 def test_a_twin_more_computes_it_alone(read):

@@ -23,7 +23,7 @@ from typing import Any
 import polars as pl
 
 from . import files, paths
-from .config import layer_of, parse_site
+from .config import is_expression, layer_of, parse_site
 from .errors import InputError
 from .evidence import seeds
 from .frames import Schema, complete, keys
@@ -76,12 +76,9 @@ class Study:
         self.folder = Path(folder)
         if not self._file(paths.MANIFEST).is_file():
             known = sorted(path.parent.name for path in self.folder.parent.glob("*/model.json"))
-            near = difflib.get_close_matches(self.folder.name, known, n=1)
             there = f" Studies beside it: {', '.join(known)}." if known else " Run the workflow first."
-            raise InputError(
-                f"there is no study in {self.folder}: it has no model.json.{there}"
-                + (f" Did you mean {self.folder.parent / near[0]}?" if near else "")
-            )
+            hint = _did_you_mean(self.folder.name, known)
+            raise InputError(f"there is no study in {self.folder}: it has no model.json.{there}{hint}")
 
     def __repr__(self) -> str:
         return f"<study {self.folder}: {self.model['name']}, {', '.join(self.sites) or 'no site yet'}>"
@@ -149,8 +146,7 @@ class Study:
                 return files.scan_parquet(path)
         of_sites = [one for one in self.sites_of(reader) if self._table_file(name, one, reader).exists()]
         if not of_sites:
-            near = difflib.get_close_matches(name, self.tables, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = _did_you_mean(name, self.tables)
             raise InputError(f"{self.folder} has no table {name!r} of {reader}.{hint} `tables` lists them.")
         frames = [self.site(one, reader).table(name) for one in of_sites]
         return pl.concat(frame.with_columns(site=pl.lit(one)) for frame, one in zip(frames, of_sites, strict=True))
@@ -166,9 +162,13 @@ class Study:
             self.table(name)  # which says what there is
         return files.descriptions(found[0])
 
-    def traces(self, condition: str | None = None) -> pl.LazyFrame:
-        """Return what the model wrote, a row a trace: of a condition, or all."""
-        listed = self._files(paths.TRACES, **({"condition": condition} if condition else {}))
+    def traces(self, condition: str | None = None, reader: str = "trained") -> pl.LazyFrame:
+        """Return what the model wrote, a row a trace: of a condition, or all; as a reader has it (`shuffled_text`).
+
+        All that is on disk: blocks that a smaller `inferences` no longer counts are there, too.
+        """
+        levels = {"reader": reader} | ({"condition": condition} if condition else {})
+        listed = self._files(paths.TWIN_TRACES, **levels) or self._files(paths.TRACES, **levels)
         if not listed:
             raise InputError(f"{self.folder} has no traces of {condition!r}; it has: {', '.join(self.conditions)}.")
         return files.scan_parquet(listed)
@@ -236,7 +236,7 @@ class Study:
     def _places_of_text(self, traces: pl.DataFrame, text: str) -> pl.DataFrame:
         from .evidence.matches import matches
 
-        if not (len(text) > 2 and text.startswith("/") and text.endswith("/")):
+        if not is_expression(text):
             text = f"/(?i:{re.escape(text)})/"
         lexicon = json.dumps({"text": [text]})
         return _places(matches(traces.lazy(), self.vocabulary.lazy(), patterns=lexicon, reason_words=[]))
@@ -258,6 +258,12 @@ class Study:
         start = pl.col("first") + pl.col("start")
         return every.select("condition", "trace_id", start=start.cast(pl.UInt32), end=(start + 1).cast(pl.UInt32),
                             match=pl.lit(token))  # fmt: skip
+
+
+def _did_you_mean(name: str, known: Sequence[str]) -> str:
+    """Return a sentence with the nearest known name, if one is near."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def _ids_of(traces: pl.DataFrame) -> dict[tuple[str, int], list[int]]:
@@ -298,8 +304,7 @@ class Site:
         """Return one of its tables."""
         path = self.study._table_file(name, self.name, self.reader)
         if not path.exists():
-            near = difflib.get_close_matches(name, self.tables, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = _did_you_mean(name, self.tables)
             raise InputError(f"{self.name} has no table {name!r}.{hint} It has: {', '.join(self.tables)}.")
         return files.scan_parquet(path)
 
@@ -397,7 +402,11 @@ class Latent:
                 others.append(row["position"])
                 rows.append(row | {"rank": len(rows) + 1, "token": study._labels[row["token_id"]]})
         wanted = pl.DataFrame(list(taken), schema={"condition": pl.String, "trace_id": pl.UInt32}, orient="row")
-        traces = study.traces(condition).join(wanted.lazy(), on=["condition", "trace_id"], how="semi").collect()
+        traces = (
+            study.traces(condition, self.site.reader)
+            .join(wanted.lazy(), on=["condition", "trace_id"], how="semi")
+            .collect()
+        )
         ids_of = _ids_of(traces)
         for row in rows:
             row["first"] = max(0, row["position"] - before)

@@ -455,6 +455,11 @@ def _check_prompts(conditions: Sequence[str], prompts: Mapping[str, Mapping[str,
             raise InputError(f"config: prompts.{condition}.{key} must contain '{{question}}' once: {prompt[key]!r}.")
 
 
+def is_expression(entry: str) -> bool:
+    """Return whether an entry of the lexicon is a regular expression, /between slashes/, and not a word or phrase."""
+    return len(entry) > 2 and entry.startswith("/") and entry.endswith("/")
+
+
 def _check_lexicon(patterns: Mapping[str, Sequence[str]], reason_words: Sequence[str]) -> None:
     entries = [(f"patterns.{name}", entry) for name, group in patterns.items() for entry in group]
     for key, entry in [*entries, *[("reason_words", word) for word in reason_words]]:
@@ -462,7 +467,7 @@ def _check_lexicon(patterns: Mapping[str, Sequence[str]], reason_words: Sequence
             raise InputError(
                 f"config: {key}: an entry is empty ({entry!r}); write a word, a phrase or /an expression/."
             )
-        if len(entry) > 2 and entry.startswith("/") and entry.endswith("/"):
+        if is_expression(entry):
             try:
                 re.compile(entry[1:-1])
             except (re.error, OverflowError, RecursionError) as error:

@@ -1,7 +1,7 @@
 """Matrices in safetensors files, read by rows without torch, whose import takes longer than what is done with them."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,17 @@ class Matrix:
         part = self.stored[rows]
         # A bfloat16 is the upper half of a float32.
         return (part.astype(np.uint32) << 16).view(np.float32) if self.bfloat16 else part.astype(np.float32, copy=False)
+
+
+ROWS = 8192
+"""Rows of a matrix that are read at a time: 50 MB of width 1,536 in float32."""
+
+
+def blocks(matrix: Matrix | Floats, count: int) -> Iterator[tuple[slice, Floats]]:
+    """Yield a matrix's first `count` rows, ROWS at a time, and which they are."""
+    for first in range(0, count, ROWS):
+        where = slice(first, min(first + ROWS, count))
+        yield where, matrix[where]
 
 
 def matrices(path: str | Path) -> dict[str, Matrix]:

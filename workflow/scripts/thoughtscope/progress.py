@@ -110,21 +110,21 @@ class Progress(logging.Handler):
         parts = []
         if blocks := jobs.get("generate", 0):
             parts.append(f"up to {blocks * self.tokens_a_block:,} tokens to write")
-        cores = self.workflow.resource_settings.cores or 1
+        cores = self.workflow.resource_settings.cores or 1  # none are given where all jobs are sent elsewhere
         times = {rule.name: self._measured(rule, self.experiment) or self._measured(rule, "*") for rule in rules}
         known = [rule for rule in rules if times[rule.name]]
         seconds = sum(jobs[rule.name] * fmean(times[rule.name]) * min(_threads(rule), cores) / cores for rule in known)
-        if not rules:
-            return "Ahead: nothing."
         if not known:
             parts.append("how long can't be told yet: no job of the kind has run here")
         else:
-            of = (
-                ""
-                if len(known) == len(rules)
-                else f", without {len(rules) - len(known)} rules that have never run here"
+            new = len(rules) - len(known)
+            left_out = f", without {new} rules that have never run here" if new else ""
+            on = (
+                f"on {cores} {'core' if cores == 1 else 'cores'}"
+                if self.workflow.local_exec
+                else "one job after another"
             )
-            parts.append(f"about {_duration(seconds)} on {cores} cores, by the times of earlier runs here{of}")
+            parts.append(f"about {_duration(seconds)} {on}, by the times of earlier runs here{left_out}")
         return f"Ahead: {'; '.join(parts)}."
 
     def _earlier(self, rule: Any) -> float:

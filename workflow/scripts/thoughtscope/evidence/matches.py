@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 import regex
 
+from ..config import is_expression
 from ..errors import InputError
 from ..frames import Schema, complete, keys
 
@@ -33,7 +34,7 @@ def expression(entry: str) -> "regex.Pattern[str]":
     `/…/` is one already, searched as it is written. Other entries are words or phrases: whole words, any white space
     between them, in any case, unless the entry has a capital, which must then be there.
     """
-    if len(entry) > 2 and entry.startswith("/") and entry.endswith("/"):
+    if is_expression(entry):
         try:
             return regex.compile(entry[1:-1])
         except (regex.error, OverflowError, RecursionError) as error:

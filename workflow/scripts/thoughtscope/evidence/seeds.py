@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from ..frames import Schema, complete, keys
-from ..matrices import matrices
+from ..matrices import Matrix, blocks, matrices
 from ..saes import record
 from .checks import VERDICTS
 
@@ -21,9 +21,6 @@ SHARED = 0.7
 
 MOST = 8192
 """Latents of an SAE that are matched, those linked to a pattern most surely: a matrix of 0.25 GB, seconds of work."""
-
-AT_ONCE = 1024
-"""Latents whose cosines with all of the other SAE's are held at a time: 0.25 GB of 65,536."""
 
 SCHEMA = Schema(
     "a latent that was tested for a link to a pattern, in the study's own SAE",
@@ -91,10 +88,9 @@ def _matched(own: list[int], mine: np.ndarray, others: list[int], theirs: np.nda
     return {own[row]: (others[column], float(cosines[row, column])) for row, column in pairs}
 
 
-def _nearest(directions: np.ndarray, decoder: Any) -> np.ndarray:
+def _nearest(directions: np.ndarray, decoder: Matrix) -> np.ndarray:
     """Return the largest |cos| of each direction with any row of a decoder, (directions,)."""
     best = np.zeros(len(directions), dtype=np.float32)
-    for start in range(0, len(decoder), AT_ONCE):
-        part = _unit(decoder[start : start + AT_ONCE])
-        best = np.maximum(best, np.abs(directions @ part.T).max(axis=1))
+    for _, rows in blocks(decoder, len(decoder)):
+        best = np.maximum(best, np.abs(directions @ _unit(rows).T).max(axis=1))
     return best

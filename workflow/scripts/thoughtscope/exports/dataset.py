@@ -31,8 +31,8 @@ def dataset(study: api.Study, folder: Path) -> list[str]:
     """Write the tables of a study's own reader, its traces and problems to `folder`; return their names, in order."""
     folder.mkdir(parents=True, exist_ok=True)
     made, about = [], []
-    for name in ["traces", "problems", *study.tables]:
-        frame = {"traces": study.traces, "problems": study.problems}.get(name, lambda table=name: study.table(table))()
+    frames = {"traces": study.traces(), "problems": study.problems()}
+    for name, frame in (frames | {table: study.table(table) for table in study.tables}).items():
         table = _plain(frame.collect())
         if table.is_empty():  # load_dataset knows no such thing
             continue

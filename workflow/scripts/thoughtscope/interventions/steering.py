@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .. import sites
+from ..config import is_expression
 from ..traces import grading
 from ..traces.decoding import Draws, write
 from ..traces.sampling import uniforms
@@ -142,7 +143,7 @@ WORDS = 5
 
 def instruction_of(pattern: str, entries: Sequence[str], instruction: str) -> str:
     """Return an instruction with {words} filled in: the pattern's first plain ones, or its name if it has none."""
-    plain = [f"“{entry}”" for entry in entries if not (entry.startswith("/") and entry.endswith("/"))][:WORDS]
+    plain = [f"“{entry}”" for entry in entries if not is_expression(entry)][:WORDS]
     return instruction.replace("{words}", ", ".join(plain) or pattern.replace("_", " "))
 
 

@@ -13,7 +13,7 @@ from .. import models
 from ..config import is_block, parse_site
 from ..evidence.verdict import leading
 from ..frames import Schema, keys
-from ..matrices import Matrix, matrices
+from ..matrices import Matrix, blocks, matrices
 from ..saes import record
 
 MOST = 10
@@ -21,9 +21,6 @@ MOST = 10
 
 AT_ONCE = 256
 """Latents whose logit effects or cosines are held at a time: 256 of 152,000 tokens in float32 are 156 MB."""
-
-ROWS = 8192
-"""Rows of a matrix that are read at a time: 50 MB of width 1,536 in float32."""
 
 Floats = NDArray[np.float32]
 
@@ -146,7 +143,7 @@ def decoder_neighbours(decoder: Matrix | Floats, latents: Sequence[int], *, most
 
     decoder: (num_latents, width). In NEIGHBOURS_SCHEMA. Directions of norm 0 are nobody's neighbours and have none.
     """
-    norms = np.concatenate([np.linalg.norm(rows, axis=1) for _, rows in _blocks(decoder, len(decoder))])
+    norms = np.concatenate([np.linalg.norm(rows, axis=1) for _, rows in blocks(decoder, len(decoder))])
     rows = []
     for part in _parts(latents):
         chosen = [latent for latent in part if norms[latent] > 0]
@@ -164,17 +161,10 @@ def _parts(latents: Sequence[int]) -> Iterator[list[int]]:
     return (list(latents[first : first + AT_ONCE]) for first in range(0, len(latents), AT_ONCE))
 
 
-def _blocks(matrix: Matrix | Floats, count: int) -> Iterator[tuple[slice, Floats]]:
-    """Yield a matrix's first `count` rows, ROWS at a time, and which they are."""
-    for first in range(0, count, ROWS):
-        where = slice(first, min(first + ROWS, count))
-        yield where, matrix[where]
-
-
 def _products(vectors: Floats, matrix: Matrix | Floats, count: int) -> Floats:
     """Return the products of vectors (n, width) with a matrix's first `count` rows, shape (n, count)."""
     products = np.empty((len(vectors), count), dtype=np.float32)
-    for where, rows in _blocks(matrix, count):
+    for where, rows in blocks(matrix, count):
         products[:, where] = vectors @ rows.T
     return products
 

@@ -1,7 +1,7 @@
 """Room 4, SAEs: other libraries' formats, made ours on disk, with the same codes and reconstructions.
 
 What differs from a top-k autoencoder is told by two things: activations are those of the k largest pre-activations, or
-of all above a threshold; and b_dec is taken off what is read, or not. The rest is folded into the weights, in float64.
+of all above a threshold; and b_dec is taken off what is read, or not. The rest is folded into the weights.
 """
 
 import json
@@ -57,23 +57,26 @@ def convert(source: Mapping[str, str | Path], form: str, hookpoint: str, folder:
     what = f"SAE for {hookpoint}"
     try:
         parts = READERS[form](source)
-    except (KeyError, ValueError, OSError, RuntimeError, EOFError, BadZipFile, UnpicklingError) as error:
+        if not parts.centred:
+            parts.bias = parts.bias + _give_back(parts)
+    except MALFORMED as error:
         named = ", ".join(str(path) for path in source.values())
         why = "it holds more than weights" if isinstance(error, UnpicklingError) else first_line(error) or repr(error)
         raise InputError(f"{what}: {named} can't be read as {form}: {why.rstrip('.')}.") from None
     check_hook(parts.hook, hookpoint)
-    encoder, bias, decoder, b_dec = (
-        tensor.double() for tensor in (parts.encoder, parts.bias, parts.decoder, parts.b_dec)
-    )
-    if not parts.centred:
-        bias = bias + encoder @ b_dec  # ours takes b_dec off, which this gives back
-    tensors = dict(zip(TENSORS, (encoder, bias, decoder, b_dec), strict=True))
-    config: dict[str, Any] = {"activation": "topk", "d_in": encoder.shape[1], "num_latents": len(encoder), "k": parts.k}
+    tensors = dict(zip(TENSORS, (parts.encoder, parts.bias, parts.decoder, parts.b_dec), strict=True))
+    latents, width = parts.encoder.shape
+    active: dict[str, Any] = {"activation": "topk", "k": parts.k}
     if parts.k is None:
-        threshold = torch.zeros(len(encoder)) if parts.threshold is None else parts.threshold
-        tensors[THRESHOLD] = threshold.expand(len(encoder)).clone()
-        config = {name: value for name, value in config.items() if name != "k"} | {"activation": THRESHOLD}
-    config |= {"transcode": False, "skip_connection": False, "from": form}
+        active = {"activation": THRESHOLD}
+        tensors[THRESHOLD] = (torch.zeros(1) if parts.threshold is None else parts.threshold).expand(latents).clone()
+    config = active | {
+        "d_in": width,
+        "num_latents": latents,
+        "transcode": False,
+        "skip_connection": False,
+        "from": form,
+    }
     folder.mkdir(parents=True, exist_ok=True)
     for name in SAE_FILES:
         (folder / name).unlink(missing_ok=True)
@@ -81,6 +84,25 @@ def convert(source: Mapping[str, str | Path], form: str, hookpoint: str, folder:
     files.let_read(folder / SAE_FILES[1])
     with files.replacing(folder / SAE_FILES[0]) as temporary:
         temporary.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+MALFORMED = (
+    KeyError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    OSError,
+    RuntimeError,
+    EOFError,
+    BadZipFile,
+    UnpicklingError,
+)
+"""What reading raises of files that aren't what they should be: missing names, other shapes, another form."""
+
+
+def _give_back(parts: Parts) -> Tensor:
+    """Return W_enc b_dec, which ours takes off what is read and theirs doesn't, summed up in float64."""
+    return torch.cat([rows.double() @ parts.b_dec.double() for rows in parts.encoder.split(4096)]).float()
 
 
 HOOKS = {
@@ -116,7 +138,8 @@ def _saelens(source: Mapping[str, str | Path]) -> Parts:
     """Read SAELens' own folders: standard, topk, jumprelu, gated, and batchtopk, which it saves as jumprelu."""
     config = files.read_foreign_json(source["cfg.json"])
     kind = config.get("architecture", "standard")
-    if "transcoder" in kind or config.get("metadata", {}).get("hook_name_out"):
+    about = config.get("metadata") or {}
+    if "transcoder" in kind or about.get("hook_name_out"):
         raise InputError(f"{source['cfg.json']} is of a transcoder ({kind}); only autoencoders of one site are read.")
     if kind not in ("standard", "topk", "jumprelu", "gated"):
         raise InputError(
@@ -129,9 +152,9 @@ def _saelens(source: Mapping[str, str | Path]) -> Parts:
     if (activation := config.get("activation_fn", config.get("activation_fn_str", "relu"))) not in ("relu", "topk"):
         raise InputError(f"{source['cfg.json']}: activation_fn is {activation!r}; only 'relu' is read.")
     with files.open_weights(source["sae_weights.safetensors"], "SAE") as weights:
-        of = {name: weights.get_tensor(name).double() for name in weights.keys()}  # noqa: SIM118
+        of = {name: weights.get_tensor(name).float() for name in weights.keys()}  # noqa: SIM118
     centred = bool(config.get("apply_b_dec_to_input", True))
-    hook = (config.get("metadata") or {}).get("hook_name") or config.get("hook_name")
+    hook = about.get("hook_name") or config.get("hook_name")
     parts = Parts(of["W_enc"].T, of.get("b_enc", torch.zeros(1)), of["W_dec"], of["b_dec"], centred=centred, hook=hook)
     if kind == "gated":
         return _gated(parts, of["b_gate"], of["r_mag"], of["b_mag"])
@@ -163,7 +186,7 @@ def _dictionary_learning(source: Mapping[str, str | Path]) -> Parts:
     trainer = files.read_foreign_json(source["config.json"])["trainer"]
     kind = trainer.get("dict_class")
     of = torch.load(source["ae.pt"], map_location="cpu", weights_only=True)
-    of = {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in of.items()}
+    of = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in of.items()}
     if kind == "AutoEncoder":
         return Parts(of["encoder.weight"], of["encoder.bias"], of["decoder.weight"].T, of["bias"])
     if kind == "AutoEncoderTopK":
