@@ -65,7 +65,7 @@ rule all:
 include: "workflow/rules/exports.smk"
 
 
-speak(workflow, EXPERIMENT, config["block_size"] * config["generation"]["max_new_tokens"])
+speak(workflow, EXPERIMENT, config["generation"]["max_new_tokens"])
 
 
 onstart:

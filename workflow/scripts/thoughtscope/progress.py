@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
+from .config import traces_of
 from .job import FEW_LINES, every_few_seconds
 
 TYPICAL_SECONDS = {True: 20.0, False: 1.0}
@@ -25,11 +26,11 @@ SHOWN = ("Building DAG", "Nothing to be done", "Trying to restart", "Terminating
 """How those of Snakemake's plain messages begin that a run shows."""
 
 
-def attach(workflow: Any, experiment: str, tokens_a_block: int) -> None:
+def attach(workflow: Any, experiment: str, tokens_a_trace: int) -> None:
     """Let a run of `workflow` (Snakemake's object) speak so; with any --quiet, Snakemake speaks for itself.
 
     Snakemake's processes for single jobs and all else that isn't a run stay as they are, and so do dry runs, but for a
-    line on what is ahead. tokens_a_block: how many a block of traces has at most.
+    line on what is ahead. tokens_a_trace: how many the model writes at most.
     """
     if not workflow.is_main_process or workflow.output_settings.quiet:
         return
@@ -38,7 +39,7 @@ def attach(workflow: Any, experiment: str, tokens_a_block: int) -> None:
     for handler in list(logger.handlers):
         if handler.name == "DefaultStreamHandler":
             logger.removeHandler(handler)
-            logger.addHandler(Progress(handler, workflow, experiment, tokens_a_block))
+            logger.addHandler(Progress(handler, workflow, experiment, tokens_a_trace))
 
 
 class _Job(NamedTuple):
@@ -51,10 +52,10 @@ class _Job(NamedTuple):
 class Progress(logging.Handler):
     """Prints Snakemake's records as `handler` would, but in a run lines of its own for those about jobs."""
 
-    def __init__(self, handler: Any, workflow: Any, experiment: str, tokens_a_block: int) -> None:
+    def __init__(self, handler: Any, workflow: Any, experiment: str, tokens_a_trace: int) -> None:
         super().__init__()
         self.handler, self.workflow, self.experiment = handler, workflow, experiment
-        self.tokens_a_block = tokens_a_block
+        self.tokens_a_trace = tokens_a_trace
         self.told = False
         self.running: dict[int, _Job] = {}
         self.begun: dict[str, float] = {}  # start, by room
@@ -108,8 +109,10 @@ class Progress(logging.Handler):
         """Say what a plan is: tokens to be written at most, and how long its jobs took in earlier runs, if any ran."""
         rules = [rule for rule in self.workflow.rules if jobs.get(rule.name) and rule.name != "all"]
         parts = []
-        if blocks := jobs.get("generate", 0):
-            parts.append(f"up to {blocks * self.tokens_a_block:,} tokens to write")
+        blocks = [job.wildcards.block for job in self.workflow.dag.needrun_jobs() if job.rule.name == "generate"]
+        if blocks:
+            traces = sum(len(traces_of(block)) for block in blocks)
+            parts.append(f"up to {traces * self.tokens_a_trace:,} tokens to write")
         cores = self.workflow.resource_settings.cores or 1  # none are given where all jobs are sent elsewhere
         times = {rule.name: self._measured(rule, self.experiment) or self._measured(rule, "*") for rule in rules}
         known = [rule for rule in rules if times[rule.name]]
