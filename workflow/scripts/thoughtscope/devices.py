@@ -44,19 +44,20 @@ def device() -> torch.device:
     return torch.device("cuda", chosen)
 
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's mallopt (malloc.h)."""
 
 
 def keep_freed_memory() -> None:
     """Let the C library keep up to 1 GB that tensors free, for the next ones; nothing where it isn't glibc.
 
-    Tensors of some megabytes it would give back at once, and each one made would be asked for anew, page by page: on a
-    processor that takes a seventh of what a model's forward pass does, and up to a third where pages are slow.
+    Tensors of some megabytes it would give back at once, and each one made would be asked for anew, page by page: that
+    takes up to a third of a model's forward pass. Those of 32 MB or more, the most that can be set, are given back
+    still: kept, too, they would leave holes as they grow, and with them memory half as large again.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_MMAP_THRESHOLD, 2**25)
         mallopt(M_TRIM_THRESHOLD, 2**30)
 
 
