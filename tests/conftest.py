@@ -299,7 +299,7 @@ def open_page(browser: Browser, folder: Path, hash_: str = "", **options) -> Pag
     page.on("console", lambda message: page.seen.append(message.text))
     page.on("pageerror", lambda error: page.seen.append(str(error)))
     page.on("dialog", lambda dialog: page.seen.append(dialog.message))
-    page.on("request", lambda request: request.url.startswith(("file:", "data:")) or page.seen.append(request.url))
+    page.on("request", lambda request: request.url.startswith(("file:", "data:", "blob:")) or page.seen.append(request.url))
     page.goto((folder / "report.html").as_uri() + hash_)
     return page
 

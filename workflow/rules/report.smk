@@ -42,9 +42,7 @@ use rule _site_table as directions with:
 
 
 # By this an edit of the page's template, style or script is seen, wherever the workflow lies.
-PAGE = files_digest(
-    Path(workflow.basedir) / "workflow" / "report" / name for name in ("page.html.j2", "page.css", "page.js")
-)
+PAGE = files_digest(sorted((Path(workflow.basedir) / "workflow" / "report" / "page").iterdir()))
 
 TRUTH = (
     dict(truth=rules.truth.output.table, found=rules.found.output.table, called=rules.called.output.table)

@@ -125,7 +125,7 @@ def main(configs: Sequence[str], results: Path = Path(paths.RESULTS).parent) -> 
     for config in [base, *(laid_over(base, other) for other in others)]:
         cells, said[config["experiment"]] = row(config, results)
         rows.append(cells)
-    style = Path(__file__).parents[3] / "report" / "page.css"
+    style = Path(__file__).parents[3] / "report" / "page" / "page.css"
     outputs = {"controls.md": markdown(rows), "controls.html": page(rows, said, style.read_text(encoding="utf-8"))}
     for name, text in outputs.items():
         with files.replacing(results / name) as temporary:

@@ -151,9 +151,9 @@ def _meaning(verdicts: pl.DataFrame, study: Study) -> str:
     recurs = pl.col("original").fill_null(value=False) | (pl.col("traces") >= analysis["min_traces"])
     count = len(verdicts.filter(recurs))
     return (
-        f"A latent is a candidate if it recurs, among the {analysis['top_latents']} most active of at least"
-        f" {counted(analysis['min_traces'], 'trace')} under “{study.studied}”, sinks left out or counted; or if a test"
-        f" links it to a thinking pattern, recurrent or not. Of {counted(len(verdicts), 'candidate')} {count}"
+        f"A latent is a candidate if it recurs (it is among the {analysis['top_latents']} most active of at least"
+        f" {counted(analysis['min_traces'], 'trace')} under “{study.studied}”, with or without attention sinks), or if a"
+        f" test links it to a thinking pattern. Of {counted(len(verdicts), 'candidate')} {count}"
         f" {agree(count, 'recurs', 'recur')}, and by that alone may be called"
         f" {agree(count, 'a thinking feature', 'thinking features')}; here a candidate must pass"
         f" {len(asked(verdicts))} checks."

@@ -28,6 +28,7 @@ from ..saes.record import sparsity
 from ..statistics import MIN_TOKENS, MIN_TRACES
 from ..vocabulary import label
 from . import effects, seeds, truth, twins
+from .dashboards import AFTER, BEFORE
 from .findings import answer, by_heading, share_interval, small, warnings
 from .needs import in_words
 from .provenance import rule_graph
@@ -50,19 +51,7 @@ def truth_section(study: Study) -> dict[str, Any] | None:
     """Return what was put into a taught model and what was found; None of any other."""
     if study.truth is None:
         return None
-    shown = {(site.name, latent) for site in study.sites for latent in site.latents}
-    return {
-        "sentences": truth.sentences(study.truth),
-        "rows": [
-            {
-                **row,
-                "has_dashboard": {
-                    name: (row[at], row[name]) in shown for name, at in (("by", "by_at"), ("latent", "at"))
-                },
-            }
-            for row in truth.rows(study.truth)
-        ],
-    }
+    return {"sentences": truth.sentences(study.truth), "rows": truth.rows(study.truth)}
 
 
 def twins_section(study: Study) -> dict[str, Any] | None:
@@ -84,7 +73,6 @@ def effects_section(study: Study) -> dict[str, Any] | None:
     """Return what taking latents away did; None where none was."""
     if not study.effects:
         return None
-    shown = {(site.name, latent) for site in study.sites for latent in site.latents}
     return {
         "sentences": [
             *effects.sentences(study.effects, study.cost, study.settings["analysis"]["alpha"]),
@@ -93,14 +81,14 @@ def effects_section(study: Study) -> dict[str, Any] | None:
             *effects.of_stability(study),
         ],
         "responses": [
-            row | {"site": site, "has_dashboard": (site, row["latent"]) in shown}
+            row | {"site": site}
             for site, table in study.responses.items()
             for row in table.iter_rows(named=True)
         ],
         "stable": [] if study.stable_patterns is None else study.stable_patterns.to_dicts(),
-        "rows": [row | {"has_dashboard": (row["site"], row["latent"]) in shown} for row in effects.rows(study.effects)],
+        "rows": effects.rows(study.effects),
         "steered": [
-            row | {"site": site, "has_dashboard": (site, row["latent"]) in shown}
+            row | {"site": site}
             for site, table in study.steered.items()
             for row in table.iter_rows(named=True)
         ],
@@ -294,8 +282,11 @@ def dashboards(study: Study, site: Site, tokens: Tokens) -> dict[str, Any]:
     return boards
 
 
-FOLDER = Path(__file__).parents[3] / "report"
-"""Has the template, page.css and page.js."""
+FOLDER = Path(__file__).parents[3] / "report" / "page"
+"""Has the template, page.css and SCRIPTS."""
+
+SCRIPTS = ("base", "tables", "dashboards", "sketches", "beside", "reader", "search", "notes", "page")
+"""The parts of the page's script, in their order."""
 
 TOKEN_TYPES = 20
 """Token types of a latent that its dashboard lists."""
@@ -359,7 +350,8 @@ def render(
         "linked": linked,
         "link": link,
     }
-    code, style = ((FOLDER / name).read_text(encoding="utf-8") for name in ("page.js", "page.css"))
+    code = "\n".join((FOLDER / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
+    style = (FOLDER / "page.css").read_text(encoding="utf-8")
     boards = [pack(dashboards(study, site, tokens)) for site in study.sites]
     without = {site.name: absent(site) for site in study.sites}
     too_small = small(study) is not None
@@ -378,7 +370,7 @@ def render(
                 "name": site.name, "index": index, "headline": headline(site.tables["verdict"], too_small=too_small),
                 "rows": site_rows(study, site), "judged": len(site.tables["verdict"]), "absent": without[site.name],
                 "pictures": [
-                    picture(path) | {"caption": captions[name], "alt": f"{name} of {site.name}"}
+                    picture(path) | {"caption": captions[name], "alt": f"{name.replace('_', ' ')} of {site.name}"}
                     for name, path in site.pictures.items()
                     if name != "outcomes" or site.tables["outcomes"]["auroc"].count()  # else there is nothing in it
                 ],
@@ -399,6 +391,12 @@ def render(
         "code_hash": base64.b64encode(hashlib.sha256(code.encode("utf-8")).digest()).decode("ascii"),
     }  # fmt: skip
     core = {
+        "experiment": study.experiment,
+        "saes": hashlib.sha256(json.dumps([site.info for site in study.sites], sort_keys=True).encode()).hexdigest()[:16],
+        "include_sinks": study.settings["analysis"]["include_sinks"],
+        "passage": [BEFORE, AFTER],
+        "min_tokens": MIN_TOKENS,
+        "patterns": list(study.settings["patterns"]),
         "conditions": list(study.conditions),
         "sites": [{"name": site.name, "latents": site.latents, "size": site.info["num_latents"]}
                   for site in study.sites],
