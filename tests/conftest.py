@@ -299,7 +299,8 @@ def open_page(browser: Browser, folder: Path, hash_: str = "", **options) -> Pag
     page.on("console", lambda message: page.seen.append(message.text))
     page.on("pageerror", lambda error: page.seen.append(str(error)))
     page.on("dialog", lambda dialog: page.seen.append(dialog.message))
-    page.on("request", lambda request: request.url.startswith(("file:", "data:", "blob:")) or page.seen.append(request.url))
+    own = ("file:", "data:", "blob:")
+    page.on("request", lambda request: request.url.startswith(own) or page.seen.append(request.url))
     page.goto((folder / "report.html").as_uri() + hash_)
     return page
 

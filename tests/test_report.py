@@ -286,8 +286,8 @@ def test_dashboards_have_addresses_and_follow_each_other(browser, study):
         page.keyboard.press("Escape")
         while page.evaluate("location.hash"):  # the dialog's end is told of a moment later
             page.wait_for_timeout(10)
-    for address in ("%E0%A4%A", "trace/x/y/z", "trace", f"trace/reason/99/{SITE}/1", "nowhere/1", "search", "search/x/y",
-                    "search/text/%E0%A4%A", f"{SITE}/1/nowhere/2"):  # fmt: skip
+    for address in ("%E0%A4%A", "trace/x/y/z", "trace", f"trace/reason/99/{SITE}/1", "nowhere/1", "search",
+                    "search/x/y", "search/text/%E0%A4%A", f"{SITE}/1/nowhere/2"):  # fmt: skip
         page.evaluate("hash => { location.hash = hash; }", address)
     assert not page.locator("#dashboard").is_visible()
     assert page.seen == []
@@ -588,7 +588,8 @@ def test_traces_are_searched(page, study):
     tokens = pl.read_parquet(study.results / "vocabulary.parquet")
     text_of = dict(tokens.select("token_id", "text").iter_rows())
     ids = [token for row in written["generated_ids"] for token in row]
-    common = max((token for token in set(ids) if text_of[token].strip().isalpha()), key=lambda token: (ids.count(token), token))
+    words = {token for token in ids if text_of[token].strip().isalpha()}
+    common = max(words, key=lambda token: (ids.count(token), token))
     named = [token for token in text_of if text_of[token].strip() == text_of[common].strip()]
     count = sum(token in named for token in ids)
     assert ask(page, "token", text_of[common].strip()).startswith(f"{count} place")
@@ -639,7 +640,8 @@ def test_notes_are_kept_and_can_be_passed_on(browser, study, tmp_path):
     with page.expect_download() as download:
         page.get_by_role("button", name="Save as JSON").click()
     saved = json.loads(download.value.path().read_text())
-    assert [(note["site"], note["latent"], note["label"]) for note in saved["notes"]] == [(SITE, latent, "<b>doubt</b>")]
+    kept = [(note["site"], note["latent"], note["label"]) for note in saved["notes"]]
+    assert kept == [(SITE, latent, "<b>doubt</b>")]
     with page.expect_download() as download:
         page.get_by_role("button", name="Save as CSV").click()
     # A cell that a spreadsheet would compute is text.
@@ -659,7 +661,8 @@ def test_notes_are_kept_and_can_be_passed_on(browser, study, tmp_path):
         output.filter(has_text=re.compile("taken.json|Took")).wait_for()
         return output.inner_text()
 
-    odd = [{"site": SITE, "latent": 48}, {"site": "nowhere", "latent": 1}, {"site": SITE, "latent": other, "label": 7}, None]
+    odd = [{"site": SITE, "latent": 48}, {"site": "nowhere", "latent": 1}, None]
+    odd.append({"site": SITE, "latent": other, "label": 7})
     assert take_in(saved | {"notes": saved["notes"] + odd}) == "Took in 1 note; 4 not, as they aren’t of latents here."
     assert label.inner_text() == "<b>doubt</b>"
     older = [saved["notes"][0] | {"label": "older", "changed": "2001"}]
@@ -717,7 +720,8 @@ def test_accessibility(browser, study, scheme, width):
     page.get_by_role("textbox", name="Your label").fill("a label")
     page.get_by_role("textbox", name="Your label").blur()
     check()
-    for address in (f"{SITE}/{first}/{SITE}/{second}", f"{SITE}/{set(range(48)).difference(shown_latents(page)).pop()}"):
+    other = next(latent for latent in range(48) if latent not in shown_latents(page))
+    for address in (f"{SITE}/{first}/{SITE}/{second}", f"{SITE}/{other}"):
         page.evaluate("hash => { location.hash = hash; }", address)
         page.locator(f'#dashboard[data-hash="#{address}"]').filter(has_text="Activations").wait_for()
         check()

@@ -152,8 +152,8 @@ def _meaning(verdicts: pl.DataFrame, study: Study) -> str:
     count = len(verdicts.filter(recurs))
     return (
         f"A latent is a candidate if it recurs (it is among the {analysis['top_latents']} most active of at least"
-        f" {counted(analysis['min_traces'], 'trace')} under “{study.studied}”, with or without attention sinks), or if a"
-        f" test links it to a thinking pattern. Of {counted(len(verdicts), 'candidate')} {count}"
+        f" {counted(analysis['min_traces'], 'trace')} under “{study.studied}”, with or without attention sinks), or if"
+        f" a test links it to a thinking pattern. Of {counted(len(verdicts), 'candidate')} {count}"
         f" {agree(count, 'recurs', 'recur')}, and by that alone may be called"
         f" {agree(count, 'a thinking feature', 'thinking features')}; here a candidate must pass"
         f" {len(asked(verdicts))} checks."

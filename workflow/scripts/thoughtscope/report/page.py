@@ -390,9 +390,10 @@ def render(
         "code": code, "style": style, "max_megabytes": max_megabytes, "levels": LEVELS, "reach": REACH,
         "code_hash": base64.b64encode(hashlib.sha256(code.encode("utf-8")).digest()).decode("ascii"),
     }  # fmt: skip
+    infos = json.dumps([site.info for site in study.sites], sort_keys=True)
     core = {
         "experiment": study.experiment,
-        "saes": hashlib.sha256(json.dumps([site.info for site in study.sites], sort_keys=True).encode()).hexdigest()[:16],
+        "saes": hashlib.sha256(infos.encode("utf-8")).hexdigest()[:16],  # notes are of these SAEs' latents
         "include_sinks": study.settings["analysis"]["include_sinks"],
         "passage": [BEFORE, AFTER],
         "min_tokens": MIN_TOKENS,
