@@ -646,7 +646,8 @@ def test_notes_are_kept_and_can_be_passed_on(browser, study, tmp_path):
         page.get_by_role("button", name="Save as CSV").click()
     # A cell that a spreadsheet would compute is text.
     assert download.value.path().read_bytes().decode().splitlines()[1:] == [
-        f"""{SITE},{latent},<b>doubt</b>,"'=HYPERLINK(""x""), line""", f"another\",{saved['notes'][0]['changed']}"
+        f"""{SITE},{latent},<b>doubt</b>,"'=HYPERLINK(""x""), line""",
+        f'another",{saved["notes"][0]["changed"]}',
     ]
     page.get_by_role("button", name="Delete all").click()
     page.get_by_role("button", name="Delete all").click()
@@ -1267,9 +1268,7 @@ def test_dashboards_have_the_numbers_of_their_tables(filled, filled_page):
         ]
         assert not re.search("undefined|NaN|null", page.locator("#dashboard").inner_text())
         links = page.locator('#dashboard [aria-label="Nearest latents by co-activation"] tbody th a').all_inner_texts()
-        assert [int(text) for text in links] == [
-            other["neighbour"] for other in rows_of["coactivation"]
-        ]
+        assert [int(text) for text in links] == [other["neighbour"] for other in rows_of["coactivation"]]
         page.keyboard.press("Escape")
 
 

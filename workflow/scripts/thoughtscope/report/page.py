@@ -81,16 +81,12 @@ def effects_section(study: Study) -> dict[str, Any] | None:
             *effects.of_stability(study),
         ],
         "responses": [
-            row | {"site": site}
-            for site, table in study.responses.items()
-            for row in table.iter_rows(named=True)
+            row | {"site": site} for site, table in study.responses.items() for row in table.iter_rows(named=True)
         ],
         "stable": [] if study.stable_patterns is None else study.stable_patterns.to_dicts(),
         "rows": effects.rows(study.effects),
         "steered": [
-            row | {"site": site}
-            for site, table in study.steered.items()
-            for row in table.iter_rows(named=True)
+            row | {"site": site} for site, table in study.steered.items() for row in table.iter_rows(named=True)
         ],
     }
 
