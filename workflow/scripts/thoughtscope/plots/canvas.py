@@ -3,8 +3,8 @@
 A latent has the same colour in every picture, chosen by its number alone. There are ten colours for thousands of
 latents, so colour helps the eye and the number beside it identifies. Where latents are judged, colour is the verdict.
 
-An axes with its ticks takes matplotlib as long as thousands of bars. Where a picture has many panels or labels, a
-`Panel` says where its numbers lie, and a Picture's `rectangles`, `strokes` and `letters` are drawn there.
+An axes with its ticks takes matplotlib as long as thousands of dots. Where a picture has many panels or labels, a
+`Panel` says where its numbers lie, and a Picture's `dots`, `strokes` and `letters` are drawn there.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,7 +17,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib import font_manager
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection, PathCollection, PolyCollection
+from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.figure import Figure
 from matplotlib.ft2font import LoadFlags
 from matplotlib.path import Path as Outline
@@ -247,11 +247,13 @@ class Picture(Figure):
         self.strokes(left, bottom, left, top, color=EDGE, width=0.8)
         self.strokes(left, bottom, right, bottom, color=EDGE, width=0.8)
 
-    def rectangles(self, left: ArrayLike, bottom: ArrayLike, right: ArrayLike, top: ArrayLike, color: Any) -> None:
-        """Fill rectangles with one colour or one each."""
-        corners = _points(left, bottom, left, top, right, top, right, bottom)
-        inches = self.dpi_scale_trans
-        self.add_artist(PolyCollection(corners, facecolors=color, linewidths=0, transform=inches, zorder=1))
+    def dots(self, x: ArrayLike, y: ArrayLike, color: Any, *, radius: float = 2.6) -> None:
+        """Draw dots with one colour or one each; their radius is in points."""
+        self.add_artist(
+            PathCollection([Outline.unit_circle()], [radius**2], offsets=_points(x, y).reshape(-1, 2), zorder=1.5,
+                           transform=IdentityTransform(), offset_transform=self.dpi_scale_trans, facecolors=color,
+                           linewidths=0)
+        )  # fmt: skip
 
     def strokes(self, x: ArrayLike, y: ArrayLike, to_x: ArrayLike, to_y: ArrayLike, *, color: Any, width: float,
                 alpha: float = 1.0) -> None:  # fmt: skip

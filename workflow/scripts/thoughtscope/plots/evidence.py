@@ -299,7 +299,7 @@ def patterns(table: pl.DataFrame, verdict: pl.DataFrame, *, site: str, latents: 
         across_, up, values = zip(*in_cell, strict=True)
         ink = ["white" if abs(value) > 0.7 * STRONG else INK for value in values]
         texts = [f"{100 * value:.0f}".replace("-", "−") for value in values]
-        picture.letters(texts, across_, up, size=6.5, color=ink, align="center")
+        picture.letters(texts, across_, up, size=7, color=ink, align="center")
     marked = _linked(of_leaders, alpha)
     places = [(columns[latent] - 0.5, rows[name, window] - 0.5) for latent, name, window in marked]
     for left, top in places:
@@ -423,28 +423,32 @@ def outcomes(table: pl.DataFrame, verdict: pl.DataFrame, *, site: str, latents: 
     if table.is_empty():
         return nothing(title, subtitle, "no latent is a candidate")
     numbers = table.drop_nulls("auroc")
-    rows = len(leaders) if len(numbers) else 2
-    picture = Picture(12, 2.15 + 0.28 * rows, title, subtitle)
-    picture.write(0.2, 2.15 + 0.28 * rows - 0.62, MEDIATOR, size=9, color="#555555", va="top")
-    for index, (outcome, name) in enumerate(OUTCOME_NAMES.items()):
-        panel = Panel(0.85 + 6.0 * index, 0.8, 4.95, 0.28 * rows, (0, 1), (rows - 0.4, -0.6))
-        areas, about = numbers.filter(outcome=outcome), table.filter(outcome=outcome)
-        counts = ""
-        if areas.is_empty():
-            notes = about["note"].drop_nulls()
-            picture.empty(panel, notes[0] if len(notes) else "no latent has a number")
-        else:
-            counts = f": {about['positive'][0]} against {about['negative'][0]} traces"
-            _areas(picture, panel, areas)
-        picture.write(panel.left, panel.top + 0.3, name + counts, size=10, weight="bold")
+    known = [outcome for outcome in OUTCOME_NAMES if outcome in numbers["outcome"]]
+    missing = [
+        f"{name}: {next(iter(table.filter(outcome=outcome)['note'].drop_nulls()), 'no latent has a number')}"
+        for outcome, name in OUTCOME_NAMES.items()
+        if outcome not in known
+    ]
+    if not known:
+        return nothing(title, subtitle, "; ".join(missing))
+    height = 2.15 + 0.28 * len(leaders) + 0.24 * bool(missing)
+    picture = Picture(12, height, title, subtitle)
+    for line, text in enumerate([MEDIATOR, *(f"not drawn is {text}" for text in missing)]):
+        picture.write(0.2, height - 0.62 - 0.24 * line, text, size=9, color="#555555", va="top")
+    width = (12 - 1.05 * len(known) - 0.15) / len(known)
+    for index, outcome in enumerate(known):
+        left, about = 0.85 + (width + 1.05) * index, numbers.filter(outcome=outcome)
+        panel = Panel(left, 0.8, width, 0.28 * len(leaders), (0, 1), (len(leaders) - 0.4, -0.6))
+        _areas(picture, panel, about)
+        counts = f"{about['positive'][0]} against {about['negative'][0]} traces"
+        picture.write(left, panel.top + 0.3, f"{OUTCOME_NAMES[outcome]}: {counts}", size=10, weight="bold")
     handles: list[Artist] = [
         Line2D([], [], marker=marker, color=color, markerfacecolor=face, markersize=5, linestyle=line, linewidth=1.2,
                label=f"{name} in the trace" + ("" if line else ", at equal length"))
         for marker, color, name, _ in VALUE_STYLES.values() for face, line in ((color, "-"), ("white", ""))
     ]  # fmt: skip
     handles.append(Patch(color="#bbbbbb", alpha=0.5, label="length alone"))
-    if len(numbers):
-        picture.legend(handles=handles, loc="lower center", ncols=5, columnspacing=1.6)
+    picture.legend(handles=handles, loc="lower center", ncols=5, columnspacing=1.6)
     return picture
 
 

@@ -6,23 +6,24 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
-from .canvas import INK, Panel, Picture, latent_color, shown
+from .canvas import FAINT, INK, Panel, Picture, latent_color, shown
 
 TOKEN_COLUMNS = 5
 """Latents side by side in a grid of top tokens."""
 
 
-def frequency_bars(picture: Picture, place: Panel, table: pl.DataFrame) -> None:
+def frequency_dots(picture: Picture, place: Panel, table: pl.DataFrame) -> None:
     """Draw on how many tokens each latent of a table of frequencies is active, the most frequent first."""
     if table.is_empty():
         return picture.empty(place)
     latents, tokens = table["latent"].to_list(), table["tokens"].to_numpy()
-    # From a half: on a logarithmic scale a bar for 1 token would otherwise have no height.
-    panel = replace(place, x_range=(-0.8, len(latents) - 0.2), y_range=(0.5, 1.3 * tokens.max()), log="y")
+    # Dots, as a logarithmic scale has no zero that bars could stand on.
+    ends = 0.7 * tokens.min(), 1.4 * tokens.max()
+    panel = replace(place, x_range=(-0.8, len(latents) - 0.2), y_range=ends, log="y")
     picture.frame(panel, y_label="tokens")
-    columns = np.arange(len(latents))
-    picture.rectangles(panel.x(columns - 0.4), panel.bottom, panel.x(columns + 0.4), panel.y(tokens),
-               [latent_color(latent) for latent in latents])  # fmt: skip
+    x = panel.x(np.arange(len(latents)))
+    picture.strokes(x, panel.bottom, x, panel.y(tokens), color=FAINT, width=0.6)
+    picture.dots(x, panel.y(tokens), [latent_color(latent) for latent in latents], radius=3.2)
     _name_columns(picture, panel, latents)
 
 
@@ -63,7 +64,7 @@ def activation_strips(picture: Picture, place: Panel, table: pl.DataFrame, most:
 
 def _name_columns(picture: Picture, panel: Panel, latents: Sequence[int]) -> None:
     x = panel.x(np.arange(len(latents)))
-    picture.letters([str(latent) for latent in latents], x, panel.bottom - 0.06, size=6.5, align="right", turned=True)
+    picture.letters([str(latent) for latent in latents], x, panel.bottom - 0.06, size=7, align="right", turned=True)
 
 
 def token_grid_height(latents: int, tokens: int) -> float:
@@ -80,16 +81,17 @@ def token_grid(picture: Picture, top: float, latents: Sequence[int], table: pl.D
     picture.corners(left, bottom, left + width, bottom + height)
     grid = pl.DataFrame({"latent": latents, "left": left, "bottom": bottom}, schema_overrides={"latent": pl.UInt32})
     largest, floor = pl.col("max").first().over("latent"), 0.5 * pl.col("max").last().over("latent")
-    bars = (
+    places = (
         table.join(grid, on="latent", maintain_order="left")
         .with_columns(line=pl.int_range(pl.len()).over("latent"))
         .filter(pl.col("line") < tokens)
         .with_columns(end=pl.col("left") + width * (pl.col("max") / floor).log() / (1.05 * largest / floor).log())
     )
-    left, end = bars["left"].to_numpy(), bars["end"].to_numpy()
-    y = bars["bottom"].to_numpy() + height - 0.1 - 0.17 * bars["line"].to_numpy()
-    picture.rectangles(left, y - 0.06, end, y + 0.06, [latent_color(latent) for latent in bars["latent"]])
-    picture.letters([shown(token, 11) for token in bars["token"]], left - 0.05, y, size=7.5, align="right")
-    first = bars.filter(line=0)
+    left, end = places["left"].to_numpy(), places["end"].to_numpy()
+    y = places["bottom"].to_numpy() + height - 0.1 - 0.17 * places["line"].to_numpy()
+    picture.strokes(left, y, left + width, y, color=FAINT, width=0.6)
+    picture.dots(end, y, [latent_color(latent) for latent in places["latent"]])
+    picture.letters([shown(token, 11) for token in places["token"]], left - 0.05, y, size=7.5, align="right")
+    first = places.filter(line=0)
     picture.letters([f"{value:.3g}" for value in first["max"]], first["end"], first["bottom"] - 0.09, size=7,
             align="center")  # fmt: skip

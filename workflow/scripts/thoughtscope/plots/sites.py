@@ -13,7 +13,7 @@ from .canvas import (
     CONDITION_COLORS, CONDITION_LINES, CONDITION_MARKERS, INK, LATENT_COLORS, SCOPE_NAMES, Panel, Picture, latent_color,
     nothing, shown,
 )  # fmt: skip
-from .panels import activation_strips, frequency_bars, token_grid, token_grid_height
+from .panels import activation_strips, frequency_dots, token_grid, token_grid_height
 
 NO_LATENT = "no latent is active in any trace"
 
@@ -94,7 +94,7 @@ def frequencies(
         conditions, 1.9,
     )  # fmt: skip
     for panel, condition in zip(panels, conditions, strict=True):
-        frequency_bars(picture, panel, table.filter(scope=scope, condition=condition).head(frequent_latents))
+        frequency_dots(picture, panel, table.filter(scope=scope, condition=condition).head(frequent_latents))
     return picture
 
 

@@ -3,12 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-import numpy as np
 import polars as pl
 
 from ..vocabulary import label
 from .canvas import SCOPE_NAMES, Panel, Picture, shown
-from .panels import activation_strips, frequency_bars, token_grid, token_grid_height
+from .panels import activation_strips, frequency_dots, token_grid, token_grid_height
 
 
 def pictures(
@@ -44,7 +43,7 @@ def pictures(
         _histogram(picture, panel, bins)
         panel = Panel(0.72, height - 4.05, 11.1, 1.2)
         picture.heading(panel, f"{min(frequent_latents, len(frequent))} most frequent latents")
-        frequency_bars(picture, panel, frequent.head(frequent_latents))
+        frequency_dots(picture, panel, frequent.head(frequent_latents))
         picture.heading(Panel(0.2, 0, 0, height - 4.76), "top tokens of its relevant latents (maximum, logarithmic)")
         token_grid(picture, height - 4.75, latents, top, tokens)
         yield about["trace_id"], picture
@@ -53,8 +52,9 @@ def pictures(
 def _histogram(picture: Picture, place: Panel, bins: pl.DataFrame) -> None:
     if bins.is_empty():
         return picture.empty(place)
-    counts = bins["count"].to_numpy()
+    filled = bins.filter(pl.col("count") > 0)
+    counts = filled["count"].to_numpy()
     panel = replace(place, x_range=(0.0, 1.02 * bins["upper"][-1]), y_range=(0.5, 1.5 * counts.max()), log="y")
     picture.frame(panel, x_label="activation", y_label="count")
-    tops = panel.y(np.maximum(counts, 0.5))
-    picture.rectangles(panel.x(bins["lower"]), panel.bottom, panel.x(bins["upper"]), tops, "#717581")
+    middles = filled.select((pl.col("lower") + pl.col("upper")) / 2).to_series()
+    picture.dots(panel.x(middles), panel.y(counts), "#717581")
