@@ -205,7 +205,7 @@ def test_what_recurs_is_told_from_what_is_only_linked():
         traces=pl.Series([2, 1, 0, 0], dtype=pl.UInt32), original=pl.Series([False, True, False, None])
     )
     meaning = findings.answer(made_up(table)).meaning
-    assert meaning.startswith("A latent is a candidate if it recurs (it is among the 10 most active of at least 2 traces")
+    assert meaning.startswith("A latent is a candidate if it recurs (it is among the 10 most active of at least 2")
     assert "Of 4 candidates 2 recur, and by that alone may be called thinking features;" in meaning
     assert "Of 1 candidate 1 recurs, and by that alone may be called a thinking" in findings.answer(
         made_up(table.head(1))

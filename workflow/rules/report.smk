@@ -1,7 +1,7 @@
 """Room 8, report: what a person reads instead of a folder of parquet.
 
-Takes tables, pictures, readings and SAEs; gives, for a site's leading latents,
-results/{experiment}/tables/{reader}/{site}/{passages,latent_histograms,strips,coactivation,logit_effects,neighbours}.parquet,
+Takes tables, pictures, readings and SAEs; gives, for a site's leading latents, results/{experiment}/tables/{reader}/
+{site}/{passages,latent_histograms,strips,coactivation,logit_effects,neighbours,descriptions}.parquet,
 and results/{experiment}/: summary.md for a terminal, report.html, one self-contained page.
 """
 
@@ -22,6 +22,19 @@ use rule _site_table as dashboards with:
         table="dashboards",
     params:
         **settings("report.dashboards.tables", "conditions", analysis="include_sinks", report="latents"),
+
+
+use rule _site_table as descriptions with:
+    input:
+        activations=of_studied(rules.read.output.activations),
+        traces=of_studied(rules.generate.output.traces),
+        verdict=rules.verdict.output.table,
+        vocabulary=rules.model.output.vocabulary,
+    pathvars:
+        table="descriptions",
+    params:
+        **settings("report.descriptions.descriptions", analysis="include_sinks", report="latents"),
+        condition=CONDITIONS[0],
 
 
 use rule _site_table as directions with:

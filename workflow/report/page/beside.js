@@ -62,6 +62,7 @@ function beside(pair, boards, shared, tokens) {
         el("p", {}, board.verdict === null ? sketchedFrom(board)
           : [el("span", { class: `verdict ${board.verdict.replace(" ", "-")}` }, board.verdict), board.why ? ` (${board.why})` : "", ": ",
             rowsOf(board.checks).map((row) => el("span", { class: "result" }, el("span", { class: `check ${row.result}` }), ` ${row.check} `, el("span", { class: "hidden" }, `${row.result}; `))).flatMap((mark) => [mark, " "])]),
+        board.rule ? el("p", { class: "rule" }, board.rule.rule) : null,
         el("h4", {}, "Activations"), histogram(rowsOf(board.histograms)), el("h4", {}, "Recurrence"), strip(board, site, latent),
         el("h4", {}, "Top passages"), passages(board, tokens, site, latent, ["top"]), el("h4", {}, "Top token types"), typesTable(board, tokens) ?? el("p", {}, "None."));
     })),

@@ -152,6 +152,12 @@ function use({ tried, controls, doses, predicted }) {
   return parts;
 }
 
+/** The rule that says most of what a latent is on, and how well it does on traces that it wasn't learnt from. */
+function ruleText({ rule, tokens, ...row }) {
+  const share = (name) => shareOf(row[name], row[`${name}_low`], row[`${name}_high`]);
+  return [el("p", { class: "rule" }, rule), el("p", { class: "legend" }, `A rule learnt from half of the traces, proposed as a name; no check reads it. On the others, where it is strongly on ${counted(tokens, "token")}: precision ${share("precision")}, recall ${share("recall")}, F1 ${number(row.f1, 2)}; of activations moved against the text it would be ${number(row.shuffled, 2)}.`)];
+}
+
 /** Return the rows of the patterns, one alone for a pattern that has the same note in place of a number in all windows. */
 function patternRows(board) {
   const rows = rowsOf(board.patterns);
@@ -189,6 +195,7 @@ function dashboard(board, tokens, site, latent) {
       `Among the top ${core.top} in ${board.traces} of ${counted(board.of, "trace")} under “${core.conditions[0]}” (95% interval ${board.interval} of all such traces).`,
       board.neuronpedia ? [" ", el("a", { href: board.neuronpedia, rel: "noreferrer" }, "On Neuronpedia")] : null),
     noteForm(site, latent),
+    board.rule ? part("In words", ruleText(board.rule)) : null,
     part("Checks", table("Checks", ["check", "result", "number", "what it is", "why", "what it would take"], rowsOf(board.checks).map((row) =>
       [row.check, el("span", { class: "result" }, el("span", { class: `check ${row.result}` }), ` ${row.result}`), number(row.number), core.numbers[row.check], row.note, row.needs || "–"]))),
     el("div", { class: "columns" },

@@ -425,6 +425,13 @@ class Latent:
         joined = counts.join(labels, on="token_id", how="left").sort("max", "token_id", descending=[True, False])
         return joined.select("token", "token_id", "tokens", "max", "mean").head(most).collect()
 
+    @property
+    def description(self) -> dict[str, Any] | None:
+        """Its row of `descriptions`: a rule that says what it is on, and how well; none of most latents."""
+        if "descriptions" not in self.site.tables:  # of the leading ones alone there is one, and of no twin's
+            return None
+        return next(self.site.table("descriptions").filter(latent=self.latent).collect().iter_rows(named=True), None)
+
     def card(self, most: int = 10) -> "Card":
         """Return what its dashboard shows first: verdict and checks, top tokens, strongest contexts. For a notebook."""
         row = self.verdict
@@ -436,6 +443,9 @@ class Latent:
             checks = [name.removesuffix("_note") for name in row if name.endswith("_note")]
             lines = [[name.replace("_", " "), row[name], row[f"{name}_note"]] for name in checks if row[name]]
             parts.append(_table(["check", "result", "note"], lines))
+        said = self.description
+        if said and said["rule"]:
+            parts.append(f"<p>In words, as a rule proposes (F1 {said['f1']:.2f}): {escape(said['rule'])}</p>")
         parts.append(_table(["token", "tokens", "largest", "mean"],
                             self.top_tokens(most).select("token", "tokens", "max", "mean").rows()))  # fmt: skip
         for (rank,), tokens in self.tokens(most).group_by("rank", maintain_order=True):

@@ -38,6 +38,7 @@ MODULES = {
         "interventions.cost": "cost",
         "interventions.steered": "steered",
         "report.dashboards": "passages latent_histograms strips coactivation",
+        "report.descriptions": "descriptions",
         "report.directions": "logit_effects neighbours",
         "truth.score": "latent_marks",
     },

@@ -246,6 +246,9 @@ def dashboards(study: Study, site: Site, tokens: Tokens) -> dict[str, Any]:
                                       "note") for each in of["reason_scores"]), None),
                 "patterns": columns(of["pattern_tests"], "pattern", "window", "traces", "mean_inside", "mean_alike",
                                     "share", "low", "high", "p", "told_apart", "rank", "note"),
+                "rule": next((_keep(each, "rule", "tokens", "precision", "precision_low", "precision_high", "recall",
+                                    "recall_low", "recall_high", "f1", "shuffled")
+                              for each in of["descriptions"] if each["rule"]), None),
                 "words": next((_keep(each, "tokens", "types", "types_90") | {
                                    share: percent(each[share]) for share in
                                    ("top_1", "top_3", "typed", "low", "high", "top_10", "in_words", "eta_squared",
