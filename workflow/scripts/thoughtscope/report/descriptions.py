@@ -228,7 +228,7 @@ def in_words(text: Text, rule: Rule, on: Mask) -> str:
             others = np.flatnonzero(~allowed & seen)
             names = text.names[name]
             if allowed.sum() > NAMED and len(others) <= NAMED // 2:
-                said = f"anything but {_listed([names[index] for index in others], ' ')}"
+                said = f"anything but {_listed([names[index] for index in others.tolist()], ' ')}"
             else:
                 often = np.bincount(of[everywhere], minlength=len(allowed))
                 order = np.flatnonzero(allowed) if name in ORDERED else np.argsort(-often, kind="stable")
