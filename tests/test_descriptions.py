@@ -206,7 +206,7 @@ def test_it_is_a_function_of_its_input_and_takes_traces_evenly(monkeypatch):
     once = world.describe()
     assert world.describe() == once
     monkeypatch.setattr(descriptions, "MOST_TOKENS", 2000)
-    chosen = descriptions._some(world.traces.lazy(), "reason").collect()
+    chosen = descriptions.some(world.traces.lazy(), "reason").collect()
     lengths = world.traces["generated_ids"].list.len().sum()
     assert len(chosen) == len(world.traces) // -(-lengths // 2000)
     assert chosen["trace_id"].diff().drop_nulls().n_unique() == 1

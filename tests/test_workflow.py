@@ -20,8 +20,8 @@ POOLED = ["top_activations", "frequencies", "histogram", "recurrence", "top_toke
 TESTED = ["presence", "pattern_tests"]  # of all latents
 CANDIDATES = ["candidates", "contrasts", "outcomes", "lexicality", "verdict"]  # of those that are judged
 TABLES = [*POOLED, "relevant_latents", "sinks", "fit", "controls", "reason_scores", *TESTED, *CANDIDATES]  # of a site
-# Of dashboards:
-LATENTS = ["passages", "latent_histograms", "strips", "coactivation", "logit_effects", "neighbours", "descriptions"]
+NAMES = ["descriptions", "coherence"]
+LATENTS = ["passages", "latent_histograms", "strips", "coactivation", "logit_effects", "neighbours", *NAMES]
 JUDGED = ["waterfall", "verdict", "patterns", "outcomes"]  # pictures of the verdict
 PICTURES = [*POOLED, *JUDGED]
 TEXT = {"matches", "pattern_counts", "plot_pattern_counts"}  # what is in the text, whatever the site
@@ -31,7 +31,7 @@ GATE = {"site_gate", "plot_site_gate"}
 ACROSS = {"layers", "plot_layers", "summary", "report", "headline"} | GATE  # what compares layers, or counts them all
 
 
-BOARDS = ["dashboards", "directions", "descriptions"]
+BOARDS = ["dashboards", "directions", *NAMES]
 
 
 def of_site(site: str) -> set[str]:

@@ -1,7 +1,7 @@
 """Room 8, report: what a person reads instead of a folder of parquet.
 
 Takes tables, pictures, readings and SAEs; gives, for a site's leading latents, results/{experiment}/tables/{reader}/
-{site}/{passages,latent_histograms,strips,coactivation,logit_effects,neighbours,descriptions}.parquet,
+{site}/{passages,latent_histograms,strips,coactivation,logit_effects,neighbours,descriptions,coherence}.parquet,
 and results/{experiment}/: summary.md for a terminal, report.html, one self-contained page.
 """
 
@@ -34,6 +34,19 @@ use rule _site_table as descriptions with:
         table="descriptions",
     params:
         **settings("report.descriptions.descriptions", analysis="include_sinks", report="latents"),
+        condition=CONDITIONS[0],
+
+
+use rule _site_table as coherence with:
+    input:
+        activations=of_studied(rules.read.output.activations),
+        traces=of_studied(rules.generate.output.traces),
+        verdict=rules.verdict.output.table,
+        vocabulary=rules.model.output.vocabulary,
+    pathvars:
+        table="coherence",
+    params:
+        **settings("report.coherence.coherence", analysis="include_sinks", report="latents"),
         condition=CONDITIONS[0],
 
 

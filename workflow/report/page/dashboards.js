@@ -158,6 +158,11 @@ function ruleText({ rule, tokens, ...row }) {
   return [el("p", { class: "rule" }, rule), el("p", { class: "legend" }, `A rule learnt from half of the traces, proposed as a name; no check reads it. On the others, where it is strongly on ${counted(tokens, "token")}: precision ${share("precision")}, recall ${share("recall")}, F1 ${number(row.f1, 2)}; of activations moved against the text it would be ${number(row.shuffled, 2)}.`)];
 }
 
+/** Whether its passages are alike, by an encoder. */
+function alikeText({ passages, embedding, low, high, groups, intruder, intruder_low: least, intruder_high: most }) {
+  return el("p", { class: "legend" }, `Are its passages alike? By their words, an encoder tells ${passages} of them from as many others with AUROC ${number(embedding, 2)}${range(low, high)}, 0.5 by chance; and finds the one it isn’t on among five in ${percent(intruder)} (${percent(least)} to ${percent(most)}) of ${groups} groups, 20% by chance.`);
+}
+
 /** Return the rows of the patterns, one alone for a pattern that has the same note in place of a number in all windows. */
 function patternRows(board) {
   const rows = rowsOf(board.patterns);
@@ -195,7 +200,7 @@ function dashboard(board, tokens, site, latent) {
       `Among the top ${core.top} in ${board.traces} of ${counted(board.of, "trace")} under “${core.conditions[0]}” (95% interval ${board.interval} of all such traces).`,
       board.neuronpedia ? [" ", el("a", { href: board.neuronpedia, rel: "noreferrer" }, "On Neuronpedia")] : null),
     noteForm(site, latent),
-    board.rule ? part("In words", ruleText(board.rule)) : null,
+    board.rule || board.coherence ? part("In words", board.rule ? ruleText(board.rule) : null, board.coherence ? alikeText(board.coherence) : null) : null,
     part("Checks", table("Checks", ["check", "result", "number", "what it is", "why", "what it would take"], rowsOf(board.checks).map((row) =>
       [row.check, el("span", { class: "result" }, el("span", { class: `check ${row.result}` }), ` ${row.result}`), number(row.number), core.numbers[row.check], row.note, row.needs || "–"]))),
     el("div", { class: "columns" },

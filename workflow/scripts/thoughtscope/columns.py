@@ -39,6 +39,7 @@ MODULES = {
         "interventions.steered": "steered",
         "report.dashboards": "passages latent_histograms strips coactivation",
         "report.descriptions": "descriptions",
+        "report.coherence": "coherence",
         "report.directions": "logit_effects neighbours",
         "truth.score": "latent_marks",
     },

@@ -21,7 +21,7 @@ SEGMENTS = ("prompt", "think", "answer")
 REPORT_TABLES = (
     "controls", "presence", "contrasts", "outcomes", "pattern_tests", "reason_scores", "lexicality", "verdict",
     "top_tokens", "passages", "latent_histograms", "strips", "coactivation", "logit_effects", "neighbours",
-    "descriptions",
+    "descriptions", "coherence",
 )  # fmt: skip
 """The tables of a site that the report shows."""
 

@@ -255,7 +255,7 @@ def descriptions(
 ) -> pl.DataFrame:
     """Return the rule of each leading latent, and how well it does on traces that it wasn't learnt from, in SCHEMA."""
     leaders = leading(verdict.collect(), latents)["latent"].to_list()
-    layout = lay_out(activations, _some(traces, condition), condition, include_sinks)
+    layout = lay_out(activations, some(traces, condition), condition, include_sinks)
     text = text_of(layout, vocabulary)
     rows: list[dict[str, Any]] = []
     for part in layout.parts(leaders):
@@ -265,7 +265,7 @@ def descriptions(
     return complete(pl.DataFrame(rows, schema_overrides=SCHEMA, infer_schema_length=None), SCHEMA).sort("latent")
 
 
-def _some(traces: pl.LazyFrame, condition: str) -> pl.LazyFrame:
+def some(traces: pl.LazyFrame, condition: str) -> pl.LazyFrame:
     """Return traces of a condition, evenly chosen such that they have no more than about MOST_TOKENS tokens."""
     studied = traces.filter(pl.col("condition") == condition)
     total = studied.select(pl.col("generated_ids").list.len().sum()).collect().item() or 0

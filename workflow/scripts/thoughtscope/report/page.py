@@ -249,6 +249,9 @@ def dashboards(study: Study, site: Site, tokens: Tokens) -> dict[str, Any]:
                 "rule": next((_keep(each, "rule", "tokens", "precision", "precision_low", "precision_high", "recall",
                                     "recall_low", "recall_high", "f1", "shuffled")
                               for each in of["descriptions"] if each["rule"]), None),
+                "coherence": next((_keep(each, "passages", "embedding", "low", "high", "groups", "intruder",
+                                         "intruder_low", "intruder_high")
+                                   for each in of["coherence"] if each["embedding"] is not None), None),
                 "words": next((_keep(each, "tokens", "types", "types_90") | {
                                    share: percent(each[share]) for share in
                                    ("top_1", "top_3", "typed", "low", "high", "top_10", "in_words", "eta_squared",
