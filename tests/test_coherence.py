@@ -103,5 +103,3 @@ def test_intruders_are_found_as_often_as_they_stand_out():
     found, groups = coherence._intruders(random[:320], random[320:], chance)
     assert groups == 80
     assert found == pytest.approx(0.2, abs=0.06)
-
-
