@@ -65,7 +65,7 @@ rule all:
 include: "workflow/rules/exports.smk"
 
 
-speak(workflow, EXPERIMENT, config["generation"]["max_new_tokens"])
+speak(workflow, EXPERIMENT, config["generation"]["max_new_tokens"], config["sae"].get("k") or 32)
 
 
 onstart:

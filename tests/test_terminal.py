@@ -65,10 +65,11 @@ def test_a_dry_run_shows_the_plan(finished):
     assert "to do" not in run.output
     (line,) = re.findall(r"^Ahead: .*$", run.output, re.M)
     assert re.fullmatch(
-        r"Ahead: up to 24 tokens to write; about \d+ (s|min) on 2 cores, by the times of earlier runs here\.", line
+        r"Ahead: up to 24 tokens to write; up to [\d.]+ KB of readings on disk; jobs that ask for up to [\d.]+ GB of "
+        r"memory; about \d+ (s|min) on 2 cores, by the times of this study’s earlier runs\.", line
     )
     fresh = terse(finished[0].edit(experiment="other"), "--dry-run").output
-    assert "earlier runs here" in fresh  # of this machine's other study
+    assert "earlier runs here, also of other studies" in fresh  # of this machine's other study
     assert "Nothing to be done" in (done := terse(finished[0], "--dry-run").output)
     assert "Ahead" not in done
 

@@ -22,15 +22,18 @@ from .job import FEW_LINES, every_few_seconds
 TYPICAL_SECONDS = {True: 20.0, False: 1.0}
 """Time of a job that uses the GPU, and of another (most of it Python's start), where none has been measured."""
 
+BYTES_AN_ACTIVATION = 15
+"""What an active latent at a token takes in readings, in bytes, as measured in the embedded study."""
+
 SHOWN = ("Building DAG", "Nothing to be done", "Trying to restart", "Terminating processes", "Will exit after")
 """How those of Snakemake's plain messages begin that a run shows."""
 
 
-def attach(workflow: Any, experiment: str, tokens_a_trace: int) -> None:
+def attach(workflow: Any, experiment: str, tokens_a_trace: int, active_latents: int) -> None:
     """Let a run of `workflow` (Snakemake's object) speak so; with any --quiet, Snakemake speaks for itself.
 
     Snakemake's processes for single jobs and all else that isn't a run stay as they are, and so do dry runs, but for a
-    line on what is ahead. tokens_a_trace: how many the model writes at most.
+    line on what is ahead. tokens_a_trace: how many the model writes at most; active_latents: of each, at a site.
     """
     if not workflow.is_main_process or workflow.output_settings.quiet:
         return
@@ -39,7 +42,7 @@ def attach(workflow: Any, experiment: str, tokens_a_trace: int) -> None:
     for handler in list(logger.handlers):
         if handler.name == "DefaultStreamHandler":
             logger.removeHandler(handler)
-            logger.addHandler(Progress(handler, workflow, experiment, tokens_a_trace))
+            logger.addHandler(Progress(handler, workflow, experiment, tokens_a_trace, active_latents))
 
 
 class _Job(NamedTuple):
@@ -52,10 +55,12 @@ class _Job(NamedTuple):
 class Progress(logging.Handler):
     """Prints Snakemake's records as `handler` would, but in a run lines of its own for those about jobs."""
 
-    def __init__(self, handler: Any, workflow: Any, experiment: str, tokens_a_trace: int) -> None:
+    def __init__(
+        self, handler: Any, workflow: Any, experiment: str, tokens_a_trace: int, active_latents: int
+    ) -> None:
         super().__init__()
         self.handler, self.workflow, self.experiment = handler, workflow, experiment
-        self.tokens_a_trace = tokens_a_trace
+        self.tokens_a_trace, self.active_latents = tokens_a_trace, active_latents
         self.told = False
         self.running: dict[int, _Job] = {}
         self.begun: dict[str, float] = {}  # start, by room
@@ -106,13 +111,17 @@ class Progress(logging.Handler):
         self._say(f"{self.jobs.total()} to do{self._time_left()}")
 
     def _ahead(self, jobs: dict[str, int]) -> str:
-        """Say what a plan is: tokens to be written at most, and how long its jobs took in earlier runs, if any ran."""
+        """Say what a plan is: tokens, disk and memory at most, and how long its jobs took earlier, if any ran."""
         rules = [rule for rule in self.workflow.rules if jobs.get(rule.name) and rule.name != "all"]
         parts = []
-        blocks = [job.wildcards.block for job in self.workflow.dag.needrun_jobs() if job.rule.name == "generate"]
-        if blocks:
-            traces = sum(len(traces_of(block)) for block in blocks)
-            parts.append(f"up to {traces * self.tokens_a_trace:,} tokens to write")
+        written = self._traces("generate")
+        if written:
+            parts.append(f"up to {written * self.tokens_a_trace:,} tokens to write")
+        if read := self._traces("read"):
+            size = read * self.tokens_a_trace * self.active_latents * BYTES_AN_ACTIVATION
+            parts.append(f"up to {_size(size)} of readings on disk")
+        if asked := self._memory():
+            parts.append(f"jobs that ask for up to {_size(asked)} of memory")
         cores = self.workflow.resource_settings.cores or 1  # none are given where all jobs are sent elsewhere
         times = {rule.name: self._measured(rule, self.experiment) or self._measured(rule, "*") for rule in rules}
         known = [rule for rule in rules if times[rule.name]]
@@ -121,14 +130,27 @@ class Progress(logging.Handler):
             parts.append("how long can't be told yet: no job of the kind has run here")
         else:
             new = len(rules) - len(known)
-            left_out = f", without {new} rules that have never run here" if new else ""
+            left_out = f", without {new} {'rule' if new == 1 else 'rules'} never run here" if new else ""
             on = (
                 f"on {cores} {'core' if cores == 1 else 'cores'}"
                 if self.workflow.local_exec
                 else "one job after another"
             )
-            parts.append(f"about {_duration(seconds)} {on}, by the times of earlier runs here{left_out}")
+            own = all(self._measured(rule, self.experiment) for rule in known)
+            whose = "this study’s earlier runs" if own else "earlier runs here, also of other studies"
+            parts.append(f"about {_duration(seconds)} {on}, by the times of {whose}{left_out}")
         return f"Ahead: {'; '.join(parts)}."
+
+    def _traces(self, rule: str) -> int:
+        """Return how many traces the jobs of a rule are about, each counted as often as there are jobs of it."""
+        jobs = [job for job in self.workflow.dag.needrun_jobs() if job.rule.name == rule]
+        return sum(len(traces_of(job.wildcards.block)) for job in jobs)
+
+    def _memory(self) -> float:
+        """Return the most memory that a job asks for, in bytes."""
+        one_of = {job.rule.name: job for job in self.workflow.dag.needrun_jobs()}
+        asked = [job.resources.get("mem_mb", 0) for job in one_of.values()]
+        return 1e6 * max((each for each in asked if isinstance(each, int | float)), default=0)
 
     def _earlier(self, rule: Any) -> float:
         """Return the mean time of some jobs of a rule in earlier runs, in seconds; else what is typical."""
@@ -193,6 +215,13 @@ def _threads(rule: Any) -> int:
     """Return the threads of a rule's jobs; 1 where they depend on the job."""
     threads = rule.resources["_cores"].value
     return threads if isinstance(threads, int) else 1
+
+
+def _size(count: float) -> str:
+    """Return a number of bytes in words, with two digits or more."""
+    units = (1e12, "TB"), (1e9, "GB"), (1e6, "MB")
+    unit, name = next((each for each in units if count >= each[0] / 2), (1e3, "KB"))
+    return f"{count / unit:.0f} {name}" if count >= 9.5 * unit else f"{count / unit:.1f} {name}"
 
 
 def _duration(seconds: float) -> str:
