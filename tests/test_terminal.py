@@ -66,7 +66,8 @@ def test_a_dry_run_shows_the_plan(finished):
     (line,) = re.findall(r"^Ahead: .*$", run.output, re.M)
     assert re.fullmatch(
         r"Ahead: up to 24 tokens to write; up to [\d.]+ KB of readings on disk; jobs that ask for up to [\d.]+ GB of "
-        r"memory; about \d+ (s|min) on 2 cores, by the times of this study’s earlier runs\.", line
+        r"memory; about \d+ (s|min) on 2 cores, by the times of this study’s earlier runs\.",
+        line,
     )
     fresh = terse(finished[0].edit(experiment="other"), "--dry-run").output
     assert "earlier runs here, also of other studies" in fresh  # of this machine's other study

@@ -55,9 +55,7 @@ class _Job(NamedTuple):
 class Progress(logging.Handler):
     """Prints Snakemake's records as `handler` would, but in a run lines of its own for those about jobs."""
 
-    def __init__(
-        self, handler: Any, workflow: Any, experiment: str, tokens_a_trace: int, active_latents: int
-    ) -> None:
+    def __init__(self, handler: Any, workflow: Any, experiment: str, tokens_a_trace: int, active_latents: int) -> None:
         super().__init__()
         self.handler, self.workflow, self.experiment = handler, workflow, experiment
         self.tokens_a_trace, self.active_latents = tokens_a_trace, active_latents
