@@ -65,7 +65,8 @@ rule all:
 include: "workflow/rules/exports.smk"
 
 
-speak(workflow, EXPERIMENT, config["generation"]["max_new_tokens"], config["sae"].get("k") or 32)
+if not IS_MODULE:
+    speak(workflow, EXPERIMENT, config["generation"]["max_new_tokens"], config["sae"].get("k") or 32)
 
 
 onstart:

@@ -17,7 +17,9 @@ import yaml
 from snakemake.common import async_run
 from snakemake.io import get_flag_value
 
-SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
+# Of this file, wherever it is: as a module of another workflow, `workflow.basedir` is that workflow's.
+WORKFLOW = Path(workflow.current_basedir.get_path_or_uri(secret_free=False)).parent
+SCRIPTS = WORKFLOW / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 from thoughtscope import paths
@@ -50,8 +52,11 @@ from thoughtscope import given as user, run
 from thoughtscope.errors import InputError
 from thoughtscope.progress import attach as speak
 
+# As a module of another workflow this one has the config that it is given, and leaves files and terminal to that one.
+IS_MODULE = workflow.modifier.is_module
+
 try:
-    if workflow.is_main_process:  # jobs have the file that the run has kept
+    if workflow.is_main_process and not IS_MODULE:  # jobs have the file that the run has kept
         user.check_files(workflow.overwrite_configfiles or ["config/config.yaml"])
 except InputError as error:
     raise WorkflowError(str(error)) from None
@@ -63,7 +68,10 @@ if not workflow.overwrite_configfiles:
     configfile: "config/config.yaml"
 
 
-user.as_yaml(config, workflow.config_settings.config)
+if IS_MODULE:
+    config = copy.deepcopy(config)  # which is read anew for each `use rule`; defaults go in below
+else:
+    user.as_yaml(config, workflow.config_settings.config)
 given = copy.deepcopy(config)
 try:
     validate(config, "../schemas/config.schema.yaml")
@@ -520,7 +528,7 @@ def save_rule_graph():
     Path(f"results/{EXPERIMENT}/rules.json").write_text(json.dumps(graph, indent=1))
 
 
-if not workflow.is_main_process:
+if not workflow.is_main_process and not IS_MODULE:
     run.join(workflow.overwrite_configfiles)
 
 try:

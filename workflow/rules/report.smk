@@ -68,7 +68,7 @@ use rule _site_table as directions with:
 
 
 # By this an edit of the page's template, style or script is seen, wherever the workflow lies.
-PAGE = files_digest(sorted((Path(workflow.basedir) / "workflow" / "report" / "page").iterdir()))
+PAGE = files_digest(sorted((WORKFLOW / "report" / "page").iterdir()))
 
 TRUTH = (
     dict(truth=rules.truth.output.table, found=rules.found.output.table, called=rules.called.output.table)
