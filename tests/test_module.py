@@ -1,4 +1,4 @@
-"""The workflow as a module of another one: its config, prefix and scripts, and a rule of the other that takes from it."""
+"""The workflow as a module of another one: its config, prefix and scripts, and a rule of the other with its results."""
 
 import subprocess
 from pathlib import Path
