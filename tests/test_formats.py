@@ -1,9 +1,13 @@
 """SAEs of other libraries: what comes in does what their own classes do, and what goes out does what it did here."""
 
+import gzip
 import json
 import logging
 import os
+import shutil
 import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -12,8 +16,9 @@ import torch
 from conftest import REPO, new_study
 from safetensors.torch import load_file, save_file
 
-from thoughtscope import files
+from thoughtscope import api, files
 from thoughtscope.errors import InputError
+from thoughtscope.exports.neuronpedia import neuronpedia
 from thoughtscope.exports.saelens import hook_name, saelens
 from thoughtscope.saes import foreign, formats
 
@@ -251,3 +256,116 @@ def test_tables_go_out_as_a_dataset(study, monkeypatch):
         assert rows[0] == ours.row(0, named=True)
     assert pl.read_parquet(folder / "recurrence.parquet")["site"].unique().to_list() == ["layers.1.mlp"]
     assert "- `recurrence`: " in (folder / "README.md").read_text()
+
+
+# The fields of Neuronpedia's database models (neuronpedia-utils, db_models), those without a default first.
+MODELS = {
+    "features": (
+        {"modelId": str, "layer": str, "index": str},
+        {"creatorId": str, "createdAt": str, "maxActApprox": float, "hasVector": bool, "vector": list,
+         "vectorLabel": str, "vectorDefaultSteerStrength": float, "hookName": str, "topkCosSimIndices": list,
+         "topkCosSimValues": list, "neuron_alignment_indices": list, "neuron_alignment_values": list,
+         "neuron_alignment_l1": list, "correlated_neurons_indices": list, "correlated_neurons_pearson": list,
+         "correlated_neurons_l1": list, "correlated_features_indices": list, "correlated_features_pearson": list,
+         "correlated_features_l1": list, "neg_str": list, "neg_values": list, "pos_str": list, "pos_values": list,
+         "frac_nonzero": float, "freq_hist_data_bar_heights": list, "freq_hist_data_bar_values": list,
+         "logits_hist_data_bar_heights": list, "logits_hist_data_bar_values": list, "decoder_weights_dist": list},
+    ),
+    "activations": (
+        {"id": str, "tokens": list, "index": str, "layer": str, "modelId": str, "maxValue": float,
+         "maxValueTokenIndex": int, "minValue": float, "values": list, "creatorId": str},
+        {"dataSource": str, "dataIndex": str, "dfaValues": list, "dfaTargetIndex": int, "dfaMaxValue": float,
+         "createdAt": str, "lossValues": list, "logitContributions": str, "binMin": float, "binMax": float,
+         "binContains": float, "qualifyingTokenIndex": int},
+    ),
+    "explanations": (
+        {"id": str, "modelId": str, "layer": str, "index": str, "description": str, "authorId": str},
+        {"embedding": list, "triggeredById": str, "typeName": str, "explanationModelName": str, "notes": str,
+         "createdAt": str},
+    ),
+    "release": (
+        {"name": str, "description": str, "creatorName": str, "creatorId": str},
+        {"visibility": str, "descriptionShort": str, "urls": list, "creatorNameShort": str, "createdAt": str},
+    ),
+    "model": (
+        {"id": str, "instruct": bool, "creatorId": str},
+        {"displayNameShort": str, "displayName": str, "dimension": int, "layers": int, "createdAt": str,
+         "updatedAt": str},
+    ),
+    "sourceset": (
+        {"modelId": str, "name": str, "creatorId": str},
+        {"visibility": str, "description": str, "creatorName": str, "releaseName": str, "createdAt": str},
+    ),
+    "source": (
+        {"id": str, "modelId": str, "setName": str, "creatorId": str},
+        {"visibility": str, "num_prompts": int, "dataset": str, "notes": str, "createdAt": str},
+    ),
+}  # fmt: skip
+
+
+def lines_of(folder: Path, name: str) -> list[dict]:
+    """Read a file of an export, and see that each line is what Neuronpedia's model of it takes."""
+    path = folder / f"{name}.jsonl"
+    packed = folder / name / "batch-0.jsonl.gz"
+    text = path.read_text() if path.exists() else gzip.decompress(packed.read_bytes()).decode()
+    rows = [json.loads(line) for line in text.splitlines()]
+    needed, optional = MODELS[name]
+    for row in rows:
+        assert set(needed) <= set(row) <= set(needed) | set(optional)
+        for key, value in row.items():
+            kind = {**needed, **optional}[key]
+            assert isinstance(value, (int, float) if kind is float else kind) or (value is None and key in optional)
+    return rows
+
+
+def test_leading_latents_go_out_to_neuronpedia(study):
+    study.run("export_neuronpedia")
+    (model,) = (each for each in (study.results / "exports" / "neuronpedia").iterdir() if each.is_dir())
+    folder = model / "1-tiny"
+    tables = study.results / "tables" / "trained" / "layers.1.mlp"
+    features, passages, rules = (lines_of(folder, name) for name in ("features", "activations", "explanations"))
+    for name in ("release", "model", "sourceset", "source"):
+        (row,) = lines_of(folder, name)
+        assert row.get("modelId", model.name) == model.name
+    histograms = pl.read_parquet(tables / "latent_histograms.parquet").filter(condition="reason")
+    assert [int(row["index"]) for row in features] == histograms["latent"].to_list()
+    counts = histograms.select(pl.col("tokens_active") / pl.col("tokens")).to_series()
+    assert [row["frac_nonzero"] for row in features] == pytest.approx(counts.to_list())
+    ours = pl.read_parquet(tables / "passages.parquet")
+    assert len(passages) == len(ours) > 0
+    texts = dict(pl.read_parquet(study.results / "vocabulary.parquet").select("token_id", "text").iter_rows())
+    for row, passage in zip(passages, ours.iter_rows(named=True), strict=True):
+        assert row["values"][row["qualifyingTokenIndex"]] == pytest.approx(passage["activation"])
+        assert row["maxValue"] == max(row["values"]) == row["values"][row["maxValueTokenIndex"]]
+        whole = [text for text in (texts[token] for token in passage["token_ids"]) if "\ufffd" not in text]
+        assert [text for text in row["tokens"] if text in whole] == whole
+        assert row["lossValues"] == []
+        if passage["band"] != "top":
+            assert row["binMin"] <= passage["activation"] <= row["binMax"]
+    assert len({row["id"] for row in passages}) == len(passages)
+    top = {row["index"]: row["maxActApprox"] for row in features}
+    assert all(row["maxValue"] <= top[row["index"]] for row in passages)
+    said = pl.read_parquet(tables / "descriptions.parquet").drop_nulls("rule")
+    assert [row["description"] for row in rules] == said["rule"].to_list()
+
+
+def test_losses_go_out_where_latents_were_taken_away(study, tmp_path):
+    """lossValues is what nobody fills: by how much the loss of each token rises without the latent."""
+    copy = tmp_path / "tiny"
+    shutil.copytree(study.results, copy, ignore=shutil.ignore_patterns("model", "exports"))
+    tables = copy / "tables" / "trained" / "layers.1.mlp"
+    passage = pl.read_parquet(tables / "passages.parquet").row(0, named=True)
+    effects = {passage["start"] + 1: -0.5, passage["peak"]: 0.25}
+    frame = pl.DataFrame({"latent": passage["latent"], "trace_id": passage["trace_id"], "position": list(effects),
+                          "change": list(effects.values())})  # fmt: skip
+    files.write_parquet(frame, tables / "token_effects.parquet", {})
+    neuronpedia(api.open(copy), tmp_path / "out", datetime(2026, 1, 2, tzinfo=UTC))
+    (folder,) = (tmp_path / "out").glob("*/1-tiny")
+    rows = lines_of(folder, "activations")
+    expected = [0.0] * len(passage["token_ids"])
+    for position, change in effects.items():
+        expected[position - passage["start"]] = -change
+    assert rows[0]["lossValues"] == expected
+    assert rows[0]["createdAt"] == "2026-01-02T00:00:00+00:00"
+    others = [row for row in rows if (row["index"], row["dataIndex"]) != (rows[0]["index"], rows[0]["dataIndex"])]
+    assert all(row["lossValues"] == [] for row in others)

@@ -1,12 +1,13 @@
 """Exports: what a study has, as other tools read it. Only where they are asked for by name; nothing is uploaded.
 
-Takes SAEs, tables and traces; gives results/{experiment}/exports/ (saelens, dataset).
+Takes SAEs, tables and traces; gives results/{experiment}/exports/ (saelens, dataset, neuronpedia).
 """
 
 
 localrules:
     export_saelens,
     export_dataset,
+    export_neuronpedia,
 
 
 rule export_saelens:
@@ -39,5 +40,21 @@ rule export_dataset:
         "../../envs/analysis.yaml"
     params:
         **as_params("export.py", form="dataset"),
+    script:
+        "../scripts/export.py"
+
+
+rule export_neuronpedia:
+    input:
+        manifest=paths.MANIFEST.format(experiment=EXPERIMENT),
+        report=paths.REPORT.format(experiment=EXPERIMENT),
+    output:
+        folder=directory(paths.EXPORT.format(experiment=EXPERIMENT, form="neuronpedia")),
+    log:
+        f"results/{EXPERIMENT}/logs/export_neuronpedia.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        **as_params("export.py", form="neuronpedia"),
     script:
         "../scripts/export.py"

@@ -1,4 +1,4 @@
-"""Write what a study has in a form that other tools read (rules export_saelens and export_dataset)."""
+"""Write what a study has in a form that other tools read (rules export_saelens, export_dataset, …)."""
 
 from pathlib import Path
 
@@ -15,6 +15,13 @@ with job(snakemake.log[0], snakemake.rule) as log:
             for info in snakemake.input.saes:
                 sae = Path(info).parent
                 saelens(sae, sae.name, study.model, temporary / sae.name)
+        elif snakemake.params.form == "neuronpedia":
+            from datetime import UTC, datetime
+
+            from thoughtscope.exports.neuronpedia import neuronpedia
+
+            made = datetime.fromtimestamp(Path(snakemake.input.report).stat().st_mtime, UTC)
+            log.info("%s", ", ".join(neuronpedia(study, temporary, made)))
         else:
             from thoughtscope.exports.dataset import dataset
 

@@ -5,7 +5,7 @@ of 256 dimensions (WordLlama, which its package ships) in place of a language mo
 what these mean in their place: a latent of a state that is said in many ways may score low, one of a word scores high.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -91,13 +91,13 @@ def coherence(
         for column, latent in enumerate(part.latents):
             values = np.asarray(part.by_latent[:, [column]].todense(), dtype=float).ravel()
             chance = np.random.default_rng([0, latent])
-            rows.append({"latent": int(latent)} | of_latent(layout, texts, values, encoder(), chance))
+            rows.append({"latent": int(latent), **of_latent(layout, texts, values, encoder(), chance)})
     return complete(pl.DataFrame(rows, schema_overrides=SCHEMA, infer_schema_length=None), SCHEMA).sort("latent")
 
 
 def of_latent(
     layout: Layout, texts: Sequence[str], values: Floats, encode: Encoder, chance: np.random.Generator
-) -> Mapping[str, Any]:
+) -> dict[str, Any]:
     """Return a latent's row of SCHEMA but its number; values: its activation on each token, texts: of each token."""
     inside, outside = _strongest(layout, values), _elsewhere(layout, values, chance)
     examples, others, odd = inside[::2][:MOST_TRACES], inside[1::2][:MOST_TRACES], outside[1::2][:MOST_TRACES]
