@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 CODE := workflow/scripts tests benchmarks
 
 .DELETE_ON_ERROR:
-.PHONY: run controls test saes lint format bench bench-gpu config-docs lock clean
+.PHONY: run controls test saes docs lint format bench bench-gpu config-docs lock clean
 
 run: $(READY)
 	$(BIN)/snakemake --cores all
@@ -29,6 +29,18 @@ $(SAES)/.ready: requirements-saes.lock $(READY)
 	$(PYTHON) -m venv $(SAES)
 	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > $$(ls -d $(SAES)/lib/python3*/site-packages)/beside.pth
 	$(SAES)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement requirements-saes.lock
+	touch $@
+
+# The documentation as pages, in site/; those of docstrings need the environment, too.
+DOCS := .venv-docs
+docs: $(DOCS)/.ready
+	$(DOCS)/bin/python docs/pages.py build/docs
+	$(DOCS)/bin/sphinx-build -q -W --keep-going -b html build/docs site
+
+$(DOCS)/.ready: requirements-docs.lock $(READY)
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements-docs.lock
+	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > $$(ls -d $(DOCS)/lib/python3*/site-packages)/beside.pth
 	touch $@
 
 lint: $(READY)
@@ -74,4 +86,4 @@ lock:
 	rm -rf $(VENV)-lock
 
 clean:
-	rm -rf $(VENV) $(SAES)
+	rm -rf $(VENV) $(SAES) $(DOCS) build site
