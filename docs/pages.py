@@ -66,8 +66,8 @@ def marked(lines):
 API = """\
 # In Python
 
-`pip install .` in a copy of thoughtscope, or a path to its `workflow/scripts`, and `import thoughtscope`; docs/notebook.ipynb
-has examples.
+`pip install .` in a copy of thoughtscope, or a path to its `workflow/scripts`, and `import thoughtscope`;
+docs/notebook.ipynb has examples.
 
 ```{eval-rst}
 .. automodule:: thoughtscope.api
