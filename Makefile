@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-CODE := workflow/scripts tests benchmarks
+CODE := workflow/scripts tests benchmarks docs/pages.py
 
 .DELETE_ON_ERROR:
 .PHONY: run controls test saes docs lint format bench bench-gpu config-docs lock clean
