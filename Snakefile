@@ -66,7 +66,12 @@ include: "workflow/rules/exports.smk"
 
 
 if not IS_MODULE:
-    speak(workflow, EXPERIMENT, config["generation"]["max_new_tokens"], config["sae"].get("k") or 32)
+    speak(
+        workflow,
+        EXPERIMENT,
+        config["generation"]["max_new_tokens"],
+        config["sae"]["k"] if config["sae"]["source"] == "train" else None,
+    )
 
 
 onstart:

@@ -94,6 +94,18 @@ def test_passages_are_the_strongest_of_each_trace_and_stay_within_it(world):
             assert coherence.passage(layout, texts, place) == text
 
 
+def test_a_rare_latent_is_looked_for_in_all_traces(monkeypatch):
+    world = Texts(count=80)
+    world.fire(0, lambda token: token["token"] == " egg", 0, 0)
+    world.rows = [row for row in world.rows if row[0] >= 50]  # not in the first traces
+    monkeypatch.setattr(coherence, "MOST_PASSAGES", 10)
+    row = world.table()[0]
+    assert row["passages"] == 10
+    assert row["embedding"] is not None
+    monkeypatch.setattr(coherence, "MOST_TRACES", 20)  # every fourth
+    assert world.table()[0]["passages"] is None
+
+
 def test_intruders_are_found_as_often_as_they_stand_out():
     chance = np.random.default_rng(0)
     same, other = np.tile([1.0, 0.0], (20, 1)), np.tile([0.0, 1.0], (7, 1))

@@ -359,7 +359,9 @@ def test_losses_go_out_where_latents_were_taken_away(study, tmp_path):
     frame = pl.DataFrame({"latent": passage["latent"], "trace_id": passage["trace_id"], "position": list(effects),
                           "change": list(effects.values())})  # fmt: skip
     files.write_parquet(frame, tables / "token_effects.parquet", {})
-    neuronpedia(api.open(copy), tmp_path / "out", datetime(2026, 1, 2, tzinfo=UTC))
+    neuronpedia(
+        api.open(copy), tmp_path / "out", datetime(2026, 1, 2, tzinfo=UTC), sites=["layers.1.mlp"], condition="reason"
+    )
     (folder,) = (tmp_path / "out").glob("*/1-tiny")
     rows = lines_of(folder, "activations")
     expected = [0.0] * len(passage["token_ids"])

@@ -65,7 +65,7 @@ def test_a_dry_run_shows_the_plan(finished):
     assert "to do" not in run.output
     (line,) = re.findall(r"^Ahead: .*$", run.output, re.M)
     assert re.fullmatch(
-        r"Ahead: up to 24 tokens to write; up to [\d.]+ KB of readings on disk; jobs that ask for up to [\d.]+ GB of "
+        r"Ahead: up to 24 tokens to write; about [\d.]+ KB of readings on disk; jobs that ask for up to [\d.]+ GB of "
         r"memory; about \d+ (s|min) on 2 cores, by the times of this study’s earlier runs\.",
         line,
     )

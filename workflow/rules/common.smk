@@ -144,8 +144,14 @@ def in_storage(path):
     return get_flag_value(workflow.modifier.path_modifier.apply_default_storage(path), "storage_object")
 
 
+def placed(path):
+    """Return a result's path with the prefix that it has where this workflow is a module of another one."""
+    return workflow.modifier.path_modifier.replace_prefix(path, "output")
+
+
 def earlier(path):
     """Return the text of a result, fetched where it is in a storage, and when it was made; twice None without it."""
+    path = placed(path)
     if not exists(path):
         return None, None
     if stored := in_storage(path):
@@ -445,7 +451,7 @@ def untrained(requested, reader=READER):
 
     def is_there(hookpoint):
         *_, info = files = expand(sae_files_of(hookpoint, reader), experiment=EXPERIMENT)
-        return all(map(exists, files)) and read_if_whole(info)[0].get("requested") == requested
+        return all(exists(placed(path)) for path in files) and read_if_whole(info)[0].get("requested") == requested
 
     return [hookpoint for hookpoint in HOOKPOINTS if not is_there(hookpoint)]
 

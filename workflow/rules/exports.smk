@@ -55,6 +55,6 @@ rule export_neuronpedia:
     conda:
         "../../envs/analysis.yaml"
     params:
-        **as_params("export.py", form="neuronpedia"),
+        **as_params("export.py", form="neuronpedia", sites=SITES, condition=CONDITIONS[0]),
     script:
         "../scripts/export.py"

@@ -7,21 +7,23 @@ from thoughtscope.job import job
 with job(snakemake.log[0], snakemake.rule) as log:
     from thoughtscope import api, files
 
+    params = snakemake.params
     study = api.open(Path(snakemake.input.manifest).parent)
     with files.replacing(snakemake.output.folder) as temporary:
-        if snakemake.params.form == "saelens":
+        if params.form == "saelens":
             from thoughtscope.exports.saelens import saelens
 
             for info in snakemake.input.saes:
                 sae = Path(info).parent
                 saelens(sae, sae.name, study.model, temporary / sae.name)
-        elif snakemake.params.form == "neuronpedia":
+        elif params.form == "neuronpedia":
             from datetime import UTC, datetime
 
             from thoughtscope.exports.neuronpedia import neuronpedia
 
             made = datetime.fromtimestamp(Path(snakemake.input.report).stat().st_mtime, UTC)
-            log.info("%s", ", ".join(neuronpedia(study, temporary, made)))
+            chosen = {"sites": params.sites, "condition": params.condition}
+            log.info("%s", ", ".join(neuronpedia(study, temporary, made, **chosen)))
         else:
             from thoughtscope.exports.dataset import dataset
 

@@ -160,7 +160,7 @@ function ruleText({ rule, tokens, ...row }) {
 
 /** Whether its passages are alike, by an encoder. */
 function alikeText({ passages, embedding, low, high, groups, intruder, intruder_low: least, intruder_high: most }) {
-  return el("p", { class: "legend" }, `Are its passages alike? By their words, an encoder tells ${passages} of them from as many others with AUROC ${number(embedding, 2)}${range(low, high)}, 0.5 by chance; and finds the one it isn’t on among five in ${percent(intruder)} (${percent(least)} to ${percent(most)}) of ${groups} groups, 20% by chance.`);
+  return el("p", { class: "legend" }, `Are its passages alike? By their words, an encoder tells ${passages} of them from places beside it in the same traces with AUROC ${number(embedding, 2)}${range(low, high)}, 0.5 by chance; and finds the one it isn’t on among five in ${percent(intruder)} (${percent(least)} to ${percent(most)}) of ${groups} groups, 20% by chance.`);
 }
 
 /** Return the rows of the patterns, one alone for a pattern that has the same note in place of a number in all windows. */

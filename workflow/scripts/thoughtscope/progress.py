@@ -29,11 +29,11 @@ SHOWN = ("Building DAG", "Nothing to be done", "Trying to restart", "Terminating
 """How those of Snakemake's plain messages begin that a run shows."""
 
 
-def attach(workflow: Any, experiment: str, tokens_a_trace: int, active_latents: int) -> None:
+def attach(workflow: Any, experiment: str, tokens_a_trace: int, active_latents: int | None) -> None:
     """Let a run of `workflow` (Snakemake's object) speak so; with any --quiet, Snakemake speaks for itself.
 
     Snakemake's processes for single jobs and all else that isn't a run stay as they are, and so do dry runs, but for a
-    line on what is ahead. tokens_a_trace: how many the model writes at most; active_latents: of each, at a site.
+    line on what is ahead. tokens_a_trace: how many the model writes at most; active_latents: of each, if that is known.
     """
     if not workflow.is_main_process or workflow.output_settings.quiet:
         return
@@ -55,7 +55,9 @@ class _Job(NamedTuple):
 class Progress(logging.Handler):
     """Prints Snakemake's records as `handler` would, but in a run lines of its own for those about jobs."""
 
-    def __init__(self, handler: Any, workflow: Any, experiment: str, tokens_a_trace: int, active_latents: int) -> None:
+    def __init__(
+        self, handler: Any, workflow: Any, experiment: str, tokens_a_trace: int, active_latents: int | None
+    ) -> None:
         super().__init__()
         self.handler, self.workflow, self.experiment = handler, workflow, experiment
         self.tokens_a_trace, self.active_latents = tokens_a_trace, active_latents
@@ -115,9 +117,9 @@ class Progress(logging.Handler):
         written = self._traces("generate")
         if written:
             parts.append(f"up to {written * self.tokens_a_trace:,} tokens to write")
-        if read := self._traces("read"):
+        if self.active_latents and (read := self._traces("read")):
             size = read * self.tokens_a_trace * self.active_latents * BYTES_AN_ACTIVATION
-            parts.append(f"up to {_size(size)} of readings on disk")
+            parts.append(f"about {_size(size)} of readings on disk")
         if asked := self._memory():
             parts.append(f"jobs that ask for up to {_size(asked)} of memory")
         cores = self.workflow.resource_settings.cores or 1  # none are given where all jobs are sent elsewhere
@@ -218,7 +220,7 @@ def _threads(rule: Any) -> int:
 def _size(count: float) -> str:
     """Return a number of bytes in words, with two digits or more."""
     units = (1e12, "TB"), (1e9, "GB"), (1e6, "MB")
-    unit, name = next((each for each in units if count >= each[0] / 2), (1e3, "KB"))
+    unit, name = next((each for each in units if count >= 0.95 * each[0]), (1e3, "KB"))
     return f"{count / unit:.0f} {name}" if count >= 9.5 * unit else f"{count / unit:.1f} {name}"
 
 

@@ -10,7 +10,7 @@ import gzip
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,16 +22,22 @@ from ..config import layer_of, parse_site
 from ..report.dashboards import BANDS
 from .saelens import hook_name
 
+STREAM = {"residual_in": "hook_resid_pre", "residual_out": "hook_resid_post"}
+"""What TransformerLens calls the residual stream that enters and leaves a block."""
+
 CREATOR = "thoughtscope"
 """Stands for the id of who uploads."""
 
 
-def neuronpedia(study: api.Study, folder: Path, made: datetime) -> list[str]:
-    """Write the leading latents of each site of a study to `folder`; return the sources' ids. made: when."""
+def neuronpedia(study: api.Study, folder: Path, made: datetime, *, sites: Sequence[str], condition: str) -> list[str]:
+    """Write the leading latents of a study's sites to `folder`; return the sources' ids.
+
+    made: when; condition: the one under study, which passages are of.
+    """
     model = re.sub(r"[^a-z0-9.]+", "-", study.model["name"].split(" (")[0].rpartition("/")[2].lower()).strip("-")
     group, when = re.sub(r"[^a-z0-9]+", "-", study.folder.name.lower()), made.astimezone(UTC).isoformat()
     sources = []
-    for site in map(study.site, study.sites):
+    for site in map(study.site, sites):
         hookpoint, read_from = parse_site(site.name)
         suffix = "" if read_from == "hookpoint" else f"__{read_from.replace('_', '-')}"
         source = f"{layer_of(hookpoint)}-{group}{suffix}"
@@ -46,27 +52,24 @@ def neuronpedia(study: api.Study, folder: Path, made: datetime) -> list[str]:
         about = {"id": model, "instruct": "instruct" in model, "displayNameShort": model, "displayName": model}
         about |= {"layers": study.model["num_layers"], "dimension": study.model["hidden_size"], "updatedAt": when}
         _lines(out / "model.jsonl", [about | of_all])
-        said = f"{hookpoint}, {site.sae['num_latents']:,} latents"
+        said = f"{site.name}, {site.sae['num_latents']:,} latents"
+        hook = hook_name(hookpoint)
+        if read_from != "hookpoint":
+            hook = f"blocks.{layer_of(hookpoint)}.{STREAM[read_from]}"
         about = {"modelId": model, "name": group, "description": said, "visibility": "PRIVATE", "releaseName": group}
         _lines(out / "sourceset.jsonl", [about | {"creatorName": CREATOR} | of_all])
-        studied = _studied(site)
-        traces = study.traces(studied).select("generated_ids").collect()
+        traces = study.traces(condition).select(pl.len()).collect().item()
         about = {"id": source, "modelId": model, "setName": group, "visibility": "PRIVATE"}
-        about |= {"notes": f"{hook_name(hookpoint)}; traces under {studied}", "dataset": study.folder.name}
-        about |= {"num_prompts": len(traces)}
+        about |= {"notes": f"{hook}; traces under {condition}", "dataset": study.folder.name}
+        about |= {"num_prompts": traces}
         _lines(out / "source.jsonl", [about | of_all])
-        passages = list(_activations(study, site, keys | of_all))
-        rows = {"features": _features(study, site, keys | of_all, passages), "activations": passages,
+        passages = list(_activations(study, site, condition, keys | of_all))
+        rows = {"features": _features(study, site, condition, keys | of_all, passages), "activations": passages,
                 "explanations": _explanations(site, keys | {"createdAt": when})}  # fmt: skip
         for name, each in rows.items():
             (out / name).mkdir()
             _lines(out / name / "batch-0.jsonl.gz", each)
     return sources
-
-
-def _studied(site: api.Site) -> str:
-    """Return the condition under study, which passages are of."""
-    return str(site.table("passages").select(pl.col("condition").first()).collect().item())
 
 
 def _lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -91,7 +94,11 @@ def _texts(study: api.Study) -> dict[int, str]:
 
 
 def _features(
-    study: api.Study, site: api.Site, keys: Mapping[str, Any], passages: Iterable[Mapping[str, Any]]
+    study: api.Study,
+    site: api.Site,
+    condition: str,
+    keys: Mapping[str, Any],
+    passages: Iterable[Mapping[str, Any]],
 ) -> Iterable[dict[str, Any]]:
     """Yield a line a latent."""
     text = _texts(study)
@@ -99,7 +106,7 @@ def _features(
     most: dict[str, float] = {}
     for passage in passages:
         most[passage["index"]] = max(most.get(passage["index"], 0.0), passage["maxValue"])
-    for latent, (row,) in _of_latents(site.table("latent_histograms"), _studied(site)).items():
+    for latent, (row,) in _of_latents(site.table("latent_histograms"), condition).items():
         bins = len(row["counts"])
         sides = {side: [each for each in logits.get(latent, []) if each["side"] == side] for side in ("top", "bottom")}
         yield {
@@ -122,11 +129,11 @@ def _features(
         }  # fmt: skip
 
 
-def _activations(study: api.Study, site: api.Site, keys: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
+def _activations(study: api.Study, site: api.Site, condition: str, keys: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
     """Yield a line a passage; lossValues: by how much taking the latent away raises the loss at each token (nats)."""
     text = _texts(study)
     quartiles = {latent: rows[0]["quartiles"] for latent, rows in
-                 _of_latents(site.table("latent_histograms"), _studied(site)).items()}  # fmt: skip
+                 _of_latents(site.table("latent_histograms"), condition).items()}  # fmt: skip
     changes: dict[tuple[int, int], dict[int, float]] = {}
     if "token_effects" in site.tables:
         for latent, trace, position, change in (

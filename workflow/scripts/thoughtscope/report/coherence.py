@@ -17,7 +17,7 @@ from ..evidence.verdict import leading
 from ..evidence.windows import Integers, Layout, lay_out
 from ..frames import Schema, complete, keys
 from ..statistics import MIN_TRACES, Floats, auroc, wilson
-from .descriptions import some
+from .descriptions import evenly
 
 BEFORE, AFTER = 10, 4
 """Tokens of a passage before and behind the one that it is about."""
@@ -28,21 +28,27 @@ GROUP = 5
 DRAWS = 10
 """Times that passages are put into groups anew."""
 
-MOST_TRACES = 400
-"""Traces that passages are taken from, in each half."""
+MOST_TRACES = 2000
+"""Traces that passages are looked for in, of more evenly chosen."""
+
+MOST_PASSAGES = 400
+"""Passages of a latent in each half of the traces."""
 
 SCHEMA = Schema(
     f"a leading latent; only its name where fewer than {MIN_TRACES} traces of a half have it, or are without it",
     **keys("latent"),
-    passages=(pl.UInt32, "passages it is on: the strongest of each trace of the second half"),
+    passages=(
+        pl.UInt32,
+        f"passages it is on: the strongest of each trace of the second half that has it, {MOST_PASSAGES} at most",
+    ),
     embedding=(
         pl.Float64,
         "AUROC by which likeness to its strongest passages in the first half (cosine with their mean) tells these from"
-        " as many of the second half that it isn't on; 0.5 by chance",
+        " passages of the same traces, of the second half, that it isn't on; 0.5 by chance",
     ),
     low=(pl.Float64, "95 % interval (DeLong et al. 1988): lower end"),
     high=(pl.Float64, "upper end"),
-    groups=(pl.UInt32, f"groups of {GROUP - 1} passages that it is on and one that it isn't on, of other traces each"),
+    groups=(pl.UInt32, f"groups of {GROUP - 1} passages that it is on and one that it isn't on"),
     intruder=(
         pl.Float64,
         f"share of groups in which the one least like the others is that one, mean of {DRAWS} ways to make groups;"
@@ -83,7 +89,9 @@ def coherence(
 ) -> pl.DataFrame:
     """Return how alike the passages are that each leading latent is on, in SCHEMA."""
     leaders = leading(verdict.collect(), latents)["latent"].to_list()
-    layout = lay_out(activations, some(traces, condition), condition, include_sinks)
+    studied = traces.filter(pl.col("condition") == condition)
+    step = -(-studied.select(pl.len()).collect().item() // MOST_TRACES)
+    layout = lay_out(activations, evenly(studied, step), condition, include_sinks)
     text_of = dict(vocabulary.select("token_id", "text").collect().iter_rows())
     texts = [text_of.get(int(token), "") for token in layout.token_ids]
     rows: list[dict[str, Any]] = []
@@ -100,9 +108,11 @@ def of_latent(
 ) -> dict[str, Any]:
     """Return a latent's row of SCHEMA but its number; values: its activation on each token, texts: of each token."""
     inside, outside = _strongest(layout, values), _elsewhere(layout, values, chance)
-    examples, others, odd = inside[::2][:MOST_TRACES], inside[1::2][:MOST_TRACES], outside[1::2][:MOST_TRACES]
-    examples, others, odd = (places[places >= 0] for places in (examples, others, odd))
-    if min(len(examples), len(others), len(odd)) < MIN_TRACES:
+    second = np.arange(len(inside)) % 2 == 1
+    both = second & (inside >= 0) & (outside >= 0)
+    examples = inside[~second & (inside >= 0)][:MOST_PASSAGES]
+    others, odd = inside[both][:MOST_PASSAGES], outside[both][:MOST_PASSAGES]
+    if min(len(examples), len(others)) < MIN_TRACES:
         return {}
 
     def vectors(places: Integers) -> Floats:

@@ -24,7 +24,7 @@ from ..evidence.alike import sentence_ends
 from ..evidence.verdict import leading
 from ..evidence.windows import Integers, Layout, lay_out
 from ..frames import Schema, complete, keys
-from ..statistics import Floats, share_over_traces
+from ..statistics import Floats, share_over_traces, wilson
 
 Mask = NDArray[np.bool_]
 
@@ -42,6 +42,9 @@ SHUFFLES = 5
 
 MOST_TOKENS = 300_000
 """Tokens that rules are learnt from and tried on; of more, traces are taken evenly."""
+
+LEAST_TRACES = 40
+"""Traces that are taken however long they are, where there are as many."""
 
 NAMED = 8
 """Classes of a condition that its text names."""
@@ -67,14 +70,18 @@ PROPERTIES = {
 SCHEMA = Schema(
     "a leading latent; only its name where too few traces have it on for a rule to be learnt and tried",
     **keys("latent"),
-    rule=(pl.String, "the rule in words: proposed, and used by no check"),
+    rule=(pl.String, "the rule in words: proposed, and used by no check; null where none says more than always"),
     tokens=(pl.UInt32, "tokens of the other half of the traces that it is on: active with at least half of its mean"),
     fires=(pl.UInt32, "tokens of these that the rule says it is on"),
     precision=(pl.Float64, "share of those that the rule names on which it is on"),
-    precision_low=(pl.Float64, "95 % interval over traces (Fieller 1954): lower end"),
+    precision_low=(
+        pl.Float64,
+        "95 % interval over traces (Fieller 1954), no narrower than that of a share of as many traces as have such"
+        " tokens (Wilson 1927): lower end",
+    ),
     precision_high=(pl.Float64, "upper end"),
     recall=(pl.Float64, "share of those it is on that the rule names"),
-    recall_low=(pl.Float64, "95 % interval over traces: lower end"),
+    recall_low=(pl.Float64, "95 % interval over traces, likewise: lower end"),
     recall_high=(pl.Float64, "upper end"),
     f1=(pl.Float64, "harmonic mean of precision and recall"),
     mass=(pl.Float64, "share of its activation that is on tokens that the rule names"),
@@ -120,7 +127,6 @@ def text_of(layout: Layout, vocabulary: pl.LazyFrame) -> Text:
     within = (index - starts) * PARTS // np.maximum(layout.run_lengths[layout.run], 1)
     nth = ["the first token", "the second", "the third", *(f"the {place}th" for place in range(4, PLACES + 1))]
     parts = ["the first fifth", "the second fifth", "the third fifth", "the fourth fifth", "the last fifth"]
-    with_none = [*names, "the segment’s start"]
     return Text(
         layout=layout,
         classes={
@@ -129,8 +135,9 @@ def text_of(layout: Layout, vocabulary: pl.LazyFrame) -> Text:
             "place": np.minimum(index - first, PLACES), "segment": layout.segment, "part": within,
         },
         names={
-            "token": names, "before": with_none, "second_before": with_none, "sentence": names,
-            "last_sentence": with_none, "place": [*nth, "a later token"], "segment": list(SEGMENTS), "part": parts,
+            "token": names, "before": [*names, "nothing"], "second_before": [*names, "nothing"], "sentence": names,
+            "last_sentence": [*names, "nothing, as there is none"], "place": [*nth, "a later token"],
+            "segment": list(SEGMENTS), "part": parts,
         },
         learnt=layout.trace % 2 == 0,
     )  # fmt: skip
@@ -212,23 +219,29 @@ def learn(text: Text, on: Mask) -> Rule:
             - LEAST_GAIN
         ):
             del rule[name]
+    for name, allowed in rule.items():
+        seen = np.bincount(classes[name], minlength=len(allowed)) > 0
+        if _is_said_by_what_is_left_out(allowed, seen):
+            np.logical_or(allowed, ~seen, out=allowed)  # what was never seen isn't left out
     return rule
+
+
+def _is_said_by_what_is_left_out(allowed: Mask, seen: Mask) -> bool:
+    return bool((allowed & seen).sum() > NAMED and (~allowed & seen).sum() <= NAMED // 2)
 
 
 def in_words(text: Text, rule: Rule, on: Mask) -> str:
     """Return a rule in words; the classes it is most often on are named first."""
-    if not rule:
-        return "no rule found"
     parts = []
     everywhere = fires(text, rule) & on & text.learnt
     for name, template in PROPERTIES.items():
         if name in rule:
             allowed, of = rule[name], text.classes[name]
             seen = np.bincount(of[text.learnt], minlength=len(allowed)) > 0
-            others = np.flatnonzero(~allowed & seen)
             names = text.names[name]
-            if allowed.sum() > NAMED and len(others) <= NAMED // 2:
-                said = f"anything but {_listed([names[index] for index in others.tolist()], ' ')}"
+            if _is_said_by_what_is_left_out(allowed, seen):
+                others = np.flatnonzero(~allowed & seen).tolist()
+                said = f"anything but {_listed([names[index] for index in others], ' ')}"
             else:
                 often = np.bincount(of[everywhere], minlength=len(allowed))
                 order = np.flatnonzero(allowed) if name in ORDERED else np.argsort(-often, kind="stable")
@@ -266,12 +279,16 @@ def descriptions(
 
 
 def some(traces: pl.LazyFrame, condition: str) -> pl.LazyFrame:
-    """Return traces of a condition, evenly chosen such that they have no more than about MOST_TOKENS tokens."""
+    """Return traces of a condition, evenly chosen: of about MOST_TOKENS tokens, or LEAST_TRACES of them."""
     studied = traces.filter(pl.col("condition") == condition)
-    total = studied.select(pl.col("generated_ids").list.len().sum()).collect().item() or 0
-    step = -(-total // MOST_TOKENS) if total else 1
-    chosen = pl.col("trace_id").rank("dense").cast(pl.Int64) % step == 0
-    return studied.filter(chosen) if step > 1 else studied
+    total, count = studied.select(pl.col("generated_ids").list.len().sum(), pl.len()).collect().row(0)
+    return evenly(studied, min(-(-(total or 0) // MOST_TOKENS), count // LEAST_TRACES))
+
+
+def evenly(traces: pl.LazyFrame, step: int) -> pl.LazyFrame:
+    """Return every so-many-th trace of a condition, the first among them."""
+    chosen = (pl.col("trace_id").rank("dense").cast(pl.Int64) - 1) % max(1, step) == 0
+    return traces.filter(chosen) if step > 1 else traces
 
 
 def describe(text: Text, values: Floats, chance: np.random.Generator) -> dict[str, Any]:
@@ -284,6 +301,9 @@ def describe(text: Text, values: Floats, chance: np.random.Generator) -> dict[st
     if not (on & tried).any():
         return {}
     rule = learn(text, on)
+    always = f1(float((on & tried).sum()), float(tried.sum()), float((on & tried).sum()))
+    if not rule:
+        return {"tokens": int((on & tried).sum()), "always": always}
     named = fires(text, rule)
     traces, layout = np.arange(len(text.layout.trace_ids)) % 2 == 1, text.layout
 
@@ -291,8 +311,9 @@ def describe(text: Text, values: Floats, chance: np.random.Generator) -> dict[st
         return layout.per_trace((mask & tried).astype(float))[traces][:, None]
 
     hits = per_trace(on & named)
-    precision = share_over_traces(hits, per_trace(named), 0.5)
-    recall = share_over_traces(hits, per_trace(on), 0.5)
+    (precision_low, precision_high), (recall_low, recall_high) = (
+        _interval(hits, per_trace(whole)) for whole in (named, on)
+    )
     there, said, both = (float((mask & tried).sum()) for mask in (on, named, on & named))
     shuffled = []
     for _ in range(SHUFFLES):
@@ -301,14 +322,23 @@ def describe(text: Text, values: Floats, chance: np.random.Generator) -> dict[st
         shuffled.append(f1((other & moved & tried).sum(), (other & tried).sum(), (moved & tried).sum()))
     return {
         "rule": in_words(text, rule, on), "tokens": int(there), "fires": int(said),
-        "precision": both / said if said else None, "precision_low": precision.low[0],
-        "precision_high": precision.high[0], "recall": both / there, "recall_low": recall.low[0],
-        "recall_high": recall.high[0], "f1": f1(both, said, there),
+        "precision": both / said if said else None, "precision_low": precision_low, "precision_high": precision_high,
+        "recall": both / there, "recall_low": recall_low, "recall_high": recall_high, "f1": f1(both, said, there),
         "mass": values[tried & named].sum() / values[tried].sum(),
-        "always": f1(there, float(tried.sum()), there), "shuffled": float(np.mean(shuffled)),
+        "always": always, "shuffled": float(np.mean(shuffled)),
     } | {
         name: [text.names[name][index] for index in np.flatnonzero(allowed).tolist()] for name, allowed in rule.items()
     }  # fmt: skip
+
+
+def _interval(part: Floats, whole: Floats) -> tuple[float | None, float | None]:
+    """Return the 95 % interval of a share Σ part / Σ whole, of (traces, 1): over traces, and at least Wilson's."""
+    count, share = int((whole > 0).sum()), part.sum() / max(1.0, whole.sum())
+    if not count:
+        return None, None
+    over = share_over_traces(part, whole, 0.5)
+    low, high = wilson(np.array([share * count]), count)
+    return float(np.nanmin([low[0], max(0.0, over.low[0])])), float(np.nanmax([high[0], min(1.0, over.high[0])]))
 
 
 def _moved(layout: Layout, on: Mask, chance: np.random.Generator) -> Mask:
