@@ -603,6 +603,10 @@ def test_traces_are_searched(page, study):
     assert ask(page, "text", "<script>window.hostile = 1</script>").startswith("3 places in 3 traces")
     page.get_by_label("in the prompts, too").uncheck()
     assert ask(page, "text", "nowhere is this") == "Not found in 12 traces."
+    page.get_by_label("under").select_option("again")
+    assert ask(page, "text", "nowhere is this") == "Not found in 4 traces."
+    page.evaluate("location.hash = 'search/latent/nowhere/1'")
+    page.locator("#search output").filter(has_text=f"No site nowhere: there are {SITE}.").wait_for()
     assert ask(page, "text", " ") == "Nothing to look for."
     matches = pl.read_parquet(study.results / "tables" / "matches.parquet").filter(kind="pattern", name="odd")
     assert ask(page, "pattern", "odd").startswith(f"{len(matches)} place")
@@ -626,7 +630,8 @@ def test_notes_are_kept_and_can_be_passed_on(browser, study, tmp_path):
     open_board(page, latent)
     page.get_by_role("textbox", name="Your label").fill("<b>doubt</b>")
     page.get_by_role("textbox", name="Your note").fill('=HYPERLINK("x"), line\nanother')
-    page.get_by_role("textbox", name="Your note").blur()
+    page.reload()  # what is typed is kept, whatever becomes of the page
+    page.get_by_role("heading", name=f"Latent {latent} ").wait_for()
     page.get_by_role("button", name="Close").click()
     label = page.locator(f'#latents-0 tr[data-latent="{latent}"] .label')
     assert label.inner_text() == "<b>doubt</b>"
@@ -663,11 +668,11 @@ def test_notes_are_kept_and_can_be_passed_on(browser, study, tmp_path):
         return output.inner_text()
 
     odd = [{"site": SITE, "latent": 48}, {"site": "nowhere", "latent": 1}, None]
-    odd.append({"site": SITE, "latent": other, "label": 7})
-    assert take_in(saved | {"notes": saved["notes"] + odd}) == "Took in 1 note; 4 not, as they aren’t of latents here."
+    odd += [{"site": SITE, "latent": other, "label": 7}, {"site": SITE, "latent": other, "label": " "}]
+    assert take_in(saved | {"notes": saved["notes"] + odd}) == "Took in 1 note; 5 not, as they say nothing of latents here."
     assert label.inner_text() == "<b>doubt</b>"
     older = [saved["notes"][0] | {"label": "older", "changed": "2001"}]
-    assert take_in(saved | {"notes": older}) == "Took in 1 note."
+    assert take_in(saved | {"notes": older}) == "Took in 0 notes; 1 not, as what is here is newer."
     assert label.inner_text() == "<b>doubt</b>"
     assert "is about other SAEs" in take_in(saved | {"saes": "0"})
     for value in ("{", [], {"format": "other"}, "null"):

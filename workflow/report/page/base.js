@@ -168,7 +168,8 @@ function save(name, text, type) {
 function csv(rows) {
   const cell = (value) => {
     const text = String(value ?? "");
-    const safe = /^[=+\-@\t\r]/.test(text) && !/^-?[\d.]+(e[+-]?\d+)?%?$/.test(text) ? `'${text}` : text;
+    const isNumber = /^-?[\d.]+(e[+-]?\d+)?%?( \(-?[\d.]+%? to -?[\d.]+%?\))?$/.test(text);
+    const safe = /^\s*[=+\-@＝＋－＠]/.test(text) && !isNumber ? `'${text}` : text;
     return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
   };
   return rows.map((row) => `${row.map(cell).join(",")}\r\n`).join("");

@@ -7,7 +7,7 @@ function besideForm(site, latent) {
   other.addEventListener("change", () => { which.max = core.sites[other.value].size - 1; });
   const submit = (event) => {
     event.preventDefault();
-    location.hash = `${latentAddress(site, latent)}/${core.sites[other.value].name}/${which.value}`;
+    location.hash = `${latentAddress(site, latent)}/${core.sites[other.value].name}/${which.valueAsNumber}`;
   };
   return el("form", { class: "filters beside", submit }, el("label", {}, "Put beside it latent ", which), el("label", {}, " at ", other), el("button", {}, "Compare"));
 }
@@ -18,7 +18,8 @@ async function together(pair, wanted, progress) {
   let both = 0;
   const done = await eachTrace((about, trace) => {
     if (about.condition) return;
-    const does = counts(trace, pair[0].site);
+    const counting = pair.map(({ site }) => counts(trace, site));
+    const does = (position) => counting.every((each) => each(position)); // no sink at either site
     const values = pair.map(({ site, latent }) => {
       const own = [...latentsIn(trace.sites[site])].find((each) => each.latent === latent);
       return new Map((own?.positions ?? []).map((position, index) => [position, own.activations[index]]));

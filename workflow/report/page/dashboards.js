@@ -249,7 +249,7 @@ function dashboard(board, tokens, site, latent) {
 /** Return the dashboard of a latent: from its tables where it is a leading one, else from the traces that the page holds. */
 async function boardOf(site, latent, wanted = () => true, progress = () => {}) {
   const boards = await unpack(`site-${site}`);
-  return Object.hasOwn(boards, latent) ? boards[latent] : sketch(site, Number(latent), wanted, progress);
+  return Object.hasOwn(boards, latent) ? boards[latent] : sketch(site, latent, wanted, progress);
 }
 
 /** Show the dialog with what `content` makes, unless another place was asked for meanwhile. */
@@ -266,7 +266,16 @@ async function openDialog(content) {
     dialog.replaceChildren(...[nodes].flat(Infinity).filter((node) => node !== null));
     dialog.dataset.hash = hash;
   };
-  show(await content(wanted, (text) => show([head("Reading"), el("p", { role: "status" }, text)])));
+  const status = el("p", { role: "status" });
+  const progress = (text) => {
+    if (!status.isConnected) show([head("Reading"), status]);
+    if (wanted()) status.textContent = text;
+  };
+  try {
+    show(await content(wanted, progress));
+  } catch (error) {
+    show([head("This can’t be shown"), el("p", {}, String(error))]);
+  }
   if (!wanted()) return;
   dialog.scrollTop = left?.hash === hash ? left.top : 0;
   left = null;
@@ -280,7 +289,7 @@ function openDashboard(site, latent) {
   return openDialog(async (wanted, progress) => {
     if (!isLatent(site, latent)) return [head(`No dashboard for latent ${latent}`), el("p", {}, `The latents of ${name} are 0 to ${size - 1}.`)];
     if (!core.sites[site].latents.includes(Number(latent)) && !heldTraces.length) return [head(`No dashboard for latent ${latent}`), el("p", {}, `It isn’t among the leading latents of ${name}, and this page holds no trace to compute one from (report.max_megabytes).`)];
-    const [board, tokens] = await Promise.all([boardOf(site, latent, wanted, progress), tokenRows()]);
+    const [board, tokens] = await Promise.all([boardOf(site, Number(latent), wanted, progress), tokenRows()]);
     if (board === null) return [];
     return board.held ? sketched(board, tokens, site, Number(latent)) : dashboard(board, tokens, site, Number(latent));
   });

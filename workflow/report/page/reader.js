@@ -62,6 +62,7 @@ function openTrace(condition, id, site = reader.site, latent = reader.latent, po
 
 async function showTrace(jump = false) {
   const { condition, id } = reader;
+  const { hash } = location;
   const [trace, tokens] = await Promise.all([unpack(`trace-${condition}-${id}`), tokenRows()]);
   if (condition !== reader.condition || id !== reader.id) return; // another one was asked for meanwhile
   Object.assign(reader, { trace, tokens, active: activeLatents(trace.sites[reader.site], trace.tokens.length) });
@@ -94,7 +95,7 @@ async function showTrace(jump = false) {
     document.getElementById("traces").scrollIntoView();
     ui.text.focus({ preventScroll: true });
   }
-  remember();
+  if (location.hash === hash) remember(); // else it was left meanwhile
   if (reader.at === null) {
     ui.status.replaceChildren("Point at a token.");
     ui.active.replaceChildren();

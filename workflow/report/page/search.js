@@ -40,20 +40,30 @@ function askFor(kind) {
 
 function startSearch() {
   const { kind, query, site, condition, prompts } = searching.ui;
-  const asked = kind.value === "latent" ? [core.sites[site.value].name, query.value] : [encodeURIComponent(query.value)];
+  const asked = kind.value === "latent" ? [core.sites[site.value].name, Number(query.value)] : [encodeURIComponent(query.value)];
   history.replaceState(null, "", `#search/${[kind.value, ...asked].join("/")}`);
-  search({ kind: kind.value, query: query.value, site: Number(site.value), condition: condition.value === "" ? null : Number(condition.value), prompts: prompts.checked });
+  search({ kind: kind.value, query: kind.value === "latent" && query.value !== "" ? String(Number(query.value)) : query.value, site: Number(site.value), condition: condition.value === "" ? null : Number(condition.value), prompts: prompts.checked });
 }
 
 /** Follow the address of a search: #search/text/wait%20a%20minute, #search/latent/layers.20.mlp/906. */
 function followSearch(kind, ...rest) {
   leaveDashboard();
   if (!Object.hasOwn(SEARCHES, kind) || !heldTraces.length) return;
-  const { query, site } = searching.ui;
+  const { query, site, condition, prompts, output, results } = searching.ui;
   askFor(kind);
-  if (kind === "latent") site.value = String(Math.max(0, siteIndex(rest[0])));
+  [condition.value, prompts.checked] = ["", false];
+  if (kind === "latent") {
+    if (siteIndex(rest[0]) < 0) {
+      searching.number += 1;
+      results.replaceChildren();
+      output.replaceChildren(`No site ${rest[0] ?? ""}: there are ${core.sites.map(({ name }) => name).join(", ")}.`);
+      document.getElementById("search").scrollIntoView();
+      return;
+    }
+    site.value = String(siteIndex(rest.shift()));
+  }
   try {
-    query.value = decodeURIComponent(rest.at(-1) ?? "");
+    query.value = decodeURIComponent(rest.join("/"));
   } catch {
     query.value = ""; // no address of ours
   }
@@ -119,7 +129,8 @@ async function search(asked) {
   if (!done) return undefined;
   if (asked.kind === "latent") found.sort((a, b) => b.weight - a.weight);
   const places = new Set(found.map(({ about }) => about)).size;
-  say(found.length ? `${counted(found.length, "place")} in ${counted(places, "trace")} of ${heldTraces.length}` : `Not found in ${counted(heldTraces.length, "trace")}.`);
+  const all = heldTraces.filter(({ condition }) => asked.condition === null || condition === asked.condition).length;
+  say(found.length ? `${counted(found.length, "place")} in ${counted(places, "trace")} of ${all}` : all ? `Not found in ${counted(all, "trace")}.` : "This page holds no trace of these.");
   const show = (count) => {
     const most = found[0]?.weight ?? 1;
     const rows = found.slice(0, count).map(({ about, position, length, weight, start, tokens: shown }) => {
@@ -135,7 +146,7 @@ async function search(asked) {
     });
     const headings = ["trace", "position", ...(asked.kind === "latent" ? ["activation"] : []), "passage"];
     results.replaceChildren(...(rows.length ? [table("Search results", headings, rows)].flat(Infinity) : []),
-      ...(count < found.length ? [el("button", { type: "button", click: () => show(count + 4 * SHOWN) }, `Show more (${count} of ${found.length})`)] : []));
+      ...(count < found.length ? [el("button", { type: "button", click: () => { show(count + 4 * SHOWN); results.querySelector(`tbody tr:nth-child(${count + 1}) a`).focus(); } }, `Show more (${count} of ${found.length})`)] : []));
   };
   show(SHOWN);
   return undefined;

@@ -66,7 +66,7 @@ async function sketch(site, latent, wanted, progress) {
   if (!done) return null;
   const peaks = found.flatMap(({ about, at, values }, index) => at.map((position) => ({ index, condition: about.condition, position, value: values.get(position) })));
   const studied = peaks.filter(({ condition }) => condition === 0).sort((a, b) => b.value - a.value);
-  const most = Math.max(0, ...peaks.map(({ value }) => value));
+  const most = peaks.reduce((largest, { value }) => Math.max(largest, value), 0);
   const cuts = [0, 0.25, 0.5, 0.75, 1].map((share) => quantile(studied.map(({ value }) => value).reverse(), share));
   const total = tokens[0];
   const active = studied.length;
@@ -110,7 +110,7 @@ function drawn(peaks, cuts) {
 }
 
 /** What a sketch says of itself. */
-const sketchedFrom = ({ held: from, rounded }) => `Computed from the ${counted(from, "trace")} that this page holds${from < traces.length ? ` (of ${traces.length})` : ""}; activations are within ${percent(rounded)}.`;
+const sketchedFrom = ({ held: from, rounded }) => `Computed from the ${counted(from, "trace")} that this page holds${from < traces.length ? ` (of ${traces.length})` : ""}; activations are within ${percent(rounded)}, and ranks may differ where they are as close. Token types are all those it is active on.`;
 
 function typesTable(board, tokens) {
   return rowsOf(board.types).length ? table("Top token types", ["token", "maximum", "tokens", "traces"], rowsOf(board.types).map((row) => [chip(tokens[row.token]), number(row.max), row.tokens, row.traces])) : null;

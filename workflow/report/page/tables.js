@@ -43,16 +43,19 @@ function filter(form) {
 /** Return what a cell says, in one line, with numbers as spreadsheets know them. */
 function said(cell) {
   const copy = cell.cloneNode(true);
-  for (const each of copy.querySelectorAll("button")) each.remove();
+  for (const each of copy.querySelectorAll("button, .label")) each.remove();
   for (const each of copy.querySelectorAll("small, .hidden, code")) each.before(" ");
-  return copy.textContent.replaceAll(/\s+/g, " ").trim().replaceAll("−", "-").replace(/^–$/, "");
+  const text = copy.textContent.replaceAll(/\s+/g, " ").trim();
+  if (cell.querySelector("code, .token")) return text; // tokens are as they are
+  return text.replaceAll("−", "-").replace(/^–$/, "").replaceAll(/(?<=\d),(?=\d{3}\b)/g, "");
 }
 
 /** A button that saves a table as it stands: its rows as they are sorted, those that are shown. */
 function csvButton(table, label) {
   const click = () => {
     const rows = [...table.rows].filter((row) => !row.hidden).map((row) => [...row.cells].map(said));
-    save(`${core.experiment} ${label}.csv`, csv(rows), "text/csv");
+    const of = table.closest("dialog") ? location.hash.slice(1).replaceAll("/", " ") : "";
+    save(`${core.experiment} ${of} ${label}.csv`, csv(rows), "text/csv");
   };
   return el("p", { class: "export" }, el("button", { type: "button", click, title: "Save this table, as it is shown" }, "CSV", el("span", { class: "hidden" }, `: save “${label}”`)));
 }
