@@ -669,7 +669,8 @@ def test_notes_are_kept_and_can_be_passed_on(browser, study, tmp_path):
 
     odd = [{"site": SITE, "latent": 48}, {"site": "nowhere", "latent": 1}, None]
     odd += [{"site": SITE, "latent": other, "label": 7}, {"site": SITE, "latent": other, "label": " "}]
-    assert take_in(saved | {"notes": saved["notes"] + odd}) == "Took in 1 note; 5 not, as they say nothing of latents here."
+    said = "Took in 1 note; 5 not, as they say nothing of latents here."
+    assert take_in(saved | {"notes": saved["notes"] + odd}) == said
     assert label.inner_text() == "<b>doubt</b>"
     older = [saved["notes"][0] | {"label": "older", "changed": "2001"}]
     assert take_in(saved | {"notes": older}) == "Took in 0 notes; 1 not, as what is here is newer."
