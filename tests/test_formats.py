@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+import yaml
 from conftest import REPO, new_study
 from safetensors.torch import load_file, save_file
 
@@ -371,3 +372,44 @@ def test_losses_go_out_where_latents_were_taken_away(study, tmp_path):
     assert rows[0]["createdAt"] == "2026-01-02T00:00:00+00:00"
     others = [row for row in rows if (row["index"], row["dataIndex"]) != (rows[0]["index"], rows[0]["dataIndex"])]
     assert all(row["lossValues"] == [] for row in others)
+
+
+def test_a_study_goes_out_as_a_crate(study):
+    """Its description is whole: each file is there as it says, and each reference leads somewhere."""
+    from rocrate.rocrate import ROCrate
+
+    study.run("export_rocrate")
+    folder = study.results / "exports" / "rocrate"
+    crate = ROCrate(folder)
+    of = {entity.id: entity for entity in crate.get_entities()}
+    assert crate.mainEntity.id == "Snakefile"
+    assert (folder / "Snakefile").read_bytes() == (REPO / "Snakefile").read_bytes()
+    run = of["#run"]
+    assert run["instrument"] is crate.mainEntity
+    made = {entity.id for entity in run["result"]}
+    tables = {str(path.relative_to(study.results)) for path in (study.results / "tables").rglob("*.parquet")}
+    assert {"report.html", "summary.md", *tables} <= made
+    assert {entity.id for entity in run["object"]} == {"config.yaml", "#model", "problems.parquet"}
+    kept = [entity for entity in of.values() if entity.type == "File"]
+    for entity in kept:
+        if entity.get("sha256"):
+            assert files.sha256(folder / entity.id) == entity["sha256"]
+            assert int(entity["contentSize"]) == (folder / entity.id).stat().st_size
+    assert len(kept) == len(made) + 3  # lock file, config, problems; Snakefile has more types
+    assert not list(folder.rglob("*.safetensors"))
+    graph = json.loads((folder / "ro-crate-metadata.json").read_text())["@graph"]
+    named = {entity["@id"] for entity in graph}
+
+    def references(value):
+        if isinstance(value, dict):
+            yield from [value["@id"]] if set(value) == {"@id"} else []
+            for each in value.values():
+                yield from references(each)
+        elif isinstance(value, list):
+            for each in value:
+                yield from references(each)
+
+    assert {name for name in references(graph) if not name.startswith("http")} <= named
+    assert run["startTime"] <= run["endTime"]
+    again = yaml.safe_load((folder / "config.yaml").read_text())
+    assert again == study.config

@@ -1,6 +1,6 @@
 """Exports: what a study has, as other tools read it. Only where they are asked for by name; nothing is uploaded.
 
-Takes SAEs, tables and traces; gives results/{experiment}/exports/ (saelens, dataset, neuronpedia).
+Takes SAEs, tables and traces; gives results/{experiment}/exports/ (saelens, dataset, neuronpedia, rocrate).
 """
 
 
@@ -8,6 +8,7 @@ localrules:
     export_saelens,
     export_dataset,
     export_neuronpedia,
+    export_rocrate,
 
 
 rule export_saelens:
@@ -56,5 +57,24 @@ rule export_neuronpedia:
         "../../envs/analysis.yaml"
     params:
         **as_params("export.py", form="neuronpedia", sites=SITES, condition=CONDITIONS[0]),
+    script:
+        "../scripts/export.py"
+
+
+rule export_rocrate:
+    input:
+        manifest=paths.MANIFEST.format(experiment=EXPERIMENT),
+        report=paths.REPORT.format(experiment=EXPERIMENT),
+        contrasts=rules.all.input.contrasts,
+    output:
+        folder=directory(paths.EXPORT.format(experiment=EXPERIMENT, form="rocrate")),
+    log:
+        f"results/{EXPERIMENT}/logs/export_rocrate.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        **as_params("export.py", form="rocrate"),
+        config=untracked(yaml.safe_dump(given, sort_keys=False, allow_unicode=True)),
+        workflow=untracked(str(WORKFLOW.parent)),
     script:
         "../scripts/export.py"

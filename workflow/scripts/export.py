@@ -24,6 +24,11 @@ with job(snakemake.log[0], snakemake.rule) as log:
             made = datetime.fromtimestamp(Path(snakemake.input.report).stat().st_mtime, UTC)
             chosen = {"sites": params.sites, "condition": params.condition}
             log.info("%s", ", ".join(neuronpedia(study, temporary, made, **chosen)))
+        elif params.form == "rocrate":
+            from thoughtscope.exports.rocrate import rocrate
+
+            count = rocrate(study, temporary, config=params.config, workflow=Path(params.workflow))
+            log.info("%d files", count)
         else:
             from thoughtscope.exports.dataset import dataset
 
