@@ -63,9 +63,9 @@ def rocrate(study: api.Study, folder: Path, *, config: str, workflow: Path) -> i
     about = {"name": "config", "encodingFormat": KINDS[".yaml"]}
     given = [crate.add_file(StringIO(config), "config.yaml", properties=about)]
     hashes = [f"{name} {digest}" for name, digest in sorted(study.model["files"].items())]
-    about = {"name": study.model["name"], "description": "the language model", "identifier": hashes}
-    given.append(crate.add_jsonld(_entity("#model", "CreativeWork", **about)))
-    made = []
+    of_model: dict[str, Any] = {"name": study.model["name"], "description": "the language model", "identifier": hashes}
+    given.append(crate.add_jsonld(_entity("#model", "CreativeWork", **of_model)))
+    made: list[Any] = []
     for path in results:
         inner = str(path.relative_to(study.folder))
         which = given if inner == "problems.parquet" else made
