@@ -212,9 +212,16 @@ def test_a_study_with_an_sae_of_another_format(study):
     assert "random_sae needs an SAE with a fixed number of active latents" in refused.output
 
 
+@pytest.fixture(scope="module")
+def exported(study):
+    """The study with all of its exports."""
+    study.run("export_saelens", "export_dataset", "export_neuronpedia", "export_rocrate")
+    return study
+
+
 @needs_theirs
-def test_an_export_does_with_saelens_what_it_did_here(study, tmp_path):
-    study.run("export_saelens")
+def test_an_export_does_with_saelens_what_it_did_here(exported, tmp_path):
+    study = exported
     folder = study.results / "exports" / "saelens" / "layers.1.mlp"
     check_export(study.results / "saes" / "trained" / "layers.1.mlp", folder, tmp_path)
 
@@ -242,10 +249,10 @@ def check_export(ours, exported, tmp_path):
     assert torch.allclose(sae.decode(codes), of["x_hat"], rtol=1e-5, atol=1e-4)
 
 
-def test_tables_go_out_as_a_dataset(study, monkeypatch):
+def test_tables_go_out_as_a_dataset(exported, monkeypatch):
     from datasets import load_dataset
 
-    study.run("export_dataset")
+    study = exported
     folder = study.results / "exports" / "dataset"
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     names = [path.stem for path in sorted(folder.glob("*.parquet"))]
@@ -319,8 +326,8 @@ def lines_of(folder: Path, name: str) -> list[dict]:
     return rows
 
 
-def test_leading_latents_go_out_to_neuronpedia(study):
-    study.run("export_neuronpedia")
+def test_leading_latents_go_out_to_neuronpedia(exported):
+    study = exported
     (model,) = (each for each in (study.results / "exports" / "neuronpedia").iterdir() if each.is_dir())
     folder = model / "1-tiny"
     tables = study.results / "tables" / "trained" / "layers.1.mlp"
@@ -374,11 +381,11 @@ def test_losses_go_out_where_latents_were_taken_away(study, tmp_path):
     assert all(row["lossValues"] == [] for row in others)
 
 
-def test_a_study_goes_out_as_a_crate(study):
+def test_a_study_goes_out_as_a_crate(exported):
     """Its description is whole: each file is there as it says, and each reference leads somewhere."""
     from rocrate.rocrate import ROCrate
 
-    study.run("export_rocrate")
+    study = exported
     folder = study.results / "exports" / "rocrate"
     crate = ROCrate(folder)
     of = {entity.id: entity for entity in crate.get_entities()}
