@@ -839,7 +839,10 @@ def test_a_study_with_interventions(tiny_model, tmp_path, browser):
     assert set(tokens["trace_id"]) <= {1, 3, 5, 7, 9, 11}
     assert set(tokens["latent"]) == set(made["effects"]["latent"])
     in_the_page(browser, study, made)
-    shown = {"dashboards", "directions", "plot_outcomes", "plot_patterns", "plot_verdict", "plot_waterfall"}
+    shown = {
+        "dashboards", "directions", "descriptions", "coherence", "plot_outcomes", "plot_patterns", "plot_verdict",
+        "plot_waterfall",
+    }  # fmt: skip
     judged = {f"{rule} layers.1.mlp" for rule in shown | {"verdict"}} | {"summary", "report"}
     edited = study.edit(interventions__strengths=[1.0, 2.0])
     assert edited.plan() == {f"{rule} layers.1.mlp" for rule in ("ablations", "effects", "plot_effects")} | judged

@@ -101,6 +101,7 @@ class Terminal:
             SimpleNamespace(rules=rules, dryrun=False, executor_plugin=object()),
             "tiny",
             100,
+            4,
         )
         self.tell("run_info", stats=jobs | {"total": sum(jobs.values())})
 

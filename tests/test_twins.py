@@ -253,7 +253,10 @@ def test_a_twins_contexts_are_of_its_own_text(read):
 
 def test_a_twin_more_computes_it_alone(read):
     fewer = read.edit(twins=["random_sae", "shuffled_text"])
-    what_shows = {"dashboards", "directions", "plot_outcomes", "plot_patterns", "plot_verdict", "plot_waterfall"}
+    what_shows = {
+        "dashboards", "directions", "descriptions", "coherence", "plot_outcomes", "plot_patterns", "plot_verdict",
+        "plot_waterfall",
+    }  # fmt: skip
     shown = {f"{rule} {SITE}" for rule in what_shows} | {"twins", "plot_twins", "summary", "report"}
     assert fewer.plan() == {f"verdict {SITE}"} | shown
     assert read.edit(twins=None).plan() == {f"verdict {SITE}", "summary", "report"} | {

@@ -53,7 +53,7 @@ from thoughtscope.errors import InputError
 from thoughtscope.progress import attach as speak
 
 # As a module of another workflow this one has the config that it is given, and leaves files and terminal to that one.
-IS_MODULE = workflow.modifier.is_module
+IS_MODULE = not workflow.modifier.is_main_snakefile()
 
 try:
     if workflow.is_main_process and not IS_MODULE:  # jobs have the file that the run has kept
