@@ -598,7 +598,7 @@ def test_traces_are_searched(page, study):
     assert ask(page, "token", text_of[common].strip()).startswith(f"{count + prompts} place")
     # Text is found across tokens, in any case, wherever it begins within one; hostile text is text.
     assert ask(page, "text", "QUOTED\" & 'single' \\").startswith("3 places in 3 traces of 12")
-    hit = "".join(found.first.locator(".peak").all_inner_texts())
+    hit = "".join(found.first.locator(".hit").all_inner_texts())
     assert "quoted\" & 'single' \\" in hit
     assert ask(page, "text", "<script>window.hostile = 1</script>").startswith("3 places in 3 traces")
     page.get_by_label("in the prompts, too").uncheck()

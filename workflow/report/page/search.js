@@ -139,7 +139,7 @@ async function search(asked) {
       const site = asked.kind === "latent" ? asked.site : reader.site;
       const text = shown.map((token, offset) => {
         const hit = start + offset >= position && start + offset < position + length;
-        return tokenSpan(tokens[token], hit ? weight : 0, most, { class: hit ? "token peak" : "token" });
+        return tokenSpan(tokens[token], hit ? weight : 0, most, { class: hit ? "token hit" : "token" });
       });
       const where = el("a", { href: traceAddress(condition, id, site, latent, position), title: "Read it in the trace" }, `${core.conditions[condition]} ${id}`);
       return [where, String(position), ...(latent === null ? [] : [number(weight)]), el("p", { class: "text" }, text)];
