@@ -114,13 +114,13 @@ class Progress(logging.Handler):
         """Say what a plan is: tokens, disk and memory at most, and how long its jobs took earlier, if any ran."""
         rules = [rule for rule in self.workflow.rules if jobs.get(rule.name) and rule.name != "all"]
         parts = []
-        written = self._traces("generate")
-        if written:
+        traces, asked = self._planned()
+        if written := traces["generate"]:
             parts.append(f"up to {written * self.tokens_a_trace:,} tokens to write")
-        if self.active_latents and (read := self._traces("read")):
+        if self.active_latents and (read := traces["read"]):
             size = read * self.tokens_a_trace * self.active_latents * BYTES_AN_ACTIVATION
             parts.append(f"about {_size(size)} of readings on disk")
-        if asked := self._memory():
+        if asked:
             parts.append(f"jobs that ask for up to {_size(asked)} of memory")
         cores = self.workflow.resource_settings.cores or 1  # none are given where all jobs are sent elsewhere
         times = {rule.name: self._measured(rule, self.experiment) or self._measured(rule, "*") for rule in rules}
@@ -141,16 +141,18 @@ class Progress(logging.Handler):
             parts.append(f"about {_duration(seconds)} {on}, by the times of {whose}{left_out}")
         return f"Ahead: {'; '.join(parts)}."
 
-    def _traces(self, rule: str) -> int:
-        """Return how many traces the jobs of a rule are about, each counted as often as there are jobs of it."""
-        jobs = [job for job in self.workflow.dag.needrun_jobs() if job.rule.name == rule]
-        return sum(len(traces_of(job.wildcards.block)) for job in jobs)
-
-    def _memory(self) -> float:
-        """Return the most memory that a job asks for, in bytes."""
-        one_of = {job.rule.name: job for job in self.workflow.dag.needrun_jobs()}
-        asked = [job.resources.get("mem_mb", 0) for job in one_of.values()]
-        return 1e6 * max((each for each in asked if isinstance(each, int | float)), default=0)
+    def _planned(self) -> tuple[Counter[str], float]:
+        """Return how many traces the jobs of each rule are about, and the most memory that a job asks for, in bytes."""
+        traces: Counter[str] = Counter()
+        asked: dict[str, float] = {}  # by rule: its jobs ask for the same
+        for job in self.workflow.dag.needrun_jobs():
+            name = job.rule.name
+            if name in ("generate", "read"):
+                traces[name] += len(traces_of(job.wildcards.block))
+            if name not in asked:
+                memory = job.resources.get("mem_mb", 0)
+                asked[name] = 1e6 * memory if isinstance(memory, int | float) else 0.0
+        return traces, max(asked.values(), default=0.0)
 
     def _earlier(self, rule: Any) -> float:
         """Return the mean time of some jobs of a rule in earlier runs, in seconds; else what is typical."""

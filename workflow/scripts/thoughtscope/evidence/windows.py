@@ -126,6 +126,12 @@ class Layout:
             shape = (len(self.trace), len(part))
             yield Activations(self, part, sparse.csr_array((values, (rows["row"].to_numpy(), columns)), shape=shape))
 
+    def each(self, latents: Sequence[int]) -> Iterator[tuple[int, Floats]]:
+        """Yield each of some latents, in order, with its activation on every token, (tokens,)."""
+        for part in self.parts(latents):
+            for column, latent in enumerate(part.latents):
+                yield int(latent), part.by_latent[:, [column]].toarray().ravel()
+
 
 @dataclass(frozen=True)
 class Activations:

@@ -94,12 +94,10 @@ def coherence(
     layout = lay_out(activations, evenly(studied, step), condition, include_sinks)
     text_of = dict(vocabulary.select("token_id", "text").collect().iter_rows())
     texts = [text_of.get(int(token), "") for token in layout.token_ids]
-    rows: list[dict[str, Any]] = []
-    for part in layout.parts(leaders):
-        for column, latent in enumerate(part.latents):
-            values = np.asarray(part.by_latent[:, [column]].todense(), dtype=float).ravel()
-            chance = np.random.default_rng([0, latent])
-            rows.append({"latent": int(latent), **of_latent(layout, texts, values, encoder(), chance)})
+    rows: list[dict[str, Any]] = [
+        {"latent": latent, **of_latent(layout, texts, values, encoder(), np.random.default_rng([0, latent]))}
+        for latent, values in layout.each(leaders)
+    ]
     return complete(pl.DataFrame(rows, schema_overrides=SCHEMA, infer_schema_length=None), SCHEMA).sort("latent")
 
 

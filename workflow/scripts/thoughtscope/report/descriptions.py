@@ -270,11 +270,10 @@ def descriptions(
     leaders = leading(verdict.collect(), latents)["latent"].to_list()
     layout = lay_out(activations, some(traces, condition), condition, include_sinks)
     text = text_of(layout, vocabulary)
-    rows: list[dict[str, Any]] = []
-    for part in layout.parts(leaders):
-        for column, latent in enumerate(part.latents):
-            values = np.asarray(part.by_latent[:, [column]].todense(), dtype=float).ravel()
-            rows.append({"latent": int(latent)} | describe(text, values, np.random.default_rng([0, latent])))
+    rows: list[dict[str, Any]] = [
+        {"latent": latent, **describe(text, values, np.random.default_rng([0, latent]))}
+        for latent, values in layout.each(leaders)
+    ]
     return complete(pl.DataFrame(rows, schema_overrides=SCHEMA, infer_schema_length=None), SCHEMA).sort("latent")
 
 
