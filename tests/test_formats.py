@@ -18,10 +18,12 @@ from conftest import REPO, new_study
 from safetensors.torch import load_file, save_file
 
 from thoughtscope import api, files
+from thoughtscope.config import files_of_sae, sae_places
 from thoughtscope.errors import InputError
 from thoughtscope.exports.neuronpedia import neuronpedia
 from thoughtscope.exports.saelens import hook_name, saelens
 from thoughtscope.saes import foreign, formats
+from thoughtscope.saes.coder import Thresholded
 
 THEIRS = REPO / ".venv-saes" / "bin" / "python"
 LOG = logging.getLogger("test")
@@ -32,6 +34,10 @@ CASES = {
                 "jumprelu_off_centre", "gated"],
     "dictionary_learning": ["AutoEncoder", "GatedAutoEncoder", "JumpReluAutoEncoder", "AutoEncoderTopK",
                             "BatchTopKSAE"],
+    "llamascopium": ["relu", "topk", "topk_plain", "jumprelu", "jumprelu_plain", "jumprelu_unscaled",
+                     "no_decoder_bias", "r1_distill"],
+    "llama_scope": ["Llama3_1-8B-Base-L1M-8x"],
+    "qwen_scope": ["SAE-Res-Qwen3-1.7B-Base-W32K-L0_5"],
 }  # fmt: skip
 
 
@@ -45,14 +51,17 @@ def theirs(*arguments):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """An SAE of each kind, made and saved by their own classes."""
+    """An SAE of each kind, made and saved by their own classes, or laid out as a release and read by theirs."""
     folder = tmp_path_factory.mktemp("foreign")
     theirs("make", folder)
+    (folder / "llama_scope").symlink_to(next(folder.glob("releases/models--fnlp--*/snapshots/*")))
+    (folder / "qwen_scope").mkdir()
+    (folder / "qwen_scope" / CASES["qwen_scope"][0]).symlink_to(next(folder.glob("releases/*--Qwen--*/snapshots/*")))
     return folder
 
 
 def read(form, place, folder, hookpoint="layers.1.mlp"):
-    source = {name: place / name for name in formats.SAE_FORMATS[form]}
+    source = {name: place / file for name, file in files_of_sae({"format": form, "folder": "."}, hookpoint).items()}
     foreign.convert(source, form, hookpoint, folder)
     formats.check_weights(folder, formats.read_config(folder), "SAE")
     return formats.load(folder, torch.device("cpu"))
@@ -61,7 +70,7 @@ def read(form, place, folder, hookpoint="layers.1.mlp"):
 @needs_theirs
 @pytest.mark.parametrize(("form", "case"), [(form, case) for form, cases in CASES.items() for case in cases])
 def test_an_sae_does_what_it_does_at_home(made, tmp_path, form, case):
-    sae = read(form, made / form / case, tmp_path / "sae")
+    sae = read(form, made / form / case, tmp_path / "sae", "layers.1" if form == "qwen_scope" else "layers.1.mlp")
     place = made / form / case
     of = load_file(place / "expected.safetensors")
     codes = sae.encode(of["x"])
@@ -69,7 +78,8 @@ def test_an_sae_does_what_it_does_at_home(made, tmp_path, form, case):
     assert (of["acts"] > 0).any()
     if codes.activations.shape[1] > 1:
         assert codes.activations.diff(dim=-1).max() <= 0  # the largest first
-    if case == "topk_rescaled":  # theirs are in units of the decoder's norm, and so are ours
+    if case == "topk_rescaled" or (form == "llamascopium" and case in ("topk", "jumprelu", "r1_distill")):
+        # theirs are in units of the decoder's norm, and so are ours
         assert torch.allclose(sae.direction(torch.arange(sae.latents)).norm(dim=-1), torch.ones(sae.latents), atol=1e-5)
     assert torch.allclose(dense, of["acts"], rtol=1e-5, atol=2e-6)
     assert torch.allclose(sae.decode(codes), of["x_hat"], rtol=1e-5, atol=2e-5)
@@ -124,6 +134,81 @@ def saved_topk(folder, **changes):
 def test_what_is_no_autoencoder_of_the_site_is_refused(tmp_path, changes, hookpoint, says):
     with pytest.raises(InputError, match=says):
         read("saelens", saved_topk(tmp_path / "a", **changes), tmp_path / "sae", hookpoint)
+
+
+@pytest.fixture
+def release(tmp_path):
+    """An SAE as Llama Scope has them, without its classes."""
+    folder = tmp_path / "a"
+    (folder / "checkpoints").mkdir(parents=True)
+    shapes = {"encoder.weight": (8, 4), "encoder.bias": (8,), "decoder.weight": (4, 8), "decoder.bias": (4,)}
+    save_file({name: torch.ones(shape) for name, shape in shapes.items()}, folder / "checkpoints" / "final.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"hook_point_out": "blocks.1.hook_resid_post"}, "reads blocks.1.hook_mlp_out and writes blocks.1.hook_resid_po"),
+        ({"use_glu_encoder": True}, "use_glu_encoder is true"),
+        ({"act_fn": "batchtopk"}, "act_fn is 'batchtopk'; read are relu, topk, jumprelu"),
+        ({"norm_activation": "token-wise"}, "norm_activation is 'token-wise'; read are"),
+        ({"dataset_average_activation_norm": None}, "can't be read as llama_scope"),
+        ({"dataset_average_activation_norm": {"in": 0.0}}, "can't be read as llama_scope"),
+        ({"hook_point_in": "blocks.3.hook_mlp_out", "hook_point_out": "blocks.3.hook_mlp_out"}, "it was trained on bloc"),
+    ],
+)
+def test_releases_that_are_no_autoencoders_of_the_site_are_refused(release, tmp_path, changes, says):
+    config = {"hook_point_in": "blocks.1.hook_mlp_out", "hook_point_out": "blocks.1.hook_mlp_out", "d_model": 4,
+              "act_fn": "topk", "top_k": 2, "jump_relu_threshold": 0.5, "norm_activation": "dataset-wise",
+              "dataset_average_activation_norm": {"in": 2.0, "out": 2.0}}  # fmt: skip
+    (release / "hyperparams.json").write_text(json.dumps(config))
+    assert isinstance(read("llama_scope", release, tmp_path / "sae"), Thresholded)  # top-k no more, as published
+    (release / "hyperparams.json").write_text(json.dumps(config | changes))
+    with pytest.raises(InputError, match=says):
+        read("llama_scope", release, tmp_path / "sae")
+
+
+def test_qwen_scope_says_k_in_its_name(tmp_path):
+    place = tmp_path / "SAE-Res-Qwen3-1.7B-Base-W32K-L0_3"
+    place.mkdir()
+    shapes = {"W_enc": (8, 4), "W_dec": (4, 8), "b_enc": (8,), "b_dec": (4,)}
+    torch.save({name: torch.ones(shape) for name, shape in shapes.items()}, place / "layer12.sae.pt")
+    assert read("qwen_scope", place, tmp_path / "sae", "layers.12").k == 3
+    with pytest.raises(InputError, match="it was trained on blocks.12.hook_resid_post"):
+        read("qwen_scope", place, tmp_path / "sae", "layers.12.mlp")
+    place.rename(tmp_path / "mine")
+    with pytest.raises(InputError, match="doesn't say how many latents are active"):
+        read("qwen_scope", tmp_path / "mine", tmp_path / "sae", "layers.12")
+
+
+def test_where_there_are_saes_of_a_format():
+    listing = ["README.md", "a/b/hyperparams.json", "c/hyperparams.json", "layer3.sae.pt", "x/layer11.sae.pt",
+               "layers.1.mlp/cfg.json", "cfg.json", "layer3.sae.pt.md"]  # fmt: skip
+    assert sae_places(listing, "llama_scope") == ["a/b", "c"]
+    assert sae_places(listing, "qwen_scope") == ["layer3.sae.pt", "x/layer11.sae.pt"]
+    assert sae_places(listing, "sparsify") == [".", "layers.1.mlp"]
+
+
+@needs_theirs
+@pytest.mark.parametrize(
+    ("name", "folder", "hookpoint"),
+    [
+        ("Qwen/SAE-Res-Qwen3-1.7B-Base-W32K-L0_5", ".", "layers.1"),
+        ("fnlp/Llama3_1-8B-Base-LXM-8x", "Llama3_1-8B-Base-L{layer}M-8x", "layers.1.mlp"),
+    ],
+)
+def test_releases_come_from_the_hub_s_cache(made, tmp_path, monkeypatch, name, folder, hookpoint):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(made / "releases"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    source = {"source": "hub", "name": name, "revision": None, "folder": folder,
+              "format": "qwen_scope" if "Qwen" in name else "llama_scope"}  # fmt: skip
+    manifest = {"name": "tiny", "widths": {hookpoint: 16}}
+    formats.fetch(source, hookpoint, manifest, tmp_path / "sae", LOG)
+    info = files.read_json(tmp_path / "sae" / "info.json")
+    assert (info["revision"], info["d_in"], info["num_latents"]) == ("0" * 40, 16, 40)
 
 
 def test_hooks_are_matched_to_modules(tmp_path):

@@ -27,13 +27,13 @@ from thoughtscope.code import digest, digest_of_script
 from thoughtscope.config import (
     ADAPTER_FILES,
     MODEL_FILES,
-    SAE_FORMATS,
     REPORT_TABLES,
     blocks,
     check,
     check_sites,
     describe_violation,
     fetch_ahead,
+    files_of_sae,
     hookpoints,
     layer_of,
     model_settings,
@@ -42,7 +42,6 @@ from thoughtscope.config import (
     prompts_of,
     report_pictures,
     report_pictures_across,
-    sae_folder,
     site,
     source_settings,
     traces_of,
@@ -300,8 +299,8 @@ def sae_files(wildcards):
     """Return the files of an SAE given as a path, so that its change is seen; empty for the hub."""
     if config["sae"]["source"] != "path":
         return []
-    folder = Path(config["sae"]["path"]) / sae_folder(config["sae"]["folder"], wildcards.hookpoint)
-    return [local(str(folder / name)) for name in SAE_FORMATS[config["sae"]["format"]]]
+    files = files_of_sae(config["sae"], wildcards.hookpoint).values()
+    return [local(str(Path(config["sae"]["path"], file))) for file in files]
 
 
 def sae_of_site(file, reader=None):

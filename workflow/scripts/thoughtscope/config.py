@@ -8,8 +8,8 @@ import json
 import math
 import re
 import shlex
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePath
 from typing import Any
 
 from .errors import InputError
@@ -116,8 +116,11 @@ SAE_FORMATS = {
     "saelens": ("cfg.json", "sae_weights.safetensors"),
     "dictionary_learning": ("config.json", "ae.pt"),
     "gemma_scope": ("params.npz",),
+    "llama_scope": ("hyperparams.json", "checkpoints/final.safetensors"),
+    "llamascopium": ("config.json", "sae_weights.safetensors"),
+    "qwen_scope": ("layer{layer}.sae.pt",),
 }
-"""The files of one SAE, by the library whose format they are in."""
+"""The files of one SAE, by the library or release whose format they are in."""
 
 
 def is_commit(revision: str | None) -> bool:
@@ -136,10 +139,8 @@ def fetch_ahead(config: Mapping[str, Any]) -> str:
             elif kind == "model":
                 words += [word for pattern in MODEL_FILES for word in ("--include", pattern)]
             else:
-                places = [
-                    sae_folder(section["folder"], name) for name in hookpoints(section["hookpoint"], config["layers"])
-                ]
-                words += [str(Path(place, file)) for place in places for file in SAE_FORMATS[section["format"]]]
+                for hookpoint in hookpoints(section["hookpoint"], config["layers"]):
+                    words += files_of_sae(section, hookpoint).values()
             commands.append(shlex.join(words))
     if (adapter := config["model"]["adapter"]) and adapter["source"] == "hub":
         words = ["hf", "download", adapter["name"], "--revision", adapter["revision"] or "main"]
@@ -270,11 +271,11 @@ def check(config: Mapping[str, Any], given: Mapping[str, Any]) -> None:
         _check_named(config)
     if sae["source"] == "path":
         for hookpoint in hookpoints(sae["hookpoint"], config["layers"]):
-            names, place = SAE_FORMATS[sae["format"]], sae_folder(sae["folder"], hookpoint)
-            present = sorted(path.parent.name for path in Path(sae["path"]).glob(f"*/{names[0]}"))
-            what = f"one of {sae['format']}'s SAEs in sae.folder (there: {', '.join(present) or 'none'})"
-            for name in names:
-                _need_file("sae.path", Path(sae["path"]) / place / name, what)
+            files = [Path(sae["path"], file) for file in files_of_sae(sae, hookpoint).values()]
+            present = [] if all(file.exists() for file in files) else _saes_below(Path(sae["path"]), sae["format"])
+            for file in files:
+                what = f"one of {sae['format']}'s SAEs in sae.folder (there: {', '.join(present) or 'none'})"
+                _need_file("sae.path", file, what)
     if sae["source"] == "train":
         if sae["k"] > sae["num_latents"]:
             raise InputError(
@@ -563,9 +564,26 @@ def layer_of(hookpoint: str) -> int:
     raise InputError(f"hookpoint {hookpoint!r} names no block; use a path such as 'layers.{{layer}}.mlp'.")
 
 
-def sae_folder(template: str, hookpoint: str) -> str:
-    """Fill hookpoint and layer into the template of an SAE's folder, e.g. `layer_{layer}/width_16k`."""
-    return template.replace("{hookpoint}", hookpoint).replace("{layer}", str(layer_of(hookpoint)))
+def files_of_sae(sae: Mapping[str, Any], hookpoint: str) -> dict[str, str]:
+    """Return the files of one hookpoint's SAE, by their names in its format: paths below sae.path, or in sae.name."""
+
+    def filled(template: str) -> str:
+        return template.replace("{hookpoint}", hookpoint).replace("{layer}", str(layer_of(hookpoint)))
+
+    return {name: str(Path(filled(sae["folder"]), filled(name))) for name in SAE_FORMATS[sae["format"]]}
+
+
+def _saes_below(folder: Path, form: str) -> list[str]:
+    """Return where there are SAEs of a format in a folder, to the depth at which they are published."""
+    found = [path for depth in range(4) for path in folder.glob("*/" * depth + SAE_FORMATS[form][0].format(layer="*"))]
+    return sae_places((str(path.relative_to(folder)) for path in found), form)
+
+
+def sae_places(listing: Iterable[str], form: str) -> list[str]:
+    """Return where in a listing of files there are SAEs of a format: their folders, or files where these tell them."""
+    first = SAE_FORMATS[form][0]
+    found = sorted(name for name in listing if PurePath(name).match(first.format(layer="*")))
+    return [name.removesuffix(first).removesuffix("/") or "." for name in found]
 
 
 def is_block(hookpoint: str) -> bool:

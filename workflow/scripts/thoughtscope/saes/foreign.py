@@ -5,6 +5,7 @@ of all above a threshold; and b_dec is taken off what is read, or not. The rest 
 """
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,6 +28,10 @@ TENSORS = ("encoder.weight", "encoder.bias", "W_dec", "b_dec")
 
 THRESHOLD = "threshold"
 """The tensor of thresholds, and what an SAE's activation is called that has one."""
+
+
+WEIGHTS = "sae_weights.safetensors"
+"""What SAELens and OpenMOSS's library call the file of weights."""
 
 
 @dataclass
@@ -93,6 +98,7 @@ MALFORMED = (
     AttributeError,
     OSError,
     RuntimeError,
+    ZeroDivisionError,
     EOFError,
     BadZipFile,
     UnpicklingError,
@@ -151,8 +157,7 @@ def _saelens(source: Mapping[str, str | Path]) -> Parts:
             raise InputError(f"{source['cfg.json']}: {name} is {config[name]!r}; only 'none' is read.")
     if (activation := config.get("activation_fn", config.get("activation_fn_str", "relu"))) not in ("relu", "topk"):
         raise InputError(f"{source['cfg.json']}: activation_fn is {activation!r}; only 'relu' is read.")
-    with files.open_weights(source["sae_weights.safetensors"], "SAE") as weights:
-        of = {name: weights.get_tensor(name).float() for name in weights.keys()}  # noqa: SIM118
+    of = _tensors(source[WEIGHTS])
     centred = bool(config.get("apply_b_dec_to_input", True))
     hook = about.get("hook_name") or config.get("hook_name")
     parts = Parts(of["W_enc"].T, of.get("b_enc", torch.zeros(1)), of["W_dec"], of["b_dec"], centred=centred, hook=hook)
@@ -163,10 +168,22 @@ def _saelens(source: Mapping[str, str | Path]) -> Parts:
     if kind == "topk":
         parts.k = int(config["k"])
         if config.get("rescale_acts_by_decoder_norm"):
-            norms = parts.decoder.norm(dim=1).clamp_min(1e-30)
-            parts.encoder, parts.bias = parts.encoder * norms[:, None], parts.bias * norms
-            parts.decoder = parts.decoder / norms[:, None]
+            return _by_contribution(parts)
     return parts
+
+
+def _by_contribution(parts: Parts) -> Parts:
+    """Return an SAE whose activations are as large as what they add: the decoders' norms are moved into the encoder."""
+    norms = parts.decoder.norm(dim=1).clamp_min(1e-30)
+    parts.encoder, parts.bias = parts.encoder * norms[:, None], parts.bias * norms
+    parts.decoder = parts.decoder / norms[:, None]
+    return parts
+
+
+def _tensors(path: str | Path) -> dict[str, Tensor]:
+    """Return all tensors of a safetensors file, in float32."""
+    with files.open_weights(path, "SAE") as weights:
+        return {name: weights.get_tensor(name).float() for name in weights.keys()}  # noqa: SIM118
 
 
 def _gated(parts: Parts, gate: Tensor, scale: Tensor, bias: Tensor) -> Parts:
@@ -215,9 +232,92 @@ def _gemma_scope(source: Mapping[str, str | Path]) -> Parts:
     return Parts(of["W_enc"].T, of["b_enc"], of["W_dec"], of["b_dec"], threshold=of["threshold"], centred=False)
 
 
+def _llama_scope(source: Mapping[str, str | Path]) -> Parts:
+    """Read Llama Scope's SAEs (He et al. 2024), as OpenMOSS's library did that they were published with.
+
+    Trained as top-k, they came with one threshold for all latents, which is in the model's own units.
+    """
+    config = _openmoss_config(source["hyperparams.json"])
+    of = _tensors(source["checkpoints/final.safetensors"])
+    scale = _openmoss_scale(config, config.get("dataset_average_activation_norm", {}).get("in"))
+    threshold = torch.tensor([float(config["jump_relu_threshold"])])
+    kind = "jumprelu" if config["act_fn"] == "topk" and threshold > 0 else config["act_fn"]
+    return _openmoss(config | {"act_fn": kind}, of, scale, threshold)
+
+
+def _llamascopium(source: Mapping[str, str | Path]) -> Parts:
+    """Read what OpenMOSS's library saves: Llama Scope R1-Distill, and SAEs of today, whose tensors have other names.
+
+    Their thresholds are for states that are scaled.
+    """
+    config = _openmoss_config(source["config.json"])
+    of = {name.removeprefix("activation_function."): part for name, part in _tensors(source[WEIGHTS]).items()}
+    if "W_E" in of:
+        renamed = {"encoder.weight": of["W_E"].T, "encoder.bias": of["b_E"], "decoder.weight": of["W_D"].T}
+        of |= renamed | ({"decoder.bias": of["b_D"]} if "b_D" in of else {})
+    average = of.get(f"dataset_average_activation_norm.{config['hook_point_in']}")
+    scale = _openmoss_scale(config, of.get("dataset_average_activation_norm.in") if average is None else average)
+    threshold = of["log_jumprelu_threshold"].exp() / scale if config["act_fn"] == "jumprelu" else None
+    return _openmoss(config, of, scale, threshold)
+
+
+def _openmoss_config(path: str | Path) -> dict[str, Any]:
+    """Return the config of an SAE of OpenMOSS's library, checked to be an autoencoder that can be read."""
+    config = files.read_foreign_json(path)
+    kind = config.get("sae_type", "sae")
+    if kind != "sae" or config["hook_point_in"] != config["hook_point_out"]:
+        raise InputError(
+            f"{path}: it reads {config['hook_point_in']} and writes {config['hook_point_out']} ({kind}); only"
+            " autoencoders of one site are read."
+        )
+    if config.get("use_glu_encoder"):
+        raise InputError(f"{path}: use_glu_encoder is true; only encoders without gates are read.")
+    for name, known in (("act_fn", ["relu", "topk", "jumprelu"]), ("norm_activation", ["dataset-wise", "inference"])):
+        if config[name] not in known:
+            raise InputError(f"{path}: {name} is {config[name]!r}; read are {', '.join(known)}.")
+    return config
+
+
+def _openmoss_scale(config: Mapping[str, Any], average: Any) -> float:
+    """Return by what OpenMOSS's library multiplies what an SAE reads: so that it is √d_model long on average."""
+    return float(math.sqrt(config["d_model"]) / float(average)) if config["norm_activation"] == "dataset-wise" else 1.0
+
+
+def _openmoss(config: Mapping[str, Any], of: Mapping[str, Tensor], scale: float, threshold: Tensor | None) -> Parts:
+    """Return an SAE of OpenMOSS's as one that reads states as they are.
+
+    Where latents compete by their contribution, their decoders' norms are in their activations. `threshold` is for
+    states as they are, too.
+    """
+    decoder = of["decoder.weight"].T
+    b_dec = of.get("decoder.bias", torch.zeros(decoder.shape[1])) / scale
+    parts = Parts(of["encoder.weight"], of["encoder.bias"] / scale, decoder, b_dec, hook=config["hook_point_in"])
+    parts.centred = bool(config.get("apply_decoder_bias_to_pre_encoder"))
+    parts.k = int(config["top_k"]) if config["act_fn"] == "topk" else None
+    parts.threshold = threshold if config["act_fn"] == "jumprelu" else None
+    return _by_contribution(parts) if config.get("sparsity_include_decoder_norm", True) else parts
+
+
+def _qwen_scope(source: Mapping[str, str | Path]) -> Parts:
+    """Read one of Qwen-Scope's `layer….sae.pt`, weights only: top-k, b_dec not taken off, k in the release's name."""
+    (path,) = source.values()
+    if not (found := re.findall(r"L0_(\d+)", str(path))):
+        raise InputError(
+            f"SAE: {path} doesn't say how many latents are active; Qwen-Scope says it in the name of the release"
+            " (…-W32K-L0_50), so keep that as the folder's."
+        )
+    of = {name: tensor.float() for name, tensor in torch.load(path, map_location="cpu", weights_only=True).items()}
+    layer = re.sub(r"\D", "", Path(path).name)
+    hook = f"blocks.{layer}.hook_resid_post"
+    return Parts(of["W_enc"], of["b_enc"], of["W_dec"].T, of["b_dec"], k=int(found[-1]), centred=False, hook=hook)
+
+
 READERS: dict[str, Callable[[Mapping[str, str | Path]], Parts]] = {
     "saelens": _saelens,
     "dictionary_learning": _dictionary_learning,
     "gemma_scope": _gemma_scope,
+    "llama_scope": _llama_scope,
+    "llamascopium": _llamascopium,
+    "qwen_scope": _qwen_scope,
 }
 """How each format of config.SAE_FORMATS but sparsify's, which is ours, is read."""

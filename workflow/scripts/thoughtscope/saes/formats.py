@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 
 from .. import files, hub
-from ..config import SAE_FILES, SAE_FORMATS, is_commit, sae_folder
+from ..config import SAE_FILES, files_of_sae, is_commit, sae_places
 from ..devices import loading
 from ..errors import InputError
 from . import foreign, record
@@ -105,14 +105,13 @@ def fetch(
     folder, form = Path(folder), source["format"]
     folder.mkdir(parents=True, exist_ok=True)
     info: dict[str, Any] = {"source": source["source"], "name": source.get("name") or source.get("path")}
-    place = sae_folder(source["folder"], hookpoint)
     found: dict[str, Path] = {}
-    for name in SAE_FORMATS[form]:
+    for name, file in files_of_sae(source, hookpoint).items():
         if source["source"] == "hub":
-            found[name] = _from_hub(source, str(Path(place, name)))
-            info["revision"] = found[name].parents[len(Path(place).parts)].name
+            found[name] = _from_hub(source, file)
+            info["revision"] = found[name].parents[len(Path(file).parts) - 1].name
         else:
-            found[name] = Path(source["path"]) / place / name
+            found[name] = Path(source["path"]) / file
         if form == "sparsify":
             files.link(folder / name, found[name])
             if name == "cfg.json":
@@ -146,10 +145,10 @@ def _from_hub(source: Mapping[str, Any], file: str) -> Path:
         return Path(huggingface_hub.hf_hub_download(source["name"], file, revision=revision))
     except huggingface_hub.errors.RemoteEntryNotFoundError:
         listing = huggingface_hub.HfApi().list_repo_files(source["name"], revision=revision)
-        known = sorted(name.removesuffix("/cfg.json") for name in listing if name.endswith("/cfg.json"))
+        known = sae_places(listing, source["format"])
         raise InputError(
-            f"config: sae.hookpoint: {source['name']} has no SAE for {file.rpartition('/')[0]}; it has:"
-            f" {', '.join(known)}."
+            f"config: sae.hookpoint, sae.folder: {source['name']} has no {file}; SAEs in {source['format']}'s form that"
+            f" it has: {', '.join(known) or 'none'}."
         ) from None
     except Exception as error:
         raise hub.failure("sae.name", f"{file} of {source['name']!r}", error) from None
