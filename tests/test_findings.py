@@ -99,7 +99,8 @@ def made_up(*verdicts: pl.DataFrame, traces: int = 40, **changes) -> Study:
         "matches": pl.concat([matches(a=9, b=3), matches(a=9).with_columns(name=pl.lit("planning"))]),
         "gate": pl.DataFrame(schema=FIT_SCHEMA), "layers": pl.DataFrame(schema=LAYERS), "headline": headline(),
         "sites": sites, "pictures": {}, "neuronpedia": None, "truth": None, "effects": {}, "cost": {}, "steered": {},
-        "twins": None, "seeds": {}, "attribution": {}, "token_effects": {}, "responses": {}, "weighted_tests": {},
+        "twins": None, "seeds": {}, "attribution": {}, "token_effects": {}, "token_changes": {}, "responses": {},
+        "weighted_tests": {},
         "stable_patterns": None,
     }  # fmt: skip
     return Study(**about | changes)

@@ -23,6 +23,7 @@ from thoughtscope.interventions import (
     steered,
     steering,
     targets,
+    token_changes,
 )
 from thoughtscope.interventions.responses import responses
 from thoughtscope.interventions.stable import stable_patterns
@@ -262,6 +263,69 @@ def test_integrated_gradients_add_up_to_what_the_reconstruction_does(plant):
     assert (gradient * -removed).sum().item() == pytest.approx(whole, rel=0.01)
     (at_once,) = attribution.gradients(model, site, one, [(pairs, words)], sae, 1)
     assert (at_once * -removed).sum().item() != pytest.approx(whole, rel=0.05)  # it isn't linear
+
+
+def test_what_is_held_high_changes_logits_as_by_hand(plant):
+    """Each latent at its largest activation on all generated tokens, by a hook of our own; W is what the plant says."""
+    decoder, model, (traces, _, vocabulary) = plant
+    sae, site = coder.TopK(decoder[:6].clone(), torch.zeros(6), decoder[:6], torch.zeros(WIDTH), 6), "layers.1.mlp"
+    vocabulary = vocabulary.with_columns(token=pl.col("text"))
+    verdict = pl.DataFrame({"latent": range(6), "verdict": "undecided", "beyond_chance_number": 0.5, "traces": 3})
+    largest = {latent: 1.0 + latent for latent in range(1, 6)} | {0: 2.0}
+    features = pl.LazyFrame(
+        [{"latent": latent, "segment": segment, "sink": sink, "max": value * factor}
+         for latent, value in largest.items()
+         for segment, sink, factor in (("answer", False, 1), ("answer", False, 0.5), ("prompt", False, 9),
+                                       ("answer", True, 9))]
+    )  # fmt: skip
+    found = token_changes.token_changes(
+        traces, features, verdict, vocabulary, model=model, sae=sae, site=site, latents=6, log=LOG
+    )
+    by_trace = []
+    for trace in traces.head(token_changes.TRACES).iter_rows(named=True):
+        text = targets.text_of(trace)
+        places = text.has_next[np.linspace(0, len(text.has_next) - 1, 4).round().astype(int)].tolist()
+        ids = torch.from_numpy(text.ids[: places[-1] + 2])
+        one = ablations.see(0, targets.Text(text.ids[: len(ids)], text.run[: len(ids)]), model, sae, site)
+        plain = logits_by_hand(model, ids, torch.zeros(len(ids), WIDTH))[places]
+        rows = []
+        for latent in range(6):
+            active = torch.where(one.codes.latents == latent, one.codes.activations, 0.0).sum(-1)
+            delta = torch.where(one.counted, largest[latent] - active, 0.0)[:, None] * decoder[latent]
+            change = (logits_by_hand(model, ids, delta)[places] - plain).mean(0)
+            rows.append(change - change.mean())
+        by_trace.append(torch.stack(rows))
+    changes = torch.stack(by_trace).mean(0)
+    for latent in range(6):
+        others = changes[[other for other in range(6) if other != latent]].mean(0)
+        order = (changes[latent] - others).argsort(descending=True)
+        rows = found.filter(latent=latent, side="top")
+        assert rows["token_id"].to_list() == order[: len(rows)].tolist()
+        assert found.filter(latent=latent, side="bottom")["token_id"].to_list() == order.flip(0)[: len(rows)].tolist()
+        np.testing.assert_allclose(rows["change"], changes[latent][order[: len(rows)]], atol=1e-4)
+        np.testing.assert_allclose(rows["others"], others[order[: len(rows)]], atol=1e-4)
+        middle = (rows["change"] - rows["others"]).to_numpy()
+        assert ((rows["low"].to_numpy() < middle) & (middle < rows["high"].to_numpy())).all()
+    assert found.filter(latent=0, side="top", rank=1)["token_id"].item() == W
+    none = token_changes.token_changes(
+        traces,
+        features.filter(pl.col("sink")),
+        verdict,
+        vocabulary,
+        model=model,
+        sae=sae,
+        site=site,
+        latents=6,
+        log=LOG,
+    )
+    assert len(none) == 0
+
+
+def logits_by_hand(model, ids, delta):
+    """What the model makes of tokens with `delta` added to what the MLP of block 1 puts out, (tokens, vocabulary)."""
+    handle = model.model.layers[1].mlp.register_forward_hook(lambda _module, _args, output: output + delta)
+    with handle, torch.no_grad():
+        return model(input_ids=ids.unsqueeze(0), use_cache=False).logits[0]
 
 
 def test_a_planted_direction_is_found_and_its_size_is_right(plant):
@@ -785,6 +849,9 @@ def in_the_page(browser, study, made):
         assert doses[:2] == ["×1 added", "×3 added"]
     predicted = made["attribution"].filter(latent=row["latent"]).head(3)
     assert len(cells(page, "Predicted")) == len(predicted)
+    held = made["token_changes"].filter(latent=row["latent"], side="top")
+    rises = cells(page, "Held high, it raises")
+    assert [float(cell[1].replace("−", "-")) for cell in rises] == pytest.approx(held["change"].to_list(), rel=0.01)
     page.keyboard.press("Escape")
     changes = made["token_effects"].filter(latent=row["latent"])
     trace_id = changes["trace_id"][0]
@@ -792,7 +859,7 @@ def in_the_page(browser, study, made):
     page.goto(f"{page.url.partition('#')[0]}#trace/reason/{trace_id}/layers.1.mlp/{row['latent']}")
     token = page.locator(f'#reader [data-at="{strongest["position"]}"]')
     token.wait_for()
-    page.wait_for_function("document.querySelectorAll('#reader .loses, #reader .gains').length > 0")
+    page.locator("#reader .loses, #reader .gains").first.wait_for()
     kind = "loses" if strongest["change"] < 0 else "gains"
     assert kind in token.get_attribute("class").split()
     assert f"likely without latent {row['latent']}, by up to" in page.locator("#reader").inner_text()
@@ -838,6 +905,9 @@ def test_a_study_with_interventions(tiny_model, tmp_path, browser):
     tokens = made["token_effects"]
     assert set(tokens["trace_id"]) <= {1, 3, 5, 7, 9, 11}
     assert set(tokens["latent"]) == set(made["effects"]["latent"])
+    assert set(made["token_changes"]["latent"]) <= set(made["logit_effects"]["latent"])
+    assert made["token_changes"].group_by("latent", "side").len()["len"].unique().to_list() == [10]
+    assert made["token_changes"]["traces"].unique().to_list() == [6]
     in_the_page(browser, study, made)
     shown = {
         "dashboards", "directions", "descriptions", "coherence", "plot_outcomes", "plot_patterns", "plot_verdict",
@@ -845,7 +915,8 @@ def test_a_study_with_interventions(tiny_model, tmp_path, browser):
     }  # fmt: skip
     judged = {f"{rule} layers.1.mlp" for rule in shown | {"verdict"}} | {"summary", "report"}
     edited = study.edit(interventions__strengths=[1.0, 2.0])
-    assert edited.plan() == {f"{rule} layers.1.mlp" for rule in ("ablations", "effects", "plot_effects")} | judged
+    tried = ("ablations", "effects", "plot_effects", "token_changes")
+    assert edited.plan() == {f"{rule} layers.1.mlp" for rule in tried} | judged
     assert study.edit(interventions__continuations=2).plan() == {
         "stability", "stable_patterns", "weighted_tests layers.1.mlp", "report"
     }  # fmt: skip

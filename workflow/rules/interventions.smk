@@ -274,3 +274,29 @@ use rule _site_table as effects with:
         table="effects",
     params:
         **settings("interventions.effects.effects"),
+
+
+rule token_changes:
+    input:
+        **MODEL_AND_SAE,
+        traces=of_studied(rules.generate.output.traces),
+        features=of_studied(rules.read.output.features),
+        verdict=rules.verdict.output.table,
+        vocabulary=rules.model.output.vocabulary,
+    output:
+        table=site_table("token_changes"),
+    log:
+        "<logs>/tables/{reader}/{site}/token_changes.log",
+    benchmark:
+        "<benchmarks>/tables/{reader}/{site}/token_changes.jsonl"
+    conda:
+        "../../envs/gpu.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+        runtime=minutes(60),
+        mem_mb=gigabytes(8),
+    params:
+        **as_params("token_changes.py", dtype=config["model"]["dtype"], latents=config["report"]["latents"]),
+    script:
+        "../scripts/token_changes.py"

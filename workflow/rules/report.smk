@@ -85,6 +85,7 @@ BY_TOKEN = (
     dict(
         attribution=per_site(rules.attribution.output.table),
         token_effects=per_site(rules.ablations.output.token_effects),
+        token_changes=per_site(rules.token_changes.output.table),
         weighted_tests=per_site(rules.weighted_tests.output.table),
         stable_patterns=rules.stable_patterns.output.table,
         responses=per_site(rules.responses.output.table),

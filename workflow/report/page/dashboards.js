@@ -212,12 +212,18 @@ function dashboard(board, tokens, site, latent) {
     el("div", { class: "columns" },
       part("Top token types", typesTable(board, tokens) ?? el("p", {}, "None listed: without sinks it is among the top of no trace.")),
       part("Logit effect", effects.length ? el("div", { class: "columns" },
-        ...[["top", "raises"], ["bottom", "lowers"]].map(([side, text]) => table(text, [text, "by"],
-          effects.filter((row) => row.side === side).map((row) => [label(row.token), number(row.effect)]))))
+        ...[["top", "raises"], ["bottom", "lowers"]].map(([side, text]) => el("div", {}, table(text, [text, "by"],
+          effects.filter((row) => row.side === side).map((row) => [label(row.token), number(row.effect)])))))
         : el("p", {}, "None: what is read here isn’t added to the residual stream as it is.")),
       part("Nearest by decoder", table("Nearest latents by decoder cosine", ["latent", "cosine"],
         rowsOf(board.neighbours).map((row) => [latentLink(site, row.neighbour), number(row.cosine)]))),
       part("Nearest by co-activation", coactiveTable(board, site) ?? el("p", {}, "None."))),
+    board.amplified ? part("Held at its largest activation", rowsOf(board.amplified).length ? [
+      el("p", { class: "legend" }, "Mean change of tokens’ logits, and with other leading latents of the site held so: what rises, or falls, most beyond those."),
+      el("div", { class: "columns" }, ...[["top", "raises"], ["bottom", "lowers"]].map(([side, text]) => el("div", {}, table(`Held high, it ${text}`,
+        [text, "by", "others", "beyond them (95%)"], rowsOf(board.amplified).filter((row) => row.side === side).map((row) =>
+          [label(row.token), number(row.change), number(row.others), `${number(row.change - row.others)}${range(row.low, row.high)}`])))))]
+      : el("p", {}, "Not tried: it is active on sinks alone.")) : null,
     controls.length || presence.length ? part("Controls",
       presence.length ? [el("h4", {}, "At equal length ", el("small", {}, "by which it is judged")), table("Recurrence at equal length",
         ["control", "tokens of a stretch", "stretches with it", "under the control", "beyond it (95%)", "tokens with it", "under the control", "beyond it (95%)", "p"],

@@ -32,7 +32,7 @@ MODULES = {
         "evidence.verdict": "verdict",
         "evidence.seeds": "seeds",
         "interventions.attribution": "attribution",
-        "interventions.tables": "ablations token_effects steering injections",
+        "interventions.tables": "ablations token_effects token_changes steering injections",
         "interventions.effects": "effects",
         "interventions.responses": "responses",
         "interventions.cost": "cost",

@@ -22,6 +22,9 @@ from .job import FEW_LINES, every_few_seconds
 TYPICAL_SECONDS = {True: 20.0, False: 1.0}
 """Time of a job that uses the GPU, and of another (most of it Python's start), where none has been measured."""
 
+START_SECONDS = {True: 4.0, False: 0.5}
+"""What of such a job's time is its start, and doesn't grow with the traces of its block."""
+
 BYTES_AN_ACTIVATION = 15
 """What an active latent at a token takes in readings, in bytes, as measured in the embedded study."""
 
@@ -107,7 +110,8 @@ class Progress(logging.Handler):
         rules = [rule for rule in self.workflow.rules if rule.name in jobs and rule.name != "all"]
         self.rooms = {rule.name: Path(str(rule.snakefile)).stem for rule in rules}
         self.jobs = Counter({rule.name: jobs[rule.name] for rule in rules})
-        self.expected = {rule.name: self._earlier(rule) for rule in rules}
+        traces, _ = self._planned()
+        self.expected = {rule.name: self._earlier(rule, traces[rule.name] / jobs[rule.name]) for rule in rules}
         self._say(f"{self.jobs.total()} to do{self._time_left()}")
 
     def _ahead(self, jobs: dict[str, int]) -> str:
@@ -123,7 +127,9 @@ class Progress(logging.Handler):
         if asked:
             parts.append(f"jobs that ask for up to {_size(asked)} of memory")
         cores = self.workflow.resource_settings.cores or 1  # none are given where all jobs are sent elsewhere
-        times = {rule.name: self._measured(rule, self.experiment) or self._measured(rule, "*") for rule in rules}
+        each = {rule.name: traces[rule.name] / jobs[rule.name] for rule in rules}
+        own = {rule.name: self._measured(rule, self.experiment, each[rule.name]) for rule in rules}
+        times = {rule.name: own[rule.name] or self._measured(rule, "*", each[rule.name]) for rule in rules}
         known = [rule for rule in rules if times[rule.name]]
         seconds = sum(jobs[rule.name] * fmean(times[rule.name]) * min(_threads(rule), cores) / cores for rule in known)
         if not known:
@@ -136,37 +142,43 @@ class Progress(logging.Handler):
                 if self.workflow.local_exec
                 else "one job after another"
             )
-            own = all(self._measured(rule, self.experiment) for rule in known)
-            whose = "this study’s earlier runs" if own else "earlier runs here, also of other studies"
+            ours = all(own[rule.name] for rule in known)
+            whose = "this study’s earlier runs" if ours else "earlier runs here, also of other studies"
             parts.append(f"about {_duration(seconds)} {on}, by the times of {whose}{left_out}")
         return f"Ahead: {'; '.join(parts)}."
 
     def _planned(self) -> tuple[Counter[str], float]:
-        """Return how many traces the jobs of each rule are about, and the most memory that a job asks for, in bytes."""
+        """Return how many traces a rule's jobs of blocks are about, and the most memory asked for, in bytes."""
         traces: Counter[str] = Counter()
         asked: dict[str, float] = {}  # by rule: its jobs ask for the same
         for job in self.workflow.dag.needrun_jobs():
             name = job.rule.name
-            if name in ("generate", "read"):
-                traces[name] += len(traces_of(job.wildcards.block))
+            if block := getattr(job.wildcards, "block", None):
+                traces[name] += len(traces_of(block))
             if name not in asked:
                 memory = job.resources.get("mem_mb", 0)
                 asked[name] = 1e6 * memory if isinstance(memory, int | float) else 0.0
         return traces, max(asked.values(), default=0.0)
 
-    def _earlier(self, rule: Any) -> float:
+    def _earlier(self, rule: Any, traces: float) -> float:
         """Return the mean time of some jobs of a rule in earlier runs, in seconds; else what is typical."""
-        seconds = self._measured(rule, self.experiment)
+        seconds = self._measured(rule, self.experiment, traces)
         return fmean(seconds) if seconds else TYPICAL_SECONDS["gpu" in rule.resources]
 
-    def _measured(self, rule: Any, experiment: str) -> list[float]:
-        """Return how long some jobs of a rule took in earlier runs of an experiment, or of any (`*`), in seconds."""
+    def _measured(self, rule: Any, experiment: str, traces: float) -> list[float]:
+        """Return how long some jobs of a rule took in earlier runs of an experiment, or of any (`*`), in seconds.
+
+        Those of a block, each as if it had been of `traces` traces.
+        """
         pattern = re.sub(r"\{experiment[^}]*\}", experiment, str(rule.benchmark))
         pattern = re.sub(r"\{[^}]*\}", "*", pattern)
-        seconds = []
+        start, seconds = START_SECONDS["gpu" in rule.resources], []
         for path in islice(glob.iglob(pattern), 20):
             with suppress(OSError, ValueError, LookupError):
-                seconds.append(float(json.loads(Path(path).read_text(encoding="utf-8"))["s"]))
+                took = float(json.loads(Path(path).read_text(encoding="utf-8"))["s"])
+                if traces and (block := re.search(r"(\d+-\d+)\.jsonl$", path)):
+                    took += max(0.0, took - start) * (traces / len(traces_of(block[1])) - 1)
+                seconds.append(took)
         return seconds
 
     def _start(self, number: int, job: _Job) -> None:

@@ -84,10 +84,26 @@ def change(
     return Change(**fields, unedited=parts[0].unedited)
 
 
+def changed_logits(model: PreTrainedModel, site: str, trace: Read, deltas: Tensor, positions: Sequence[int]) -> Tensor:
+    """Return by how much the logits behind `positions` change with each of `deltas`, as `change` takes them.
+
+    Float32, (arms, vocabulary): the mean over positions. What all logits change by alike is taken off: it changes no
+    probability.
+    """
+    by_tokens = BATCH_TOKENS // len(trace.ids)
+    size = max(1, min(by_tokens, PROBABILITIES_AT_ONCE // (len(positions) * model.config.vocab_size)) - 1)
+    places = torch.tensor(positions, dtype=torch.long, device=trace.ids.device)
+    parts = []
+    for part in deltas.split(size):
+        logits = _logits(model, site, trace, torch.cat([torch.zeros_like(part[:1]), part]), places).mean(1)
+        changes = logits[1:] - logits[:1]
+        parts.append(changes - changes.mean(-1, keepdim=True))
+    return torch.cat(parts)
+
+
 @torch.inference_mode()
-def _change(model: PreTrainedModel, site: str, trace: Read, deltas: Tensor, places: Tensor, sets: Tensor) -> Change:
-    """Return `change` of as many arms as are one batch."""
-    added = torch.cat([torch.zeros_like(deltas[:1]), deltas])
+def _logits(model: PreTrainedModel, site: str, trace: Read, added: Tensor, places: Tensor) -> Tensor:
+    """Return the logits behind places with each arm's vectors added, float32, (arms, places, vocabulary)."""
     arms, layer = len(added), layer_of(parse_site(site)[0])
 
     def edit(states: Tensor) -> Tensor:
@@ -99,12 +115,19 @@ def _change(model: PreTrainedModel, site: str, trace: Read, deltas: Tensor, plac
     ):
         # The model's own head, by its own forward pass: some scale or cap what it gives.
         ids = trace.ids.expand(arms, -1)
-        log_p = model(input_ids=ids, use_cache=False, logits_to_keep=places).logits.float().log_softmax(-1)
+        return model(input_ids=ids, use_cache=False, logits_to_keep=places).logits.float()
+
+
+@torch.inference_mode()
+def _change(model: PreTrainedModel, site: str, trace: Read, deltas: Tensor, places: Tensor, sets: Tensor) -> Change:
+    """Return `change` of as many arms as are one batch."""
+    added = torch.cat([torch.zeros_like(deltas[:1]), deltas])
+    log_p = _logits(model, site, trace, added, places).log_softmax(-1)
     of_sets, against = (
         torch.stack([log_p[..., part].logsumexp(-1) for part in parts], dim=-1) if len(parts) else log_p[..., :0]
         for parts in (sets, ~sets)
     )
-    actual, others = of_token(log_p, trace.ids[places + 1].expand(arms, -1))
+    actual, others = of_token(log_p, trace.ids[places + 1].expand(len(added), -1))
     kl = (log_p[:1].exp() * (log_p[:1] - log_p)).sum(-1)
 
     def less_unedited(values: Tensor) -> Tensor:

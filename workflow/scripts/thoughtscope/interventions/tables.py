@@ -55,6 +55,21 @@ TOKEN_EFFECTS_SCHEMA = Schema(
     change=(pl.Float32, "change of the token's log-probability, in nats, when the latent is taken away throughout"),
 )
 
+TOKEN_CHANGES_SCHEMA = Schema(
+    "a leading latent, side and rank: tokens whose logits change most where it is held at its largest activation, on"
+    " every generated token but sinks, beyond what they do where other leading latents are held so",
+    **keys("latent"),
+    side=(pl.Enum(["top", "bottom"]), "what rises most, or falls most, beyond others"),
+    rank=(pl.UInt32, "from 1, the largest (top) or the smallest (bottom) first"),
+    **keys("token_id", "token"),
+    change=(pl.Float32, "mean change of its logit, less the mean over all tokens"),
+    others=(pl.Float32, "the mean of the same for the site's other leading latents; 0 where there is none"),
+    low=(pl.Float32, "change less others: lower end of its 95% interval over traces; too narrow, as the tokens were"
+                     " chosen by it"),
+    high=(pl.Float32, "upper end of that"),
+    traces=(pl.UInt32, "traces it was held in"),
+)  # fmt: skip
+
 STEERING_ARMS = {
     "none": "nothing is added; the same text for all latents of the site, a row a pattern of theirs, with no latent",
     "prompt": "nothing is added, but the prompt asks for the pattern (`interventions.steering.instruction`); no latent",

@@ -211,11 +211,12 @@ def dashboards(study: Study, site: Site, tokens: Tokens) -> dict[str, Any]:
         return {"token": [tokens.number(row["token_id"]) for row in rows]} | columns(rows, *names)
 
     tables = {name: _by_latent(table) for name, table in site.tables.items()}
-    changes, predicted, tried = {}, {}, {}
+    changes, predicted, tried, amplified = {}, {}, {}, {}
     if study.effects:
         changes = effects.by_token(study, site.name)
         predicted = _by_latent(effects.leading_predictions(study, site))
         tried = _by_latent(study.effects[site.name])
+        amplified = _by_latent(study.token_changes[site.name])
     most = site.tables["top_tokens"].filter(scope="generated", condition=study.studied)
     types = _by_latent(most.filter(pl.col("rank") <= TOKEN_TYPES))
     boards, checks = {}, study.checks
@@ -276,6 +277,8 @@ def dashboards(study: Study, site: Site, tokens: Tokens) -> dict[str, Any]:
                 },
                 "use": effects.board(tried.get(latent, []), predicted.get(latent, [])) if study.effects else None,
                 "effects": with_tokens(of["logit_effects"], "side", "effect"),
+                "amplified": with_tokens(amplified.get(latent, []), "side", "change", "others", "low", "high")
+                        if study.effects else None,
                 "neighbours": columns(of["neighbours"], "neighbour", "cosine"),
                 "coactive": columns(of["coactivation"], "neighbour", "phi", "both"),
                 "neuronpedia": neuronpedia(study.neuronpedia, site.name, latent),

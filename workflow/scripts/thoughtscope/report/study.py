@@ -68,6 +68,8 @@ class Study:
     """What gradients predict of taking latents away, by site, likewise."""
     token_effects: Mapping[str, pl.DataFrame]
     """What taking latents away changed token by token, by site, likewise."""
+    token_changes: Mapping[str, pl.DataFrame]
+    """Which tokens latents make likelier when they are held high, by site, likewise."""
     responses: Mapping[str, pl.DataFrame]
     """What cues put into other text, or left out, do to latents, by site, likewise."""
     weighted_tests: Mapping[str, pl.DataFrame]
@@ -119,7 +121,7 @@ def load(
     given: `manifest`, `problems`, `traces` (by condition and block), `matches`, `gate`, `layers`, `headline`, `saes`
     (the info.json of each), `pictures` (across sites), `tables` and `site_pictures`, site after site in the order of
     the page; of a taught model `truth`, `found` and `called`; where latents were taken away `effects`, `cost`,
-    `attribution`, `token_effects`, `responses`, `weighted_tests` and `stable_patterns`;
+    `attribution`, `token_effects`, `token_changes`, `responses`, `weighted_tests` and `stable_patterns`;
     where traces were steered `steered`, site after site; with twins `twins`; and with SAEs of another seed `seeds`.
     """
     traces = files.read_parquet(given["traces"])
@@ -149,6 +151,7 @@ def load(
         steered=of_sites(given, "steered"),
         attribution=of_sites(given, "attribution"),
         token_effects=of_sites(given, "token_effects"),
+        token_changes=of_sites(given, "token_changes"),
         responses=of_sites(given, "responses"),
         weighted_tests=of_sites(given, "weighted_tests"),
         stable_patterns=files.read_parquet(given["stable_patterns"]) if "stable_patterns" in given else None,
