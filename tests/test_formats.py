@@ -299,7 +299,13 @@ def test_a_study_with_an_sae_of_another_format(study):
 
 @pytest.fixture(scope="module")
 def exported(study):
-    """The study with all of its exports."""
+    """The study with all of its exports; beside its results lie those of an earlier config."""
+    old = study.results / "tables" / "trained" / "layers.1.mlp"
+    shutil.copytree(old, old.with_name("layers.2.mlp"))
+    shutil.copytree(study.results / "readings" / "trained" / "layers.1.mlp",
+                    study.results / "readings" / "trained" / "layers.2.mlp")  # fmt: skip
+    shutil.copy(old / "recurrence.parquet", old / "effects.parquet")  # of interventions, which there are none of now
+    shutil.copytree(study.results / "traces" / "reason", study.results / "traces" / "old")
     study.run("export_saelens", "export_dataset", "export_neuronpedia", "export_rocrate")
     return study
 
@@ -348,6 +354,9 @@ def test_tables_go_out_as_a_dataset(exported, monkeypatch):
         assert (len(rows), rows.column_names) == (len(ours), ours.columns)
         assert rows[0] == ours.row(0, named=True)
     assert pl.read_parquet(folder / "recurrence.parquet")["site"].unique().to_list() == ["layers.1.mlp"]
+    assert "effects" not in names
+    conditions = pl.read_parquet(folder / "traces.parquet")["condition"].unique().to_list()
+    assert sorted(conditions) == sorted(study.config["conditions"])
     assert "- `recurrence`: " in (folder / "README.md").read_text()
 
 
@@ -453,7 +462,10 @@ def test_losses_go_out_where_latents_were_taken_away(study, tmp_path):
                           "change": list(effects.values())})  # fmt: skip
     files.write_parquet(frame, tables / "token_effects.parquet", {})
     neuronpedia(
-        api.open(copy), tmp_path / "out", datetime(2026, 1, 2, tzinfo=UTC), sites=["layers.1.mlp"], condition="reason"
+        api.open(copy, {"site": ["layers.1.mlp"]}),
+        tmp_path / "out",
+        datetime(2026, 1, 2, tzinfo=UTC),
+        condition="reason",
     )
     (folder,) = (tmp_path / "out").glob("*/1-tiny")
     rows = lines_of(folder, "activations")
@@ -480,7 +492,9 @@ def test_a_study_goes_out_as_a_crate(exported):
     assert run["instrument"] is crate.mainEntity
     made = {entity.id for entity in run["result"]}
     tables = {str(path.relative_to(study.results)) for path in (study.results / "tables").rglob("*.parquet")}
-    assert {"report.html", "summary.md", *tables} <= made
+    old = {path for path in tables if "layers.2.mlp" in path or path.endswith("/effects.parquet")}
+    assert {"report.html", "summary.md", *(tables - old)} <= made
+    assert not [path for path in made if path in old or "traces/old" in path]
     assert {entity.id for entity in run["object"]} == {"config.yaml", "#model", "problems.parquet"}
     kept = [entity for entity in of.values() if entity.type == "File"]
     for entity in kept:

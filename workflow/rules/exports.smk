@@ -11,6 +11,16 @@ localrules:
     export_rocrate,
 
 
+# Results of earlier configs of the study lie beside those of this one.
+ONLY = dict(
+    site=SITES,
+    condition=CONDITIONS,
+    block=BLOCKS,
+    reader=[READER, *TWINS, *SECOND],
+    table=sorted({Path(str(file)).stem for rule in workflow.rules for file in rule.output if "/tables/" in str(file)}),
+)
+
+
 rule export_saelens:
     input:
         manifest=paths.MANIFEST.format(experiment=EXPERIMENT),
@@ -23,7 +33,7 @@ rule export_saelens:
     conda:
         "../../envs/gpu.yaml"
     params:
-        **as_params("export.py", form="saelens"),
+        **as_params("export.py", form="saelens", only=ONLY),
     script:
         "../scripts/export.py"
 
@@ -40,7 +50,7 @@ rule export_dataset:
     conda:
         "../../envs/analysis.yaml"
     params:
-        **as_params("export.py", form="dataset"),
+        **as_params("export.py", form="dataset", only=ONLY),
     script:
         "../scripts/export.py"
 
@@ -56,7 +66,7 @@ rule export_neuronpedia:
     conda:
         "../../envs/analysis.yaml"
     params:
-        **as_params("export.py", form="neuronpedia", sites=SITES, condition=CONDITIONS[0]),
+        **as_params("export.py", form="neuronpedia", only=ONLY, condition=CONDITIONS[0]),
     script:
         "../scripts/export.py"
 
@@ -73,7 +83,7 @@ rule export_rocrate:
     conda:
         "../../envs/analysis.yaml"
     params:
-        **as_params("export.py", form="rocrate"),
+        **as_params("export.py", form="rocrate", only=ONLY),
         config=untracked(yaml.safe_dump(given, sort_keys=False, allow_unicode=True)),
         workflow=untracked(str(WORKFLOW.parent)),
     script:

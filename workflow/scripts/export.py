@@ -5,10 +5,12 @@ from pathlib import Path
 from thoughtscope.job import job
 
 with job(snakemake.log[0], snakemake.rule) as log:
+    import json
+
     from thoughtscope import api, files
 
     params = snakemake.params
-    study = api.open(Path(snakemake.input.manifest).parent)
+    study = api.open(Path(snakemake.input.manifest).parent, json.loads(params.only))
     with files.replacing(snakemake.output.folder) as temporary:
         if params.form == "saelens":
             from thoughtscope.exports.saelens import saelens
@@ -22,8 +24,7 @@ with job(snakemake.log[0], snakemake.rule) as log:
             from thoughtscope.exports.neuronpedia import neuronpedia
 
             made = datetime.fromtimestamp(Path(snakemake.input.report).stat().st_mtime, UTC)
-            chosen = {"sites": params.sites, "condition": params.condition}
-            log.info("%s", ", ".join(neuronpedia(study, temporary, made, **chosen)))
+            log.info("%s", ", ".join(neuronpedia(study, temporary, made, condition=params.condition)))
         elif params.form == "rocrate":
             from thoughtscope.exports.rocrate import rocrate
 

@@ -14,7 +14,7 @@ polars frames, lazy where they may be large; `results/README.md` and `columns` s
 import difflib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -64,16 +64,20 @@ COMPARED_SCHEMA = Schema(
 )
 
 
-def open(folder: str | Path) -> "Study":
-    """Return the study whose results are in `folder`, as `results/taught`. Raises InputError where there is none."""
-    return Study(folder)
+def open(folder: str | Path, only: Mapping[str, Collection[str]] | None = None) -> "Study":
+    """Return the study whose results are in `folder`, as `results/taught`. Raises InputError where there is none.
+
+    A folder keeps what earlier configs of the study left: `only` says what counts, by level of the paths (`site`,
+    `condition`, `block`, `reader`, `table`); of a level that it doesn't name, all.
+    """
+    return Study(folder, only)
 
 
 class Study:
     """The results of a study, read from its folder."""
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Path, only: Mapping[str, Collection[str]] | None = None) -> None:
+        self.folder, self._only = Path(folder), only or {}
         if not self._file(paths.MANIFEST).is_file():
             known = sorted(path.parent.name for path in self.folder.parent.glob("*/model.json"))
             there = f" Studies beside it: {', '.join(known)}." if known else " Run the workflow first."
@@ -88,9 +92,22 @@ class Study:
         return self.folder / pattern.removeprefix(f"{paths.RESULTS}/").format(**levels)
 
     def _files(self, pattern: str, **levels: str) -> list[Path]:
-        """Return all files of a pattern that are there, for any value of the levels that aren't given."""
-        levels = dict.fromkeys(re.findall(r"{(\w+)}", pattern), "*") | levels
-        return sorted(self.folder.glob(pattern.removeprefix(f"{paths.RESULTS}/").format(**levels)))
+        """Return the files of a pattern that are there and count, for any value of the levels that aren't given."""
+        inner = pattern.removeprefix(f"{paths.RESULTS}/")
+        levels = dict.fromkeys(re.findall(r"{(\w+)}", inner), "*") | levels
+        found = sorted(self.folder.glob(inner.format(**levels)))
+        return [path for path in found if self._counts(paths.parse(inner, path.relative_to(self.folder).as_posix()))]
+
+    def _counts(self, levels: Mapping[str, str]) -> bool:
+        return all(value in self._only.get(level, (value,)) for level, value in levels.items())
+
+    def results(self) -> list[Path]:
+        """Return the files that say what the study found: not its weights, nor what is of single tokens."""
+        single = (paths.REPORT, paths.SUMMARY, paths.PROBLEMS, paths.VOCABULARY)
+        many = (paths.TRACES, paths.TWIN_TRACES, paths.STUDY_TABLE, paths.READER_TABLE, paths.SITE_TABLE,
+                paths.TRACE_TABLE, paths.STUDY_PICTURE, paths.SITE_PICTURE,
+                f"{paths.TRACE_PICTURES}/{{file}}.png")  # fmt: skip
+        return [path for pattern in (*single, *many) for path in self._files(pattern)]
 
     @cached_property
     def model(self) -> dict[str, Any]:

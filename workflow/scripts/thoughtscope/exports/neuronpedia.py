@@ -10,7 +10,7 @@ import gzip
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ CREATOR = "thoughtscope"
 """Stands for the id of who uploads."""
 
 
-def neuronpedia(study: api.Study, folder: Path, made: datetime, *, sites: Sequence[str], condition: str) -> list[str]:
+def neuronpedia(study: api.Study, folder: Path, made: datetime, *, condition: str) -> list[str]:
     """Write the leading latents of a study's sites to `folder`; return the sources' ids.
 
     made: when; condition: the one under study, which passages are of.
@@ -37,7 +37,7 @@ def neuronpedia(study: api.Study, folder: Path, made: datetime, *, sites: Sequen
     model = re.sub(r"[^a-z0-9.]+", "-", study.model["name"].split(" (")[0].rpartition("/")[2].lower()).strip("-")
     group, when = re.sub(r"[^a-z0-9]+", "-", study.folder.name.lower()), made.astimezone(UTC).isoformat()
     sources = []
-    for site in map(study.site, sites):
+    for site in map(study.site, study.sites):
         hookpoint, read_from = parse_site(site.name)
         suffix = "" if read_from == "hookpoint" else f"__{read_from.replace('_', '-')}"
         source = f"{layer_of(hookpoint)}-{group}{suffix}"

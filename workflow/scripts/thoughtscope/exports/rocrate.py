@@ -5,13 +5,13 @@ workflow, the run of it, what this took and what it gave, with the files' hashes
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from .. import __version__, api, files, paths
+from .. import __version__, api, files
 
 PROFILES = (
     "https://w3id.org/ro/wfrun/process/0.5",
@@ -39,7 +39,7 @@ def rocrate(study: api.Study, folder: Path, *, config: str, workflow: Path) -> i
 
     crate = ROCrate(version="1.1")  # on which the profiles build
     crate.metadata.extra_contexts.append(TERMS)
-    results = sorted(_results(study.folder))
+    results = sorted(study.results())
     times = [path.stat().st_mtime for path in results]
     crate.name = f"{study.folder.name}: a thoughtscope study of {study.model['name']}"
     crate.description = (
@@ -79,15 +79,6 @@ def rocrate(study: api.Study, folder: Path, *, config: str, workflow: Path) -> i
     crate.root_dataset["mentions"] = crate.add_jsonld(run)
     crate.write(folder)
     return len(results) + 3
-
-
-def _results(folder: Path) -> Iterable[Path]:
-    """Yield the files of a study that go into its crate: not its weights, nor what is said of single tokens."""
-    for pattern in (paths.REPORT, paths.SUMMARY, paths.PROBLEMS, paths.VOCABULARY):
-        if (path := folder / pattern.removeprefix("results/{experiment}/")).exists():
-            yield path
-    for name in ("traces", "tables", "plots"):
-        yield from (path for path in (folder / name).rglob("*.*") if path.suffix in KINDS and path.is_file())
 
 
 def _about(path: Path) -> dict[str, Any]:
