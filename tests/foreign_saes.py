@@ -12,6 +12,7 @@ import types
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -140,7 +141,7 @@ def openmoss(folder: Path) -> None:
 
 
 def releases(folder: Path) -> None:
-    """SAEs laid out as Llama Scope and Qwen-Scope publish them, and what SAELens makes of them."""
+    """SAEs laid out as Llama Scope, Gemma Scope and Qwen-Scope publish them, and what SAELens makes of them."""
     from huggingface_hub import constants
     from sae_lens import SAE
     from sae_lens.loading import pretrained_sae_loaders as loaders
@@ -180,6 +181,23 @@ def releases(folder: Path) -> None:
     save_file(of, place / "checkpoints" / "final.safetensors")
     (place / "hyperparams.json").write_text(json.dumps(hyperparams))
     read(loaders.llama_scope_sae_huggingface_loader, repo, name, place, D_IN**0.5 / 2.5)
+
+    shapes = {"W_enc": (D_IN, LATENTS), "W_dec": (LATENTS, D_IN), "b_enc": (LATENTS,), "b_dec": (D_IN,)}
+    of = {name: torch.randn(shape) * 0.5 for name, shape in shapes.items()} | {"threshold": torch.rand(LATENTS)}
+    repo, name = "google/gemma-scope-2b-pt-mlp", "layer_1/width_16k/average_l0_10"
+    place = cached(repo) / name
+    place.mkdir(parents=True)
+    np.savez(place / "params.npz", **{name: tensor.numpy() for name, tensor in of.items()})
+    read(loaders.gemma_2_sae_huggingface_loader, repo, name, place, 1, d_in=D_IN, d_sae=LATENTS,
+         normalize_activations="none")  # fmt: skip
+
+    repo, name = "google/gemma-scope-2-1b-pt", "resid_post_all/layer_1_width_16k_l0_big"
+    place = cached(repo) / name
+    place.mkdir(parents=True)
+    save_file({name.lower(): tensor for name, tensor in of.items()}, place / "params.safetensors")
+    (place / "config.json").write_text('{"architecture": "jump_relu", "model_name": "gemma-v3-1b-pt"}')
+    loaders.get_safetensors_tensor_shapes = lambda *_: {"w_enc": [D_IN, LATENTS]}  # which asks the hub for a header
+    read(loaders.gemma_3_sae_huggingface_loader, repo, name, place, 1)
 
     repo = "Qwen/SAE-Res-Qwen3-1.7B-Base-W32K-L0_5"
     place = cached(repo)

@@ -38,7 +38,10 @@ CASES = {
                      "no_decoder_bias", "r1_distill"],
     "llama_scope": ["Llama3_1-8B-Base-L1M-8x"],
     "qwen_scope": ["SAE-Res-Qwen3-1.7B-Base-W32K-L0_5"],
+    "gemma_scope": ["layer_1/width_16k/average_l0_10"],
+    "gemma_scope_2": ["resid_post_all/layer_1_width_16k_l0_big"],
 }  # fmt: skip
+SITES = {"qwen_scope": "layers.1", "gemma_scope_2": "layers.1"}
 
 
 def theirs(*arguments):
@@ -54,7 +57,9 @@ def made(tmp_path_factory):
     """An SAE of each kind, made and saved by their own classes, or laid out as a release and read by theirs."""
     folder = tmp_path_factory.mktemp("foreign")
     theirs("make", folder)
-    (folder / "llama_scope").symlink_to(next(folder.glob("releases/models--fnlp--*/snapshots/*")))
+    for form, release in (("llama_scope", "fnlp--*"), ("gemma_scope", "google--gemma-scope-2b*"),
+                          ("gemma_scope_2", "google--gemma-scope-2-*")):  # fmt: skip
+        (folder / form).symlink_to(next(folder.glob(f"releases/models--{release}/snapshots/*")))
     (folder / "qwen_scope").mkdir()
     (folder / "qwen_scope" / CASES["qwen_scope"][0]).symlink_to(next(folder.glob("releases/*--Qwen--*/snapshots/*")))
     return folder
@@ -70,7 +75,7 @@ def read(form, place, folder, hookpoint="layers.1.mlp"):
 @needs_theirs
 @pytest.mark.parametrize(("form", "case"), [(form, case) for form, cases in CASES.items() for case in cases])
 def test_an_sae_does_what_it_does_at_home(made, tmp_path, form, case):
-    sae = read(form, made / form / case, tmp_path / "sae", "layers.1" if form == "qwen_scope" else "layers.1.mlp")
+    sae = read(form, made / form / case, tmp_path / "sae", SITES.get(form, "layers.1.mlp"))
     place = made / form / case
     of = load_file(place / "expected.safetensors")
     codes = sae.encode(of["x"])
@@ -85,23 +90,29 @@ def test_an_sae_does_what_it_does_at_home(made, tmp_path, form, case):
     assert torch.allclose(sae.decode(codes), of["x_hat"], rtol=1e-5, atol=2e-5)
 
 
-def test_gemma_scope_is_its_formula(tmp_path):
-    chance = np.random.default_rng(0)
-    arrays = {"W_enc": chance.normal(size=(16, 40)), "b_enc": chance.normal(size=40),
-              "W_dec": chance.normal(size=(40, 16)), "b_dec": chance.normal(size=16),
-              "threshold": np.abs(chance.normal(size=40))}  # fmt: skip
-    arrays = {name: value.astype(np.float32) for name, value in arrays.items()}
-    (tmp_path / "a").mkdir()
-    np.savez(tmp_path / "a" / "params.npz", **arrays)
-    sae = read("gemma_scope", tmp_path / "a", tmp_path / "sae")
-    x = chance.normal(size=(50, 16)).astype(np.float32)
-    before = x @ arrays["W_enc"] + arrays["b_enc"]
-    acts = np.maximum(before, 0) * (before > arrays["threshold"])
-    codes = sae.encode(torch.from_numpy(x))
-    dense = torch.zeros(50, 40).scatter(-1, codes.latents, codes.activations)
-    assert np.allclose(dense, acts, atol=1e-5)
-    assert np.allclose(sae.decode(codes), acts @ arrays["W_dec"] + arrays["b_dec"], atol=1e-4)
-    assert sae.encode(torch.zeros(0, 16)).activations.shape == (0, 0)
+def test_gemma_scope_s_names_say_what_it_was_trained_on(tmp_path):
+    shapes = {"W_enc": (4, 8), "W_dec": (8, 4), "b_enc": (8,), "b_dec": (4,), "threshold": (8,)}
+    for place, hookpoint, says in (
+        ("models--google--gemma-scope-2b-pt-mlp/snapshots/0/layer_1/width_16k/average_l0_71", "layers.1.mlp", None),
+        ("models--google--gemma-scope-9b-it-res/snapshots/0/layer_1/width_16k/average_l0_71", "layers.1", None),
+        ("models--google--gemma-scope-2b-pt-res/snapshots/0/layer_1/width_16k/average_l0_71", "layers.1.mlp", "resid"),
+        ("models--google--gemma-scope-2b-pt-att/snapshots/0/layer_1/width_16k/average_l0_71", "layers.1", "no module"),
+        ("models--google--gemma-scope-2b-pt-transcoders/snapshots/0/layer_1/a", "layers.1", "of a transcoder"),
+        ("mine/resid_post/layer_1_width_16k_l0_big", "layers.2", "it was trained on blocks.1.hook_resid_post"),
+        ("mine/mlp_out_all/layer_1_width_16k_l0_big", "layers.1.mlp", None),
+        ("mine/transcoder_all/layer_1_width_16k_l0_big_affine", "layers.1.mlp", "of a transcoder"),
+        ("mine/attn_out/layer_1_width_16k_l0_big", "layers.1.mlp", "no module"),
+        ("training/results/mlp/layer_1", "layers.7", None),
+    ):
+        (tmp_path / place).mkdir(parents=True)
+        arrays = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
+        np.savez(tmp_path / place / "params.npz", **arrays)
+        if says is None:
+            sae = read("gemma_scope", tmp_path / place, tmp_path / "sae", hookpoint)
+            assert sae.encode(torch.zeros(0, 4)).activations.shape == (0, 0)
+        else:
+            with pytest.raises(InputError, match=says):
+                read("gemma_scope", tmp_path / place, tmp_path / "sae", hookpoint)
 
 
 def saved_topk(folder, **changes):

@@ -116,6 +116,7 @@ SAE_FORMATS = {
     "saelens": ("cfg.json", "sae_weights.safetensors"),
     "dictionary_learning": ("config.json", "ae.pt"),
     "gemma_scope": ("params.npz",),
+    "gemma_scope_2": ("params.safetensors",),
     "llama_scope": ("hyperparams.json", "checkpoints/final.safetensors"),
     "llamascopium": ("config.json", "sae_weights.safetensors"),
     "qwen_scope": ("layer{layer}.sae.pt",),

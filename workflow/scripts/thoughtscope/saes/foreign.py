@@ -227,9 +227,40 @@ def _dictionary_learning(source: Mapping[str, str | Path]) -> Parts:
 
 def _gemma_scope(source: Mapping[str, str | Path]) -> Parts:
     """Read Gemma Scope's `params.npz` (Lieberum et al. 2024): JumpReLU, b_dec not taken off."""
-    with np.load(source["params.npz"], allow_pickle=False) as arrays:
-        of = {name: torch.from_numpy(arrays[name]) for name in ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")}
-    return Parts(of["W_enc"].T, of["b_enc"], of["W_dec"], of["b_dec"], threshold=of["threshold"], centred=False)
+    (path,) = source.values()
+    with np.load(path, allow_pickle=False) as arrays:
+        return _gemma({name: torch.from_numpy(arrays[name]) for name in arrays.files}, path)
+
+
+def _gemma_scope_2(source: Mapping[str, str | Path]) -> Parts:
+    """Read Gemma Scope 2's `params.safetensors`, which has the same tensors."""
+    (path,) = source.values()
+    return _gemma({name.replace("w_", "W_"): tensor for name, tensor in _tensors(path).items()}, path)
+
+
+GEMMA = re.compile(
+    r"(?:gemma-scope-[\w.]+-[pi]t-(res|mlp|att|transcoders)|/(resid_post|mlp_out|attn_out|transcoder|clt)(?:_all)?)/"
+)
+"""How Gemma Scope's releases are called by what they were trained on, and the folders of Gemma Scope 2."""
+
+GEMMA_HOOKS = {"res": "hook_resid_post", "mlp": "hook_mlp_out"}
+"""What those were trained on that there are modules for, by their first three letters."""
+
+
+def _gemma(of: Mapping[str, Tensor], path: str | Path) -> Parts:
+    """Return an SAE of Gemma Scope's tensors. What it was trained on stands in names of its path alone, if anywhere."""
+    found = ["".join(names)[:3] for names in GEMMA.findall(str(path))]
+    hook = GEMMA_HOOKS.get(found[-1]) if found else None
+    if (found and hook is None) or "affine_skip_connection" in of:
+        raise InputError(
+            f"{path} is of a transcoder, or of what enters an attention's last projection, which no module puts out;"
+            " read are SAEs of the residual stream and of what MLPs put out."
+        )
+    layer = re.findall(r"layer_(\d+)", str(path))
+    hook = f"blocks.{layer[-1]}.{hook}" if hook and layer else None
+    return Parts(
+        of["W_enc"].T, of["b_enc"], of["W_dec"], of["b_dec"], threshold=of["threshold"], centred=False, hook=hook
+    )
 
 
 def _llama_scope(source: Mapping[str, str | Path]) -> Parts:
@@ -316,6 +347,7 @@ READERS: dict[str, Callable[[Mapping[str, str | Path]], Parts]] = {
     "saelens": _saelens,
     "dictionary_learning": _dictionary_learning,
     "gemma_scope": _gemma_scope,
+    "gemma_scope_2": _gemma_scope_2,
     "llama_scope": _llama_scope,
     "llamascopium": _llamascopium,
     "qwen_scope": _qwen_scope,
