@@ -4,6 +4,7 @@ import gzip
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 from datetime import UTC, datetime
@@ -109,7 +110,7 @@ def test_gemma_scope_s_names_say_what_it_was_trained_on(tmp_path):
         np.savez(tmp_path / place / "params.npz", **arrays)
         if says is None:
             sae = read("gemma_scope", tmp_path / place, tmp_path / "sae", hookpoint)
-            assert sae.encode(torch.zeros(0, 4)).activations.shape == (0, 0)
+            assert sae.encode(torch.zeros(0, 4)).activations.shape == (0, 1)
         else:
             with pytest.raises(InputError, match=says):
                 read("gemma_scope", tmp_path / place, tmp_path / "sae", hookpoint)
@@ -147,6 +148,24 @@ def test_what_is_no_autoencoder_of_the_site_is_refused(tmp_path, changes, hookpo
         read("saelens", saved_topk(tmp_path / "a", **changes), tmp_path / "sae", hookpoint)
 
 
+@pytest.mark.parametrize("shape", [(7,), (1, 8), (0,)], ids=str)
+def test_thresholds_go_with_the_latents(tmp_path, shape):
+    shapes = {"W_enc": (4, 8), "W_dec": (8, 4), "b_enc": (8,), "b_dec": (4,), "threshold": shape}
+    np.savez(tmp_path / "params.npz", **{name: np.ones(shape, np.float32) for name, shape in shapes.items()})
+    with pytest.raises(InputError, match="its threshold has shape"):
+        read("gemma_scope", tmp_path, tmp_path / "sae")
+
+
+def test_where_no_latent_is_active_b_dec_is_left(tmp_path):
+    shapes = {"W_enc": (4, 8), "W_dec": (8, 4), "b_enc": (8,), "b_dec": (4,), "threshold": (8,)}
+    arrays = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
+    np.savez(tmp_path / "params.npz", **(arrays | {"threshold": np.full(8, 1e9, np.float32)}))
+    sae = read("gemma_scope", tmp_path, tmp_path / "sae")
+    codes = sae.encode(torch.randn(5, 4))
+    assert not codes.activations.any()
+    assert torch.equal(sae.decode(codes), torch.ones(5, 4))
+
+
 @pytest.fixture
 def release(tmp_path):
     """An SAE as Llama Scope has them, without its classes."""
@@ -165,7 +184,10 @@ def release(tmp_path):
         ({"act_fn": "batchtopk"}, "act_fn is 'batchtopk'; read are relu, topk, jumprelu"),
         ({"norm_activation": "token-wise"}, "norm_activation is 'token-wise'; read are"),
         ({"dataset_average_activation_norm": None}, "can't be read as llama_scope"),
-        ({"dataset_average_activation_norm": {"in": 0.0}}, "can't be read as llama_scope"),
+        ({"dataset_average_activation_norm": {"in": 0.0}}, "norm is 0.0; a number from 1e-30 is needed"),
+        ({"dataset_average_activation_norm": {"in": -2.0}}, "norm is -2.0; a number from"),
+        ({"d_model": 5}, "its decoder has shape (8, 4); (8, 5) goes with"),
+        ({"jump_relu_threshold": float("nan")}, "its jump_relu_threshold is nan"),
         ({"hook_point_in": "blocks.3.hook_mlp_out", "hook_point_out": "blocks.3.hook_mlp_out"}, "it was trained on"),
     ],
 )
@@ -176,7 +198,7 @@ def test_releases_that_are_no_autoencoders_of_the_site_are_refused(release, tmp_
     (release / "hyperparams.json").write_text(json.dumps(config))
     assert isinstance(read("llama_scope", release, tmp_path / "sae"), Thresholded)  # top-k no more, as published
     (release / "hyperparams.json").write_text(json.dumps(config | changes))
-    with pytest.raises(InputError, match=says):
+    with pytest.raises(InputError, match=re.escape(says)):
         read("llama_scope", release, tmp_path / "sae")
 
 
@@ -248,7 +270,13 @@ def test_damaged_files_are_refused_in_a_line(tmp_path, damage):
     [
         {"metadata": None, "k": None},
         {"metadata": [1]},
+        {"architecture": 3},
         {"k": "many"},
+        {"k": 2.5},
+        {"k": True},
+        {"apply_b_dec_to_input": "false"},
+        {"weights": {"b_enc": torch.zeros(1)}},
+        {"weights": {"b_dec": torch.zeros(32, dtype=torch.int32)}},
         {"apply_b_dec_to_input": False, "weights": {"W_enc": torch.zeros(48, 31)}},
         {"weights": {"W_dec": torch.zeros(())}},
         {"rescale_acts_by_decoder_norm": True, "weights": {"W_dec": torch.zeros(7, 32)}},

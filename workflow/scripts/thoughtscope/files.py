@@ -33,6 +33,9 @@ DESCRIPTION = b"description"
 ANEW = "Delete it and run again: it will be made anew."
 """What to do with a file of ours that isn't what it should be."""
 
+AGAIN = "Fetch it again where it is from."
+"""What to do with one of others."""
+
 _LIBRARIES = ("torch", "transformers", "datasets", "eai-sparsify", "polars", "pyarrow")
 
 
@@ -163,22 +166,22 @@ def _digest_of_record(value: Mapping[str, Any]) -> str:
 
 def read_json(path: str | Path) -> dict[str, Any]:
     """Read a record that `write_json` wrote. Raises InputError if it is damaged, or another's."""
-    value = read_foreign_json(path)
+    value = read_foreign_json(path, ANEW)
     if value.pop("digest", None) != _digest_of_record(value):
         raise InputError(f"{path} is damaged, or of an earlier version: its digest isn't that of what it says. {ANEW}")
     return value
 
 
-def read_foreign_json(path: str | Path) -> dict[str, Any]:
-    """Read a JSON file with one object that others wrote. Raises InputError for anything else."""
+def read_foreign_json(path: str | Path, remedy: str = AGAIN) -> dict[str, Any]:
+    """Read a JSON file with one object that others wrote. Raises InputError for anything else, with a remedy."""
     try:
         value = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{path} isn't there. Run again: it will be made anew.") from None
+        raise InputError(f"{path} isn't there. {remedy.replace('Delete it and run', 'Run')}") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is no JSON ({first_line(error)}). {ANEW}") from None
+        raise InputError(f"{path} is no JSON ({first_line(error)}). {remedy}") from None
     if not isinstance(value, dict):
-        raise InputError(f"{path} holds a {type(value).__name__}; an object is needed. {ANEW}")
+        raise InputError(f"{path} holds a {type(value).__name__}; an object is needed. {remedy}")
     return value
 
 
@@ -221,8 +224,7 @@ def open_weights(path: str | Path, what: str) -> Iterator[Any]:
             yield weights
     except (SafetensorError, OSError) as error:
         raise InputError(
-            f"{what}: {Path(path).resolve()} is no whole safetensors file ({first_line(error)}). Fetch it again where"
-            " it is from."
+            f"{what}: {Path(path).resolve()} is no whole safetensors file ({first_line(error)}). {AGAIN}"
         ) from None
 
 

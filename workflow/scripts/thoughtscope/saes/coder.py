@@ -97,4 +97,4 @@ class Thresholded(Weights):
         before = F.linear(x - self.b_dec, self.encoder, self.bias)
         values = torch.where(before > self.threshold, F.relu(before), 0.0)
         most = int((values > 0).sum(-1).max()) if len(values) else 0
-        return Codes(*values.topk(most, dim=-1))
+        return Codes(*values.topk(max(1, most), dim=-1))  # one at least: decoding needs something to sum up

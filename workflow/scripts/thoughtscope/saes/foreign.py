@@ -52,6 +52,12 @@ class Parts:
     hook: str | None = None
     """What it was trained on, as the library calls it."""
 
+    def __post_init__(self) -> None:
+        """Check that the weights are numbers, and of shapes that go together: broadcast, others would pass unseen."""
+        latents, width = _shape("decoder", self.decoder, 2)
+        for name, shape in {"encoder": (latents, width), "bias": (latents,), "b_dec": (width,)}.items():
+            check_shape(name, getattr(self, name), shape)
+
 
 def convert(source: Mapping[str, str | Path], form: str, hookpoint: str, folder: Path) -> None:
     """Write an SAE to `folder` in our format: `cfg.json` and `sae.safetensors`, float32.
@@ -64,17 +70,20 @@ def convert(source: Mapping[str, str | Path], form: str, hookpoint: str, folder:
         parts = READERS[form](source)
         if not parts.centred:
             parts.bias = parts.bias + _give_back(parts)
+        latents, width = parts.encoder.shape
+        threshold = torch.zeros(1) if parts.threshold is None else parts.threshold
+        if threshold.numel() == 1:
+            threshold = threshold.reshape(1).expand(latents).clone()
+        check_shape("threshold", threshold, (latents,))
     except MALFORMED as error:
         named = ", ".join(str(path) for path in source.values())
-        why = "it holds more than weights" if isinstance(error, UnpicklingError) else first_line(error) or repr(error)
-        raise InputError(f"{what}: {named} can't be read as {form}: {why.rstrip('.')}.") from None
+        raise InputError(f"{what}: {named} can't be read as {form}: {_why(error)}.") from None
     check_hook(parts.hook, hookpoint)
     tensors = dict(zip(TENSORS, (parts.encoder, parts.bias, parts.decoder, parts.b_dec), strict=True))
-    latents, width = parts.encoder.shape
     active: dict[str, Any] = {"activation": "topk", "k": parts.k}
     if parts.k is None:
         active = {"activation": THRESHOLD}
-        tensors[THRESHOLD] = (torch.zeros(1) if parts.threshold is None else parts.threshold).expand(latents).clone()
+        tensors[THRESHOLD] = threshold
     config = active | {
         "d_in": width,
         "num_latents": latents,
@@ -91,19 +100,79 @@ def convert(source: Mapping[str, str | Path], form: str, hookpoint: str, folder:
         temporary.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
+class Unfit(ValueError):
+    """What a file says isn't what its format has there; to be read after the file's name."""
+
+
 MALFORMED = (
-    KeyError,
+    LookupError,
     ValueError,
     TypeError,
     AttributeError,
     OSError,
     RuntimeError,
-    ZeroDivisionError,
+    ArithmeticError,
     EOFError,
     BadZipFile,
     UnpicklingError,
 )
 """What reading raises of files that aren't what they should be: missing names, other shapes, another form."""
+
+
+def _why(error: Exception) -> str:
+    """Return in a line what is wrong with files that raised one of MALFORMED."""
+    if isinstance(error, UnpicklingError):
+        return "it holds more than weights"
+    if isinstance(error, KeyError):
+        return f"it has no {error}"
+    return str(error) if isinstance(error, Unfit) else first_line(error).rstrip(".")
+
+
+def _shape(name: str, tensor: Tensor, dimensions: int) -> torch.Size:
+    """Return the shape of an SAE's weights. Raises Unfit where they aren't numbers, or have other dimensions."""
+    if not tensor.is_floating_point():
+        raise Unfit(f"its {name} is of {str(tensor.dtype).removeprefix('torch.')}, not of floating-point numbers")
+    if tensor.dim() != dimensions:
+        raise Unfit(f"its {name} has shape {tuple(tensor.shape)}; of {dimensions} dimensions is needed")
+    return tensor.shape
+
+
+def check_shape(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
+    """Check that an SAE's weights, latents first, have a shape. Raises Unfit."""
+    if (found := _shape(name, tensor, len(shape))) != shape:
+        raise Unfit(f"its {name} has shape {tuple(found)}; {shape} goes with its decoder")
+
+
+def _flag(config: Mapping[str, Any], name: str, default: bool) -> bool:
+    """Return what a config says by true or false, or else `default`. Raises Unfit."""
+    value = config.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise Unfit(f"its {name} is {value!r}; true or false is needed")
+    return default if value is None else value
+
+
+def _object(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return the object under a name of a config, an empty one where there is none. Raises Unfit."""
+    value = config.get(name) or {}
+    if not isinstance(value, dict):
+        raise Unfit(f"its {name} is {value!r}; an object is needed")
+    return value
+
+
+def _count(name: str, value: Any) -> int:
+    """Return a number of latents. Raises Unfit for anything else."""
+    value = value.item() if isinstance(value, Tensor) else value
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise Unfit(f"its {name} is {value!r}; a whole number from 1 is needed")
+    return value
+
+
+def _number(name: str, value: Any, least: float) -> float:
+    """Return a number from `least`. Raises Unfit for anything else."""
+    value = value.item() if isinstance(value, Tensor) else value
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value < math.inf:
+        raise Unfit(f"its {name} is {value!r}; a number from {least:g} is needed")
+    return float(value)
 
 
 def _give_back(parts: Parts) -> Tensor:
@@ -144,8 +213,8 @@ def _saelens(source: Mapping[str, str | Path]) -> Parts:
     """Read SAELens' own folders: standard, topk, jumprelu, gated, and batchtopk, which it saves as jumprelu."""
     config = files.read_foreign_json(source["cfg.json"])
     kind = config.get("architecture", "standard")
-    about = config.get("metadata") or {}
-    if "transcoder" in kind or about.get("hook_name_out"):
+    about = _object(config, "metadata")
+    if "transcoder" in str(kind) or about.get("hook_name_out"):
         raise InputError(f"{source['cfg.json']} is of a transcoder ({kind}); only autoencoders of one site are read.")
     if kind not in ("standard", "topk", "jumprelu", "gated"):
         raise InputError(
@@ -158,16 +227,17 @@ def _saelens(source: Mapping[str, str | Path]) -> Parts:
     if (activation := config.get("activation_fn", config.get("activation_fn_str", "relu"))) not in ("relu", "topk"):
         raise InputError(f"{source['cfg.json']}: activation_fn is {activation!r}; only 'relu' is read.")
     of = _tensors(source[WEIGHTS])
-    centred = bool(config.get("apply_b_dec_to_input", True))
+    centred = _flag(config, "apply_b_dec_to_input", default=True)
     hook = about.get("hook_name") or config.get("hook_name")
-    parts = Parts(of["W_enc"].T, of.get("b_enc", torch.zeros(1)), of["W_dec"], of["b_dec"], centred=centred, hook=hook)
+    bias = of["b_gate"] if kind == "gated" else of["b_enc"]
+    parts = Parts(of["W_enc"].T, bias, of["W_dec"], of["b_dec"], centred=centred, hook=hook)
     if kind == "gated":
-        return _gated(parts, of["b_gate"], of["r_mag"], of["b_mag"])
+        return _gated(parts, of["r_mag"], of["b_mag"])
     if kind == "jumprelu":
         parts.threshold = of["threshold"]
     if kind == "topk":
-        parts.k = int(config["k"])
-        if config.get("rescale_acts_by_decoder_norm"):
+        parts.k = _count("k", config["k"])
+        if _flag(config, "rescale_acts_by_decoder_norm", default=False):
             return _by_contribution(parts)
     return parts
 
@@ -181,18 +251,31 @@ def _by_contribution(parts: Parts) -> Parts:
 
 
 def _tensors(path: str | Path) -> dict[str, Tensor]:
-    """Return all tensors of a safetensors file, in float32."""
+    """Return all tensors of a safetensors file, those of floating-point numbers in float32."""
     with files.open_weights(path, "SAE") as weights:
-        return {name: weights.get_tensor(name).float() for name in weights.keys()}  # noqa: SIM118
+        return _in_float32({name: weights.get_tensor(name) for name in weights.keys()})  # noqa: SIM118
 
 
-def _gated(parts: Parts, gate: Tensor, scale: Tensor, bias: Tensor) -> Parts:
-    """Return a gated SAE (Rajamanoharan et al. 2024) as one with thresholds.
+def _pickled(path: str | Path) -> dict[str, Tensor]:
+    """Return all tensors that PyTorch saved by their names, likewise; nothing but weights is unpickled."""
+    return _in_float32(torch.load(path, map_location="cpu", weights_only=True))
+
+
+def _in_float32(of: Any) -> dict[str, Tensor]:
+    if not isinstance(of, dict) or not all(isinstance(part, Tensor) for part in of.values()):
+        raise Unfit("it doesn't hold tensors by their names")
+    return {name: part.float() if part.is_floating_point() else part for name, part in of.items()}
+
+
+def _gated(parts: Parts, scale: Tensor, bias: Tensor) -> Parts:
+    """Return a gated SAE (Rajamanoharan et al. 2024), given with its gate as bias, as one with thresholds.
 
     With a = W x it is active where a + gate > 0, with activation ReLU(eˢ a + bias): so where the pre-activation
     p = eˢ a + bias is above bias - eˢ gate.
     """
-    grown = scale.exp()
+    for name, tensor in {"r_mag": scale, "b_mag": bias}.items():
+        check_shape(name, tensor, (len(parts.decoder),))
+    gate, grown = parts.bias, scale.exp()
     parts.encoder, parts.bias = parts.encoder * grown[:, None], bias
     parts.threshold = bias - grown * gate
     return parts
@@ -200,21 +283,21 @@ def _gated(parts: Parts, gate: Tensor, scale: Tensor, bias: Tensor) -> Parts:
 
 def _dictionary_learning(source: Mapping[str, str | Path]) -> Parts:
     """Read dictionary_learning's `ae.pt`, weights only: AutoEncoder, AutoEncoderTopK, BatchTopKSAE, gated, JumpReLU."""
-    trainer = files.read_foreign_json(source["config.json"])["trainer"]
+    trainer = _object(files.read_foreign_json(source["config.json"]), "trainer")
     kind = trainer.get("dict_class")
-    of = torch.load(source["ae.pt"], map_location="cpu", weights_only=True)
-    of = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in of.items()}
+    of = _pickled(source["ae.pt"])
     if kind == "AutoEncoder":
         return Parts(of["encoder.weight"], of["encoder.bias"], of["decoder.weight"].T, of["bias"])
     if kind == "AutoEncoderTopK":
-        return Parts(of["encoder.weight"], of["encoder.bias"], of["decoder.weight"].T, of["b_dec"], k=int(of["k"]))
+        return Parts(of["encoder.weight"], of["encoder.bias"], of["decoder.weight"].T, of["b_dec"],
+                     k=_count("k", of["k"]))  # fmt: skip
     if kind == "BatchTopKSAE":
         parts = Parts(of["encoder.weight"], of["encoder.bias"], of["decoder.weight"].T, of["b_dec"])
         parts.threshold = of["threshold"]
         return parts
     if kind == "GatedAutoEncoder":
-        parts = Parts(of["encoder.weight"], torch.zeros(1), of["decoder.weight"].T, of["decoder_bias"])
-        return _gated(parts, of["gate_bias"], of["r_mag"], of["mag_bias"])
+        parts = Parts(of["encoder.weight"], of["gate_bias"], of["decoder.weight"].T, of["decoder_bias"])
+        return _gated(parts, of["r_mag"], of["mag_bias"])
     if kind == "JumpReluAutoEncoder":
         parts = Parts(of["W_enc"].T, of["b_enc"], of["W_dec"], of["b_dec"], centred=False)
         parts.threshold = of["threshold"]
@@ -229,7 +312,7 @@ def _gemma_scope(source: Mapping[str, str | Path]) -> Parts:
     """Read Gemma Scope's `params.npz` (Lieberum et al. 2024): JumpReLU, b_dec not taken off."""
     (path,) = source.values()
     with np.load(path, allow_pickle=False) as arrays:
-        return _gemma({name: torch.from_numpy(arrays[name]) for name in arrays.files}, path)
+        return _gemma(_in_float32({name: torch.from_numpy(arrays[name]) for name in arrays.files}), path)
 
 
 def _gemma_scope_2(source: Mapping[str, str | Path]) -> Parts:
@@ -270,10 +353,10 @@ def _llama_scope(source: Mapping[str, str | Path]) -> Parts:
     """
     config = _openmoss_config(source["hyperparams.json"])
     of = _tensors(source["checkpoints/final.safetensors"])
-    scale = _openmoss_scale(config, config.get("dataset_average_activation_norm", {}).get("in"))
-    threshold = torch.tensor([float(config["jump_relu_threshold"])])
-    kind = "jumprelu" if config["act_fn"] == "topk" and threshold > 0 else config["act_fn"]
-    return _openmoss(config | {"act_fn": kind}, of, scale, threshold)
+    scale = _openmoss_scale(config, _object(config, "dataset_average_activation_norm").get("in"))
+    threshold = _number("jump_relu_threshold", config["jump_relu_threshold"], 0)
+    kind = "jumprelu" if config["act_fn"] == "topk" and threshold else config["act_fn"]
+    return _openmoss(config | {"act_fn": kind}, of, scale, torch.tensor([threshold]))
 
 
 def _llamascopium(source: Mapping[str, str | Path]) -> Parts:
@@ -301,7 +384,7 @@ def _openmoss_config(path: str | Path) -> dict[str, Any]:
             f"{path}: it reads {config['hook_point_in']} and writes {config['hook_point_out']} ({kind}); only"
             " autoencoders of one site are read."
         )
-    if config.get("use_glu_encoder"):
+    if _flag(config, "use_glu_encoder", default=False):
         raise InputError(f"{path}: use_glu_encoder is true; only encoders without gates are read.")
     for name, known in (("act_fn", ["relu", "topk", "jumprelu"]), ("norm_activation", ["dataset-wise", "inference"])):
         if config[name] not in known:
@@ -311,7 +394,9 @@ def _openmoss_config(path: str | Path) -> dict[str, Any]:
 
 def _openmoss_scale(config: Mapping[str, Any], average: Any) -> float:
     """Return by what OpenMOSS's library multiplies what an SAE reads: so that it is √d_model long on average."""
-    return float(math.sqrt(config["d_model"]) / float(average)) if config["norm_activation"] == "dataset-wise" else 1.0
+    if config["norm_activation"] != "dataset-wise":
+        return 1.0
+    return math.sqrt(config["d_model"]) / _number("dataset_average_activation_norm", average, 1e-30)
 
 
 def _openmoss(config: Mapping[str, Any], of: Mapping[str, Tensor], scale: float, threshold: Tensor | None) -> Parts:
@@ -320,13 +405,14 @@ def _openmoss(config: Mapping[str, Any], of: Mapping[str, Tensor], scale: float,
     Where latents compete by their contribution, their decoders' norms are in their activations. `threshold` is for
     states as they are, too.
     """
-    decoder = of["decoder.weight"].T
-    b_dec = of.get("decoder.bias", torch.zeros(decoder.shape[1])) / scale
+    decoder, width = of["decoder.weight"].T, _count("d_model", config["d_model"])
+    b_dec = of.get("decoder.bias", torch.zeros(width)) / scale
     parts = Parts(of["encoder.weight"], of["encoder.bias"] / scale, decoder, b_dec, hook=config["hook_point_in"])
-    parts.centred = bool(config.get("apply_decoder_bias_to_pre_encoder"))
-    parts.k = int(config["top_k"]) if config["act_fn"] == "topk" else None
+    check_shape("decoder", decoder, (len(decoder), width))
+    parts.centred = _flag(config, "apply_decoder_bias_to_pre_encoder", default=False)
+    parts.k = _count("top_k", config["top_k"]) if config["act_fn"] == "topk" else None
     parts.threshold = threshold if config["act_fn"] == "jumprelu" else None
-    return _by_contribution(parts) if config.get("sparsity_include_decoder_norm", True) else parts
+    return _by_contribution(parts) if _flag(config, "sparsity_include_decoder_norm", default=True) else parts
 
 
 def _qwen_scope(source: Mapping[str, str | Path]) -> Parts:
@@ -337,7 +423,7 @@ def _qwen_scope(source: Mapping[str, str | Path]) -> Parts:
             f"SAE: {path} doesn't say how many latents are active; Qwen-Scope says it in the name of the release"
             " (…-W32K-L0_50), so keep that as the folder's."
         )
-    of = {name: tensor.float() for name, tensor in torch.load(path, map_location="cpu", weights_only=True).items()}
+    of = _pickled(path)
     layer = re.sub(r"\D", "", Path(path).name)
     hook = f"blocks.{layer}.hook_resid_post"
     return Parts(of["W_enc"], of["b_enc"], of["W_dec"].T, of["b_dec"], k=int(found[-1]), centred=False, hook=hook)
