@@ -1,10 +1,11 @@
 """Model organisms, taught anew from several seeds: is what was put in found, and only that?
 
-    .venv/bin/python benchmarks/organisms.py [--seeds 0 1 2 3 4] [--kinds taught sham] [--work FOLDER] [--write PAGE]
+    .venv/bin/python benchmarks/organisms.py [--seeds 0 1 2 3 4] [--kinds taught sham untaught] [--work FOLDER]
+                                             [--write PAGE]
 
 For each seed the adapter is taught by rule teach (the embedded config's own seed is that of the adapter here, made so),
-and the embedded study is run on it, with problems, SAE text and sampling of that seed; a sham likewise. Takes 15 to 25
-minutes each on two cores; what is in --work isn't done again.
+and the embedded study is run on it, with problems, SAE text and sampling of that seed; a sham likewise, and the model
+that was taught nothing. Takes 15 to 25 minutes each on two cores, untaught 8; what is in --work isn't done again.
 --write puts the rows into the table of a page, between the lines that mark its place; rows of other seeds stay there,
 so that seeds can be added one by one. What is claimed is of all rows.
 """
@@ -23,40 +24,57 @@ from ahead import ROOT, embedded, snakemake
 
 sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
 
+from thoughtscope.evidence.checks import VERDICTS
 from thoughtscope.report import controls, truth
 from thoughtscope.statistics import wilson
 
 SEEDS = (0, 1, 2, 3, 4)
+KINDS = ("taught", "sham", "untaught")
 MARK = "<!-- made by benchmarks/organisms.py -->\n"
-HEAD = ("lessons", "seed", "parsed", "correct", "states there", "found", "called", "true", "of words", "called")
+HEAD = ("lessons", "seed", "parsed", "correct", "states there", "found", "called", "true", "of words", "words called")
 
 
 def config_of(kind: str, seed: int) -> dict:
     """Return the embedded config of a kind, with everything that is drawn drawn from another seed."""
     config = embedded()
-    if kind == "sham":
-        config = controls.laid_over(config, yaml.safe_load((ROOT / "config" / "sham.yaml").read_text(encoding="utf-8")))
+    if kind != "taught":
+        other = (ROOT / "config" / f"{kind}.yaml").read_text(encoding="utf-8")
+        config = controls.laid_over(config, yaml.safe_load(other))
     config["experiment"] = f"{kind}-{seed}"
-    if seed == config["teach"]["seed"]:
-        config["model"]["adapter"]["path"] = str(ROOT / "organisms" / kind)
-    else:
-        config["model"]["adapter"] = {"source": "teach"}
-    config["teach"]["seed"] = config["generation"]["seed"] = config["sae"]["seed"] = seed
+    if config["teach"]:
+        if seed == config["teach"]["seed"]:
+            config["model"]["adapter"]["path"] = str(ROOT / "organisms" / kind)
+        else:
+            config["model"]["adapter"] = {"source": "teach"}
+        config["teach"]["seed"] = seed
+    config["generation"]["seed"] = config["sae"]["seed"] = seed
     config["problems"]["seed"], config["sae"]["text"]["seed"] = 2 * seed, 2 * seed + 1
     return config
 
 
-def score_of(work: Path, config: dict) -> tuple[truth.Score, int, int]:
-    """Run a study and return its score, its traces and how many of them are correct."""
+def row_of(work: Path, kind: str, seed: int) -> list[str]:
+    """Run a study and return its row of the table."""
+    config = config_of(kind, seed)
     results = work / "results" / config["experiment"]
-    wanted = [str((results / name).relative_to(work)) for name in ("tables/found.parquet", "tables/called.parquet")]
-    snakemake(work, config, *wanted)
+    wanted = ["summary.md"] if kind == "untaught" else ["tables/found.parquet", "tables/called.parquet"]
+    snakemake(work, config, *(str((results / name).relative_to(work)) for name in wanted))
     traces = pl.concat([pl.read_parquet(path, columns=["correct"]) for path in sorted(results.glob("traces/reason/*"))])
+    row = dict.fromkeys(HEAD, "–") | {"lessons": kind, "seed": str(seed)}
+    row["correct"] = f"{traces['correct'].sum()}/{len(traces)}"
+    if kind == "untaught":
+        verdicts = pl.concat([pl.read_parquet(path) for path in results.glob("tables/trained/*/verdict.parquet")])
+        return [*(row | {"called": str((verdicts["verdict"] == VERDICTS[0]).sum())}).values()]
     tables = {name: pl.read_parquet(results / "tables" / f"{name}.parquet") for name in ("found", "called")}
-    known = truth.Truth(
-        kind=config["teach"]["kind"], traces=len(traces), truth=pl.read_parquet(results / "truth.parquet"), **tables
+    score = truth.score(
+        truth.Truth(
+            kind=config["teach"]["kind"], traces=len(traces), truth=pl.read_parquet(results / "truth.parquet"), **tables
+        )
     )
-    return truth.score(known), len(traces), int(traces["correct"].sum())
+    row |= {"parsed": f"{score.parsed}/{len(traces)}", "called": str(score.called), "of words": str(score.words)}
+    row["words called"] = str(score.words_called)
+    if kind == "taught":
+        row |= {"states there": str(score.reachable), "found": str(score.found), "true": str(score.true)}
+    return [*row.values()]
 
 
 def rows_in(page: str) -> dict[tuple[str, int], list[str]]:
@@ -68,10 +86,9 @@ def rows_in(page: str) -> dict[tuple[str, int], list[str]]:
 
 def claim(rows: Iterable[Sequence[str]]) -> None:
     """Say what all rows together show, and whether it is what is claimed."""
-    columns = {"states there": 4, "found": 5, "called": 6, "true": 7, "words": 8, "words called": 9}
 
     def total(name: str, *kinds: str) -> int:
-        return sum(int(row[columns[name]]) for row in rows if row[0] in kinds)
+        return sum(int(row[HEAD.index(name)]) for row in rows if row[0] in kinds)
 
     there, called = total("states there", "taught"), total("called", "taught")
     claims.claim(
@@ -81,10 +98,10 @@ def claim(rows: Iterable[Sequence[str]]) -> None:
     claims.claim(f"thinking patterns are true, of {called}", true / max(called, 1), at_least=0.8)
     low, high = wilson(true, max(called, 1))
     print(f"precision {true / max(called, 1):.2f} (95% interval {low:.2f} to {high:.2f})")
-    if shams := [row for row in rows if row[0] == "sham"]:
-        wrong = sum(row[columns["called"]] != "0" for row in shams) / len(shams)
-        claims.claim(f"shams with a thinking pattern, of {len(shams)}", wrong, at_most=0.05)
-    words = total("words", "taught", "sham")
+    if without := [row for row in rows if row[0] != "taught"]:
+        wrong = sum(row[HEAD.index("called")] != "0" for row in without) / len(without)
+        claims.claim(f"sham and untaught studies with a thinking pattern, of {len(without)}", wrong, at_most=0.05)
+    words = total("of words", "taught", "sham")
     named = 1 - total("words called", "taught", "sham") / max(words, 1)
     claims.claim(f"latents of a word are called no thinking pattern, of {words}", named, at_least=0.95)
 
@@ -92,7 +109,7 @@ def claim(rows: Iterable[Sequence[str]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
-    parser.add_argument("--kinds", nargs="+", choices=["taught", "sham"], default=["taught", "sham"])
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--work", type=Path)
     parser.add_argument("--write", type=Path)
     options = parser.parse_args()
@@ -103,12 +120,7 @@ def main() -> None:
         work.mkdir(parents=True, exist_ok=True)
         for kind in options.kinds:
             for seed in options.seeds:
-                score, traces, correct = score_of(work, config_of(kind, seed))
-                real = kind == "taught"
-                rows[kind, seed] = [kind, str(seed), f"{score.parsed}/{traces}", f"{correct}/{traces}",
-                                    str(score.reachable) if real else "–", str(score.found) if real else "–",
-                                    str(score.called), str(score.true) if real else "–", str(score.words),
-                                    str(score.words_called)]  # fmt: skip
+                rows[kind, seed] = row_of(work, kind, seed)
                 print(" | ".join(rows[kind, seed]), flush=True)
                 if options.write:
                     write(options.write, rows)
@@ -116,8 +128,8 @@ def main() -> None:
 
 
 def write(page: Path, rows: Mapping[tuple[str, int], Sequence[str]]) -> None:
-    """Put the table into a page, the taught first, each by seed."""
-    order = sorted(rows, key=lambda key: (key[0] != "taught", key[1]))
+    """Put the table into a page, by kind and seed."""
+    order = sorted(rows, key=lambda key: (KINDS.index(key[0]), key[1]))
     table = [HEAD, ["---"] * len(HEAD), *(rows[key] for key in order)]
     before, _, after = page.read_text(encoding="utf-8").split(MARK)
     lines = "".join(f"| {' | '.join(row)} |\n" for row in table)
