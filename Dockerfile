@@ -7,7 +7,12 @@
 FROM python:3.11-slim
 WORKDIR /thoughtscope
 COPY requirements.lock .
-RUN pip install --no-cache-dir --requirement requirements.lock
+# A compiler, for as long as it is needed: pycosat, which reasoning_gym takes, has no wheel.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends gcc libc6-dev \
+    && pip install --no-cache-dir --requirement requirements.lock \
+    && apt-get purge -y --auto-remove gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
 COPY . .
 ENTRYPOINT ["snakemake"]
 CMD ["--cores", "all"]
