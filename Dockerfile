@@ -1,8 +1,10 @@
 # The whole environment in a container, from the lock file:
 #
 #     docker build -t thoughtscope .
-#     docker run --rm -v "$PWD/results:/thoughtscope/results" thoughtscope --cores all
+#     docker run --rm -v "$PWD/results:/thoughtscope/results" -v "$PWD/.snakemake:/thoughtscope/.snakemake" \
+#         thoughtscope --cores all
 #
+# .snakemake is where Snakemake keeps what results were made with: without it an edit of the config runs nothing again.
 # A config of yours: -v "$PWD/config:/thoughtscope/config". With a GPU: --gpus all.
 FROM python:3.11-slim
 WORKDIR /thoughtscope
