@@ -149,6 +149,20 @@ def test_what_is_not_there_is_said(study, ask, says):
         ask(study)
 
 
+def test_what_is_not_of_the_workflow_is_passed_over(study, tmp_path):
+    folder = shutil.copytree(study.folder, tmp_path / "copy")
+    tables = folder / "tables" / "trained" / SITE
+    for path in (next((folder / "traces" / "reason").glob("*")), tables / "verdict.parquet"):
+        shutil.copy(path, path.with_name(f"{path.stem} (1){path.suffix}"))
+        path.with_name(f"._{path.name}").write_bytes(b"a system's own")
+    shutil.copytree(next((folder / "readings" / "trained" / SITE / "reason").glob("*")),
+                    folder / "readings" / "trained" / SITE / "reason" / "backup")  # fmt: skip
+    copy = thoughtscope.open(folder)
+    assert (copy.sites, copy.conditions, copy.tables) == (study.sites, study.conditions, study.tables)
+    assert len(copy.results()) == len(study.results())
+    assert len(copy.table("verdict").collect()) == len(study.table("verdict").collect())
+
+
 def test_a_damaged_file_is_seen(study, tmp_path):
     copy = thoughtscope.open(shutil.copytree(study.folder, tmp_path / "copy"))
     path = copy.folder / "tables" / "trained" / SITE / "verdict.parquet"

@@ -544,7 +544,7 @@ def test_the_checks_in_the_docs_are_those_of_the_code():
     assert "".join(rows) in (REPO / "docs" / "evidence.md").read_text(encoding="utf-8")
     readme = (REPO / "README.md").read_text(encoding="utf-8")
     places = [readme.find(f"**{check.label}**") for check in CHECKS]
-    assert -1 < places[0]
+    assert places[0] > -1
     assert places == sorted(places)
 
 

@@ -22,7 +22,7 @@ from thoughtscope import api, files
 from thoughtscope.config import files_of_sae, sae_places
 from thoughtscope.errors import InputError
 from thoughtscope.exports.neuronpedia import neuronpedia
-from thoughtscope.exports.saelens import hook_name, saelens
+from thoughtscope.exports.saelens import saelens
 from thoughtscope.saes import foreign, formats
 from thoughtscope.saes.coder import Thresholded
 
@@ -103,6 +103,9 @@ def test_gemma_scope_s_names_say_what_it_was_trained_on(tmp_path):
         ("mine/mlp_out_all/layer_1_width_16k_l0_big", "layers.1.mlp", None),
         ("mine/transcoder_all/layer_1_width_16k_l0_big_affine", "layers.1.mlp", "of a transcoder"),
         ("mine/attn_out/layer_1_width_16k_l0_big", "layers.1.mlp", "no module"),
+        ("mine/crosscoder/layer_1_width_16k_l0_big", "layers.1.mlp", "of a transcoder"),
+        ("models--google--gemma-scope-2b-pt-res/snapshots/0/embedding/width_4k/l0_6", "layers.1", "of embeddings"),
+        ("transcoder/mine/layer_1", "layers.1.mlp", None),
         ("training/results/mlp/layer_1", "layers.7", None),
     ):
         (tmp_path / place).mkdir(parents=True)
@@ -134,13 +137,16 @@ def saved_topk(folder, **changes):
     [
         ({"architecture": "transcoder"}, "layers.1.mlp", "of a transcoder"),
         ({"architecture": "temporal"}, "layers.1.mlp", "its architecture is 'temporal'; read are standard, topk"),
-        ({"normalize_activations": "layer_norm"}, "layers.1.mlp", "normalize_activations is 'layer_norm'; only 'none'"),
+        ({"normalize_activations": "layer_norm"}, "layers.1.mlp", "normalize_activations is 'layer_norm'; only SAEs"),
         ({"reshape_activations": "hook_z"}, "layers.1.mlp", "reshape_activations is 'hook_z'"),
-        ({}, "layers.2.mlp", "it was trained on blocks.1.hook_mlp_out, what the MLP of block 1 puts out; set sae.hook"),
+        ({}, "layers.2.mlp", "it was trained on blocks.1.hook_mlp_out, what the MLP of block 1 adds"),
         ({}, "layers.1", "SAE for layers.1: it was trained on blocks.1.hook_mlp_out"),
         ({}, "layers.1.self_attn", "it was trained on blocks.1.hook_mlp_out"),
         ({"metadata": {"hook_name": "blocks.2.hook_resid_pre"}}, "layers.2", "entering block 2"),
         ({"k": 49}, "layers.1.mlp", "cfg.json says k 49 of 48 latents"),
+        ({"hook_head_index": 3}, "layers.1.mlp", "hook_head_index is 3; only SAEs without it"),
+        ({"finetuning_scaling_factor": True}, "layers.1.mlp", "finetuning_scaling_factor is True"),
+        ({"metadata": {"hook_name": 1.5}}, "layers.1.mlp", "its hook is 1.5; a name is needed"),
     ],
 )
 def test_what_is_no_autoencoder_of_the_site_is_refused(tmp_path, changes, hookpoint, says):
@@ -148,7 +154,7 @@ def test_what_is_no_autoencoder_of_the_site_is_refused(tmp_path, changes, hookpo
         read("saelens", saved_topk(tmp_path / "a", **changes), tmp_path / "sae", hookpoint)
 
 
-@pytest.mark.parametrize("shape", [(7,), (1, 8), (0,)], ids=str)
+@pytest.mark.parametrize("shape", [(7,), (1, 8), (2, 4)], ids=str)
 def test_thresholds_go_with_the_latents(tmp_path, shape):
     shapes = {"W_enc": (4, 8), "W_dec": (8, 4), "b_enc": (8,), "b_dec": (4,), "threshold": shape}
     np.savez(tmp_path / "params.npz", **{name: np.ones(shape, np.float32) for name, shape in shapes.items()})
@@ -166,6 +172,52 @@ def test_where_no_latent_is_active_b_dec_is_left(tmp_path):
     assert torch.equal(sae.decode(codes), torch.ones(5, 4))
 
 
+def test_top_k_as_saelens_wrote_it_before_6(tmp_path):
+    old = {"architecture": "standard", "activation_fn_str": "topk", "activation_fn_kwargs": {"k": 3}, "k": None}
+    assert read("saelens", saved_topk(tmp_path / "a", **old), tmp_path / "sae").k == 3
+
+
+def test_weights_that_are_tied_are_written_twice(tmp_path):
+    place = tmp_path / "W32K-L0_3"
+    place.mkdir()
+    encoder = torch.randn(8, 4)
+    torch.save({"W_enc": encoder, "W_dec": encoder.T, "b_enc": torch.ones(8), "b_dec": torch.ones(4)},
+               place / "layer1.sae.pt")  # fmt: skip
+    sae = read("qwen_scope", place, tmp_path / "sae", "layers.1")
+    assert torch.equal(sae.encoder, sae.decoder)
+
+
+def test_b_dec_is_missing_only_where_there_is_to_be_none(release, tmp_path):
+    weights = load_file(release / "checkpoints" / "final.safetensors")
+    del weights["decoder.bias"]
+    save_file(weights, release / "checkpoints" / "final.safetensors")
+    (release / "hyperparams.json").write_text(json.dumps(LLAMA_SCOPE))
+    with pytest.raises(InputError, match=r"it has no 'decoder\.bias'"):
+        read("llama_scope", release, tmp_path / "sae")
+    (release / "hyperparams.json").write_text(json.dumps(LLAMA_SCOPE | {"use_decoder_bias": False}))
+    read("llama_scope", release, tmp_path / "sae")
+
+
+@pytest.mark.parametrize("at", range(40, 2000, 140))
+def test_a_file_damaged_anywhere_is_read_or_refused(tmp_path, at):
+    """What its formats check of themselves is found; nothing is a traceback."""
+    chance = np.random.default_rng(at)
+    shapes = {"W_enc": (4, 8), "W_dec": (8, 4), "b_enc": (8,), "b_dec": (4,), "threshold": (8,)}
+    np.savez_compressed(tmp_path / "params.npz", **{name: chance.normal(size=shape) for name, shape in shapes.items()})
+    damaged = bytearray((tmp_path / "params.npz").read_bytes())
+    damaged[at % len(damaged)] ^= 0xFF
+    (tmp_path / "params.npz").write_bytes(damaged)
+    try:
+        read("gemma_scope", tmp_path, tmp_path / "sae")
+    except InputError as error:
+        assert "\n" not in str(error)
+
+
+LLAMA_SCOPE = {"hook_point_in": "blocks.1.hook_mlp_out", "hook_point_out": "blocks.1.hook_mlp_out", "d_model": 4,
+               "act_fn": "topk", "top_k": 2, "jump_relu_threshold": 0.5, "norm_activation": "dataset-wise",
+               "dataset_average_activation_norm": {"in": 2.0, "out": 2.0}}  # fmt: skip
+
+
 @pytest.fixture
 def release(tmp_path):
     """An SAE as Llama Scope has them, without its classes."""
@@ -179,7 +231,7 @@ def release(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"hook_point_out": "blocks.1.hook_resid_post"}, "reads blocks.1.hook_mlp_out and writes blocks.1.hook_resid"),
+        ({"hook_point_out": "blocks.1.hook_resid_post"}, "reads 'blocks.1.hook_mlp_out' and writes 'blocks.1"),
         ({"use_glu_encoder": True}, "use_glu_encoder is true"),
         ({"act_fn": "batchtopk"}, "act_fn is 'batchtopk'; read are relu, topk, jumprelu"),
         ({"norm_activation": "token-wise"}, "norm_activation is 'token-wise'; read are"),
@@ -192,12 +244,9 @@ def release(tmp_path):
     ],
 )
 def test_releases_that_are_no_autoencoders_of_the_site_are_refused(release, tmp_path, changes, says):
-    config = {"hook_point_in": "blocks.1.hook_mlp_out", "hook_point_out": "blocks.1.hook_mlp_out", "d_model": 4,
-              "act_fn": "topk", "top_k": 2, "jump_relu_threshold": 0.5, "norm_activation": "dataset-wise",
-              "dataset_average_activation_norm": {"in": 2.0, "out": 2.0}}  # fmt: skip
-    (release / "hyperparams.json").write_text(json.dumps(config))
+    (release / "hyperparams.json").write_text(json.dumps(LLAMA_SCOPE))
     assert isinstance(read("llama_scope", release, tmp_path / "sae"), Thresholded)  # top-k no more, as published
-    (release / "hyperparams.json").write_text(json.dumps(config | changes))
+    (release / "hyperparams.json").write_text(json.dumps(LLAMA_SCOPE | changes))
     with pytest.raises(InputError, match=re.escape(says)):
         read("llama_scope", release, tmp_path / "sae")
 
@@ -250,7 +299,24 @@ def test_hooks_are_matched_to_modules(tmp_path):
                             ("model.layers.1.anything", "layers.1.mlp"), (None, "layers.1.mlp")):  # fmt: skip
         foreign.check_hook(hook, hookpoint)
     for hookpoint in ("layers.1", "layers.1.self_attn", "h.1.mlp"):
-        foreign.check_hook(hook_name(hookpoint), hookpoint)
+        foreign.check_hook(foreign.hook_of(hookpoint), hookpoint)
+    for hook, hookpoint in (("blocks.1.hook_resid_mid", "layers.1.mlp"), ("blocks.1.attn.hook_z", "layers.1.self_attn"),
+                            ("blocks.1.hook_mlp_out", "layers.1.input_layernorm"),
+                            ("blocks.1.hook_attn_out", "layers.1.self_attn.q_proj")):  # fmt: skip
+        with pytest.raises(InputError, match=f"it was trained on {hook}"):
+            foreign.check_hook(hook, hookpoint)
+
+
+def test_where_norms_follow_what_is_added_is_theirs():
+    """TransformerLens' hooks lie behind the norms that Gemma 2 and 3 have after MLP and attention."""
+    names = ("mlp", "self_attn", "post_attention_layernorm", "post_feedforward_layernorm")
+    modules = [f"layers.1.{name}" for name in names]
+    for hook, hookpoint in zip(("hook_attn_out", "hook_mlp_out"), names[2:], strict=True):
+        foreign.check_hook(f"blocks.1.{hook}", f"layers.1.{hookpoint}", modules)
+    for hook, hookpoint in (("hook_mlp_out", "mlp"), ("hook_attn_out", "self_attn")):
+        with pytest.raises(InputError, match=r"it was trained on .* \(here layers\.1\.post_"):
+            foreign.check_hook(f"blocks.1.{hook}", f"layers.1.{hookpoint}", modules)
+    assert foreign.hook_of("layers.1.post_attention_layernorm") is None
 
 
 @pytest.mark.parametrize("damage", [b"", b"not numpy at all", b"PK\x03\x04 half"])
@@ -345,6 +411,10 @@ def exported(study):
                     study.results / "readings" / "trained" / "layers.2.mlp")  # fmt: skip
     shutil.copy(old / "recurrence.parquet", old / "effects.parquet")  # of interventions, which there are none of now
     shutil.copytree(study.results / "traces" / "reason", study.results / "traces" / "old")
+    plots = study.results / "plots"
+    shutil.copy(plots / "layers.png", plots / "twins.png")
+    shutil.copy(plots / "layers.png", plots / "trained" / "layers.1.mlp" / "effects.png")
+    shutil.copy(plots / "layers.png", plots / "My picture.png")  # a reader's own
     study.run("export_saelens", "export_dataset", "export_neuronpedia", "export_rocrate")
     return study
 
@@ -534,6 +604,8 @@ def test_a_study_goes_out_as_a_crate(exported):
     old = {path for path in tables if "layers.2.mlp" in path or path.endswith("/effects.parquet")}
     assert {"report.html", "summary.md", *(tables - old)} <= made
     assert not [path for path in made if path in old or "traces/old" in path]
+    assert {Path(path).name for path in made} >= {"layers.png", "recurrence.png"}
+    assert not {Path(path).name for path in made} & {"twins.png", "effects.png", "My picture.png"}
     assert {entity.id for entity in run["object"]} == {"config.yaml", "#model", "problems.parquet"}
     kept = [entity for entity in of.values() if entity.type == "File"]
     for entity in kept:

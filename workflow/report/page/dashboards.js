@@ -223,7 +223,7 @@ function dashboard(board, tokens, site, latent) {
       el("div", { class: "columns" }, ...[["top", "raises"], ["bottom", "lowers"]].map(([side, text]) => el("div", {}, table(`Held high, it ${text}`,
         [text, "by", "others", "beyond them (95%)"], rowsOf(board.amplified).filter((row) => row.side === side).map((row) =>
           [label(row.token), number(row.change), number(row.others), `${number(row.change - row.others)}${range(row.low, row.high)}`])))))]
-      : el("p", {}, "Not tried: it is active on sinks alone.")) : null,
+      : el("p", {}, "Not tried: it is active on sinks alone, or no trace has a token to look at.")) : null,
     controls.length || presence.length ? part("Controls",
       presence.length ? [el("h4", {}, "At equal length ", el("small", {}, "by which it is judged")), table("Recurrence at equal length",
         ["control", "tokens of a stretch", "stretches with it", "under the control", "beyond it (95%)", "tokens with it", "under the control", "beyond it (95%)", "p"],

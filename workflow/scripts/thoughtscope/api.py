@@ -96,9 +96,13 @@ class Study:
         inner = pattern.removeprefix(f"{paths.RESULTS}/")
         levels = dict.fromkeys(re.findall(r"{(\w+)}", inner), "*") | levels
         found = sorted(self.folder.glob(inner.format(**levels)))
-        return [path for path in found if self._counts(paths.parse(inner, path.relative_to(self.folder).as_posix()))]
+        return [path for path in found if self._counts(inner, path)]
 
-    def _counts(self, levels: Mapping[str, str]) -> bool:
+    def _counts(self, pattern: str, path: Path) -> bool:
+        try:
+            levels = paths.parse(pattern, path.relative_to(self.folder).as_posix())
+        except ValueError:  # not of this workflow: a copy of another name, or what a system leaves in folders
+            return False
         return all(value in self._only.get(level, (value,)) for level, value in levels.items())
 
     def results(self) -> list[Path]:

@@ -174,7 +174,7 @@ class Progress(logging.Handler):
         pattern = re.sub(r"\{[^}]*\}", "*", pattern)
         start, seconds = START_SECONDS["gpu" in rule.resources], []
         for path in islice(glob.iglob(pattern), 20):
-            with suppress(OSError, ValueError, LookupError):
+            with suppress(OSError, ValueError, LookupError, TypeError):
                 took = float(json.loads(Path(path).read_text(encoding="utf-8"))["s"])
                 if traces and (block := re.search(r"(\d+-\d+)\.jsonl$", path)):
                     took += max(0.0, took - start) * (traces / len(traces_of(block[1])) - 1)

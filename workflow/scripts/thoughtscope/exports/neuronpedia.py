@@ -53,7 +53,7 @@ def neuronpedia(study: api.Study, folder: Path, made: datetime, *, condition: st
         about |= {"layers": study.model["num_layers"], "dimension": study.model["hidden_size"], "updatedAt": when}
         _lines(out / "model.jsonl", [about | of_all])
         said = f"{site.name}, {site.sae['num_latents']:,} latents"
-        hook = hook_name(hookpoint)
+        hook = hook_name(hookpoint, study.model)
         if read_from != "hookpoint":
             hook = f"blocks.{layer_of(hookpoint)}.{STREAM[read_from]}"
         about = {"modelId": model, "name": group, "description": said, "visibility": "PRIVATE", "releaseName": group}

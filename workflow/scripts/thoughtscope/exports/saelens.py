@@ -10,20 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from .. import files
-from ..config import is_block, layer_of
 from ..saes import record
-from ..saes.foreign import ATTENTION, TENSORS, THRESHOLD
+from ..saes.foreign import TENSORS, THRESHOLD, hook_of
 
 VERSION = "6.54.12"
 """Of SAELens, whose form it is; from 6.0.0 on it is the same."""
 
 
-def hook_name(hookpoint: str) -> str:
-    """Return what TransformerLens calls a module's output."""
-    kind = "hook_resid_post" if is_block(hookpoint) else "hook_mlp_out"
-    if hookpoint.rpartition(".")[2] in ATTENTION:
-        kind = "hook_attn_out"
-    return f"blocks.{layer_of(hookpoint)}.{kind}"
+def hook_name(hookpoint: str, manifest: Mapping[str, Any]) -> str:
+    """Return what TransformerLens calls a module's output, or else the module's own name."""
+    return hook_of(hookpoint, manifest.get("widths", ())) or hookpoint
 
 
 def saelens(sae: Path, hookpoint: str, manifest: Mapping[str, Any], folder: Path) -> None:
@@ -41,7 +37,7 @@ def saelens(sae: Path, hookpoint: str, manifest: Mapping[str, Any], folder: Path
     config |= {"d_in": info["d_in"], "d_sae": info["num_latents"], "dtype": "float32", "device": "cpu"}
     config |= {"apply_b_dec_to_input": True, "normalize_activations": "none", "reshape_activations": "none"}
     about = {"sae_lens_version": VERSION, "sae_lens_training_version": None, "model_name": manifest["name"]}
-    about |= {"hook_name": hook_name(hookpoint), "hookpoint": hookpoint, "prepend_bos": False}
+    about |= {"hook_name": hook_name(hookpoint, manifest), "hookpoint": hookpoint, "prepend_bos": False}
     config["metadata"] = about | {"trained_with": "eai-sparsify" if info["source"] == "train" else info.get("name")}
     folder.mkdir(parents=True, exist_ok=True)
     save_file(state, folder / "sae_weights.safetensors")

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from ..saes.coder import SparseCoder
 
-TRACES, PLACES, LONGEST = 6, 4, 192
-"""Traces that a latent is held in, places in each that are looked at, and tokens of each that are read at most."""
+TRACES, PLACES, LONGEST = 6, 4, 128
+"""Traces that a latent is held in, places in each that are looked at, and tokens written that are read at most."""
 
 MOST = 10
 """Tokens at each end of what changes."""
@@ -64,9 +64,9 @@ def token_changes(
     tick = every_few_seconds(log.info)
     for trace in traces.iter_rows(named=True):
         whole = targets.text_of(trace)
-        able = whole.has_next[whole.has_next < LONGEST]
+        able = whole.has_next[whole.has_next < len(trace["prompt_ids"]) + LONGEST]
         places = able[targets.evenly(len(able), PLACES)].tolist() if len(able) else []
-        if not places or len(found) == TRACES:
+        if not places:
             continue
         text = targets.Text(whole.ids[: places[-1] + 2], whole.run[: places[-1] + 2])
         one = see(trace["trace_id"], text, model, sae, site)
@@ -74,6 +74,8 @@ def token_changes(
         deltas = ((tops[:, None] - own) * one.counted).unsqueeze(-1) * directions.unsqueeze(1)
         found.append(forced.changed_logits(model, site, one.trace, deltas, places)[:, : len(names)].cpu().numpy())
         tick(f"{len(found)} of {min(TRACES, len(traces))} traces")
+        if len(found) == TRACES:
+            break
     if not found:
         return pl.DataFrame(schema=TOKEN_CHANGES_SCHEMA)
     changes = np.stack(found)

@@ -7,12 +7,11 @@ of all above a threshold; and b_dec is taken off what is read, or not. The rest 
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError  # what torch.load raises of it; nothing is unpickled
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -59,11 +58,13 @@ class Parts:
             check_shape(name, getattr(self, name), shape)
 
 
-def convert(source: Mapping[str, str | Path], form: str, hookpoint: str, folder: Path) -> None:
+def convert(
+    source: Mapping[str, str | Path], form: str, hookpoint: str, folder: Path, modules: Collection[str] = ()
+) -> None:
     """Write an SAE to `folder` in our format: `cfg.json` and `sae.safetensors`, float32.
 
-    source: the format's files by their names. Raises InputError for what can't be read as an autoencoder of one site,
-    and for one that was trained elsewhere than at `hookpoint`.
+    source: the format's files by their names; modules: the model's. Raises InputError for what can't be read as an
+    autoencoder of one site, and for one that was trained elsewhere than at `hookpoint`.
     """
     what = f"SAE for {hookpoint}"
     try:
@@ -75,10 +76,14 @@ def convert(source: Mapping[str, str | Path], form: str, hookpoint: str, folder:
         if threshold.numel() == 1:
             threshold = threshold.reshape(1).expand(latents).clone()
         check_shape("threshold", threshold, (latents,))
-    except MALFORMED as error:
+        if parts.hook is not None and not isinstance(parts.hook, str):
+            raise Unfit(f"its hook is {parts.hook!r}; a name is needed")
+    except InputError:
+        raise
+    except Exception as error:  # whatever libraries raise of files that aren't what they should be, damaged or other
         named = ", ".join(str(path) for path in source.values())
         raise InputError(f"{what}: {named} can't be read as {form}: {_why(error)}.") from None
-    check_hook(parts.hook, hookpoint)
+    check_hook(parts.hook, hookpoint, modules)
     tensors = dict(zip(TENSORS, (parts.encoder, parts.bias, parts.decoder, parts.b_dec), strict=True))
     active: dict[str, Any] = {"activation": "topk", "k": parts.k}
     if parts.k is None:
@@ -94,7 +99,9 @@ def convert(source: Mapping[str, str | Path], form: str, hookpoint: str, folder:
     folder.mkdir(parents=True, exist_ok=True)
     for name in SAE_FILES:
         (folder / name).unlink(missing_ok=True)
-    save_file({name: tensor.float().contiguous() for name, tensor in tensors.items()}, folder / SAE_FILES[1])
+    # Copied where they share memory, as weights that are tied do.
+    whole = {name: tensor.float().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    save_file(whole, folder / SAE_FILES[1])
     files.let_read(folder / SAE_FILES[1])
     with files.replacing(folder / SAE_FILES[0]) as temporary:
         temporary.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
@@ -104,23 +111,8 @@ class Unfit(ValueError):
     """What a file says isn't what its format has there; to be read after the file's name."""
 
 
-MALFORMED = (
-    LookupError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    OSError,
-    RuntimeError,
-    ArithmeticError,
-    EOFError,
-    BadZipFile,
-    UnpicklingError,
-)
-"""What reading raises of files that aren't what they should be: missing names, other shapes, another form."""
-
-
 def _why(error: Exception) -> str:
-    """Return in a line what is wrong with files that raised one of MALFORMED."""
+    """Return in a line what is wrong with files that raised this."""
     if isinstance(error, UnpicklingError):
         return "it holds more than weights"
     if isinstance(error, KeyError):
@@ -130,6 +122,8 @@ def _why(error: Exception) -> str:
 
 def _shape(name: str, tensor: Tensor, dimensions: int) -> torch.Size:
     """Return the shape of an SAE's weights. Raises Unfit where they aren't numbers, or have other dimensions."""
+    if tensor.layout != torch.strided or 0 in tensor.shape:
+        raise Unfit(f"its {name} is {'empty' if 0 in tensor.shape else 'sparse'}")
     if not tensor.is_floating_point():
         raise Unfit(f"its {name} is of {str(tensor.dtype).removeprefix('torch.')}, not of floating-point numbers")
     if tensor.dim() != dimensions:
@@ -183,29 +177,53 @@ def _give_back(parts: Parts) -> Tensor:
 HOOKS = {
     "hook_resid_post": "the residual stream leaving block {layer}",
     "hook_resid_pre": "the residual stream entering block {layer}",
-    "hook_mlp_out": "what the MLP of block {layer} puts out",
-    "hook_attn_out": "what the attention of block {layer} puts out",
+    "hook_mlp_out": "what the MLP of block {layer} adds to the residual stream",
+    "hook_attn_out": "what the attention of block {layer} adds to the residual stream",
 }
 """What TransformerLens, and so SAELens, calls the sites that there are modules for."""
 
 ATTENTION = ("self_attn", "attn", "attention", "self_attention")
 """What architectures of transformers call a block's attention."""
 
+MLP = ("mlp", "feed_forward", "ffn", "block_sparse_moe", "fc2")
+"""What they call its MLP."""
 
-def check_hook(hook: str | None, hookpoint: str) -> None:
+AFTER_MLP, AFTER_ATTENTION = "post_feedforward_layernorm", "post_attention_layernorm"
+"""Where a block has the first, as Gemma's have, what either puts out goes through a norm before it is added."""
+
+
+def hook_of(hookpoint: str, modules: Collection[str] = ()) -> str | None:
+    """Return what TransformerLens calls a module's output; None where it has no name for it.
+
+    modules: the model's, by which it is told whether it has norms after its MLPs and attentions.
+    """
+    if is_block(hookpoint):
+        return f"blocks.{layer_of(hookpoint)}.hook_resid_post"
+    block, _, module = hookpoint.rpartition(".")
+    after = f"{block}.{AFTER_MLP}" in modules
+    if module in ((AFTER_MLP,) if after else MLP):
+        return f"blocks.{layer_of(hookpoint)}.hook_mlp_out"
+    if module in ((AFTER_ATTENTION,) if after else ATTENTION):
+        return f"blocks.{layer_of(hookpoint)}.hook_attn_out"
+    return None
+
+
+def check_hook(hook: str | None, hookpoint: str, modules: Collection[str] = ()) -> None:
     """Refuse an SAE that was trained elsewhere than at `hookpoint`; nothing where its hook isn't known or said."""
-    found = re.fullmatch(r"blocks\.(\d+)\.(hook_\w+)", hook or "")
-    if found is None or found.group(2) not in HOOKS:
+    found = re.fullmatch(r"blocks\.(\d+)\.(\S+)", hook or "")
+    if found is None:
         return
-    layer, kind = int(found.group(1)), found.group(2)
-    last = hookpoint.rpartition(".")[2]
-    ours = "hook_resid_post" if is_block(hookpoint) else "hook_attn_out" if last in ATTENTION else "hook_mlp_out"
+    layer, kind = int(found[1]), found[2]
     if kind == "hook_resid_pre":  # what enters a block left the one before
         kind, layer = "hook_resid_post", layer - 1
-    if (kind, layer) != (ours, layer_of(hookpoint)):
+    what = HOOKS.get(found[2], "which no module puts out").format(layer=found[1])
+    wanted = f"blocks.{layer}.{kind}"
+    if wanted != hook_of(hookpoint, modules):
+        theirs = [name for name in modules if str(layer) in name.split(".") and hook_of(name, modules) == wanted]
+        here = f" (here {theirs[0]})" if theirs else ""
         raise InputError(
-            f"SAE for {hookpoint}: it was trained on {hook}, {HOOKS[found.group(2)].format(layer=found.group(1))};"
-            " set sae.hookpoint, sae.folder and layers to match."
+            f"SAE for {hookpoint}: it was trained on {hook}, {what}{here}; set sae.hookpoint, sae.folder and layers to"
+            " match."
         )
 
 
@@ -215,17 +233,20 @@ def _saelens(source: Mapping[str, str | Path]) -> Parts:
     kind = config.get("architecture", "standard")
     about = _object(config, "metadata")
     if "transcoder" in str(kind) or about.get("hook_name_out"):
-        raise InputError(f"{source['cfg.json']} is of a transcoder ({kind}); only autoencoders of one site are read.")
+        raise InputError(f"{source['cfg.json']} is of a transcoder ({kind!r}); only autoencoders of one site are read.")
     if kind not in ("standard", "topk", "jumprelu", "gated"):
         raise InputError(
             f"{source['cfg.json']}: its architecture is {kind!r}; read are standard, topk, jumprelu and gated"
             " (batchtopk is saved as jumprelu)."
         )
-    for name in ("normalize_activations", "reshape_activations"):
-        if config.get(name) not in (None, "none"):
-            raise InputError(f"{source['cfg.json']}: {name} is {config[name]!r}; only 'none' is read.")
-    if (activation := config.get("activation_fn", config.get("activation_fn_str", "relu"))) not in ("relu", "topk"):
-        raise InputError(f"{source['cfg.json']}: activation_fn is {activation!r}; only 'relu' is read.")
+    for name in ("normalize_activations", "reshape_activations", "hook_head_index", "finetuning_scaling_factor"):
+        if (value := config.get(name, about.get(name))) not in (None, False, "none"):
+            raise InputError(f"{source['cfg.json']}: {name} is {value!r}; only SAEs without it are read.")
+    activation = config.get("activation_fn", config.get("activation_fn_str", "relu"))
+    if activation == "topk" and kind == "standard":  # before SAELens 6
+        kind, config["k"] = "topk", _object(config, "activation_fn_kwargs").get("k")
+    if activation not in ("relu", "topk"):
+        raise InputError(f"{source['cfg.json']}: activation_fn is {activation!r}; read are 'relu' and 'topk'.")
     of = _tensors(source[WEIGHTS])
     centred = _flag(config, "apply_b_dec_to_input", default=True)
     hook = about.get("hook_name") or config.get("hook_name")
@@ -322,7 +343,8 @@ def _gemma_scope_2(source: Mapping[str, str | Path]) -> Parts:
 
 
 GEMMA = re.compile(
-    r"(?:gemma-scope-[\w.]+-[pi]t-(res|mlp|att|transcoders)|/(resid_post|mlp_out|attn_out|transcoder|clt)(?:_all)?)/"
+    r"gemma-scope-[\w.]+-[pi]t-(res|mlp|att|transcoders)/"
+    r"|(?:^|/)(resid_post|mlp_out|attn_out|transcoder|crosscoder|clt)(?:_all)?/(?=[^/]+/[^/]+$)"
 )
 """How Gemma Scope's releases are called by what they were trained on, and the folders of Gemma Scope 2."""
 
@@ -333,11 +355,11 @@ GEMMA_HOOKS = {"res": "hook_resid_post", "mlp": "hook_mlp_out"}
 def _gemma(of: Mapping[str, Tensor], path: str | Path) -> Parts:
     """Return an SAE of Gemma Scope's tensors. What it was trained on stands in names of its path alone, if anywhere."""
     found = ["".join(names)[:3] for names in GEMMA.findall(str(path))]
-    hook = GEMMA_HOOKS.get(found[-1]) if found else None
+    hook = GEMMA_HOOKS.get(found[-1]) if found and "/embedding/" not in str(path) else None
     if (found and hook is None) or "affine_skip_connection" in of:
         raise InputError(
-            f"{path} is of a transcoder, or of what enters an attention's last projection, which no module puts out;"
-            " read are SAEs of the residual stream and of what MLPs put out."
+            f"{path} is of a transcoder, or of what enters an attention's last projection, which no module puts out, or"
+            " of embeddings; read are SAEs of the residual stream and of what MLPs put out."
         )
     layer = re.findall(r"layer_(\d+)", str(path))
     hook = f"blocks.{layer[-1]}.{hook}" if hook and layer else None
@@ -381,7 +403,7 @@ def _openmoss_config(path: str | Path) -> dict[str, Any]:
     kind = config.get("sae_type", "sae")
     if kind != "sae" or config["hook_point_in"] != config["hook_point_out"]:
         raise InputError(
-            f"{path}: it reads {config['hook_point_in']} and writes {config['hook_point_out']} ({kind}); only"
+            f"{path}: it reads {config['hook_point_in']!r} and writes {config['hook_point_out']!r} ({kind!r}); only"
             " autoencoders of one site are read."
         )
     if _flag(config, "use_glu_encoder", default=False):
@@ -406,7 +428,10 @@ def _openmoss(config: Mapping[str, Any], of: Mapping[str, Tensor], scale: float,
     states as they are, too.
     """
     decoder, width = of["decoder.weight"].T, _count("d_model", config["d_model"])
-    b_dec = of.get("decoder.bias", torch.zeros(width)) / scale
+    has_b_dec = _flag(config, "use_decoder_bias", default=True)
+    for name in ("encoder.bias", "decoder.bias")[: 1 + has_b_dec]:
+        _shape(name, of[name], 1)
+    b_dec = of["decoder.bias"] / scale if has_b_dec else torch.zeros(width)
     parts = Parts(of["encoder.weight"], of["encoder.bias"] / scale, decoder, b_dec, hook=config["hook_point_in"])
     check_shape("decoder", decoder, (len(decoder), width))
     parts.centred = _flag(config, "apply_decoder_bias_to_pre_encoder", default=False)
@@ -418,10 +443,11 @@ def _openmoss(config: Mapping[str, Any], of: Mapping[str, Tensor], scale: float,
 def _qwen_scope(source: Mapping[str, str | Path]) -> Parts:
     """Read one of Qwen-Scope's `layer….sae.pt`, weights only: top-k, b_dec not taken off, k in the release's name."""
     (path,) = source.values()
-    if not (found := re.findall(r"L0_(\d+)", str(path))):
+    found = re.findall(r"L0_(\d+)", str(path))
+    if len(set(found)) != 1:
         raise InputError(
-            f"SAE: {path} doesn't say how many latents are active; Qwen-Scope says it in the name of the release"
-            " (…-W32K-L0_50), so keep that as the folder's."
+            f"SAE: {path} doesn't say how many latents are active, or says it twice; Qwen-Scope says it in the name of"
+            " the release (…-W32K-L0_50), so keep that as the folder's."
         )
     of = _pickled(path)
     layer = re.sub(r"\D", "", Path(path).name)

@@ -119,7 +119,7 @@ def fetch(
     if form != "sparsify":
         info["format"] = form
         info["of"] = {name: files.sha256(path) for name, path in found.items()}
-        foreign.convert(found, form, hookpoint, folder)
+        foreign.convert(found, form, hookpoint, folder, manifest["widths"])
     config = check_width(folder, hookpoint, manifest)
     if source["source"] == "hub" and not is_commit(source["revision"]):
         for sibling in folder.parent.glob("*/info.json"):
@@ -144,7 +144,10 @@ def _from_hub(source: Mapping[str, Any], file: str) -> Path:
     try:
         return Path(huggingface_hub.hf_hub_download(source["name"], file, revision=revision))
     except huggingface_hub.errors.RemoteEntryNotFoundError:
-        listing = huggingface_hub.HfApi().list_repo_files(source["name"], revision=revision)
+        try:
+            listing = huggingface_hub.HfApi().list_repo_files(source["name"], revision=revision)
+        except Exception as error:
+            raise hub.failure("sae.folder", f"{file} of {source['name']!r}", error) from None
         known = sae_places(listing, source["format"])
         raise InputError(
             f"config: sae.hookpoint, sae.folder: {source['name']} has no {file}; SAEs in {source['format']}'s form that"
