@@ -533,6 +533,12 @@ def save_rule_graph():
     Path(f"results/{EXPERIMENT}/rules.json").write_text(json.dumps(graph, indent=1))
 
 
+def made_in(folder):
+    """Return the names of what the rules so far make in a folder of the results (`tables`, `plots`)."""
+    files = [Path(str(file)) for rule in workflow.rules for file in rule.output]
+    return sorted({file.stem for file in files if folder in file.parts})
+
+
 if not workflow.is_main_process and not IS_MODULE:
     run.join(workflow.overwrite_configfiles)
 

@@ -11,19 +11,14 @@ localrules:
     export_rocrate,
 
 
-def named(kind):
-    """Return the names of the tables, or plots, that rules make."""
-    return sorted({Path(str(file)).stem for rule in workflow.rules for file in rule.output if f"/{kind}/" in str(file)})
-
-
 # Results of earlier configs of the study lie beside those of this one.
 ONLY = dict(
     site=SITES,
     condition=CONDITIONS,
     block=BLOCKS,
     reader=[READER, *TWINS, *SECOND],
-    table=named("tables"),
-    picture=named("plots"),
+    table=made_in("tables"),
+    picture=made_in("plots"),
 )
 
 
