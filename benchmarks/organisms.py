@@ -18,13 +18,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import claims
-import polars as pl
 import yaml
 from ahead import ROOT, embedded, snakemake
 
 sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
 
-from thoughtscope.evidence.checks import VERDICTS
 from thoughtscope.report import controls, truth
 from thoughtscope.statistics import wilson
 
@@ -58,22 +56,16 @@ def row_of(work: Path, kind: str, seed: int) -> list[str]:
     results = work / "results" / config["experiment"]
     wanted = ["summary.md"] if kind == "untaught" else ["tables/found.parquet", "tables/called.parquet"]
     snakemake(work, config, *(str((results / name).relative_to(work)) for name in wanted))
-    traces = pl.concat([pl.read_parquet(path, columns=["correct"]) for path in sorted(results.glob("traces/reason/*"))])
-    row = dict.fromkeys(HEAD, "–") | {"lessons": kind, "seed": str(seed)}
-    row["correct"] = f"{traces['correct'].sum()}/{len(traces)}"
-    if kind == "untaught":
-        verdicts = pl.concat([pl.read_parquet(path) for path in results.glob("tables/trained/*/verdict.parquet")])
-        return [*(row | {"called": str((verdicts["verdict"] == VERDICTS[0]).sum())}).values()]
-    tables = {name: pl.read_parquet(results / "tables" / f"{name}.parquet") for name in ("found", "called")}
-    score = truth.score(
-        truth.Truth(
-            kind=config["teach"]["kind"], traces=len(traces), truth=pl.read_parquet(results / "truth.parquet"), **tables
-        )
-    )
-    row |= {"parsed": f"{score.parsed}/{len(traces)}", "called": str(score.called), "of words": str(score.words)}
-    row["words called"] = str(score.words_called)
-    if kind == "taught":
-        row |= {"states there": str(score.reachable), "found": str(score.found), "true": str(score.true)}
+    traces, correct = controls.graded(config, results)
+    row = dict.fromkeys(HEAD, "–") | {"lessons": kind, "seed": str(seed), "correct": f"{correct}/{traces}"}
+    if known := controls.known_of(config, results):
+        score = truth.score(known)
+        row |= {"parsed": f"{score.parsed}/{traces}", "called": str(score.called), "of words": str(score.words)}
+        row["words called"] = str(score.words_called)
+        if kind == "taught":
+            row |= {"states there": str(score.reachable), "found": str(score.found), "true": str(score.true)}
+    else:
+        row["called"] = str(controls.called_in(results))
     return [*row.values()]
 
 

@@ -8,7 +8,7 @@ import json
 import math
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -590,6 +590,42 @@ def sae_places(listing: Iterable[str], form: str) -> list[str]:
 def is_block(hookpoint: str) -> bool:
     """Return whether a hookpoint is a block itself (`layers.10`), whose output is the residual stream leaving it."""
     return hookpoint.rpartition(".")[2].isdigit()
+
+
+ATTENTIONS = ("self_attn", "attn", "attention", "self_attention")
+MLPS = ("mlp", "feed_forward", "ffn", "block_sparse_moe")
+"""What architectures of transformers call the two modules of a block whose outputs are added to the residual stream."""
+
+LAST_PROJECTIONS = ("down_proj", "o_proj", "c_proj", "out_proj", "dense", "dense_4h_to_h")
+"""What they call the last module in either, whose output is its."""
+
+OUTPUT_NORMS = (
+    ("post_attention_layernorm", "post_feedforward_layernorm"),
+    ("post_self_attn_layernorm", "post_mlp_layernorm"),
+)
+"""What Gemma 2 and 3 and OLMo 2, and GLM-4, call the norms between the two and the residual stream. Where there is no
+second one of a pair, `post_attention_layernorm` is the norm before the MLP."""
+
+
+def adds(hookpoint: str, modules: Collection[str] = ()) -> str | None:
+    """Return what puts out at a hookpoint what the residual stream takes as it is: `block`, `attention` or `mlp`.
+
+    A block's is the residual stream itself. Where a block normalises what attention and MLP put out before it adds it
+    (OUTPUT_NORMS; `modules` are the model's, by which that is told), it is the norm's output that is added. None of any
+    other module.
+    """
+    if is_block(hookpoint):
+        return "block"
+    block, _, module = hookpoint.rpartition(".")
+    if module in LAST_PROJECTIONS:
+        block, _, module = block.rpartition(".")
+    if not is_block(block):
+        return None
+    parts: tuple[Collection[str], Collection[str]] = (ATTENTIONS, MLPS)
+    for norms in OUTPUT_NORMS:
+        if f"{block}.{norms[1]}" in modules:
+            parts = ([norms[0]], [norms[1]])
+    return next((name for name, known in zip(("attention", "mlp"), parts, strict=True) if module in known), None)
 
 
 def check_sites(manifest: Mapping[str, Any], template: str, layers: Sequence[int], read_from: str) -> None:

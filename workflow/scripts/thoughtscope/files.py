@@ -177,7 +177,7 @@ def read_foreign_json(path: str | Path, remedy: str = AGAIN) -> dict[str, Any]:
     try:
         value = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{path} isn't there. {remedy.replace('Delete it and run', 'Run')}") from None
+        raise InputError(f"{path} isn't there. Run again: it will be made anew.") from None
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is no JSON ({first_line(error)}). {remedy}") from None
     if not isinstance(value, dict):

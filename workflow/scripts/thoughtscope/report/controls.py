@@ -47,28 +47,42 @@ def row(config: Mapping[str, Any], results: Path) -> tuple[list[str], list[str]]
     at = results / config["experiment"]
     if not (at / "report.html").exists():
         raise SystemExit(f"controls: there is no {at / 'report.html'}; run that study first, as 'make controls' does.")
-    studied, teach = config["conditions"][0], config.get("teach")
-    kind = teach and teach.get("kind", "states")
-    traces = files.read_parquet(sorted(at.glob(f"traces/{studied}/*")), ["correct"])
-    verdicts = files.read_parquet(sorted(at.glob("tables/*/*/verdict.parquet")), ["verdict"])
-    called = int((verdicts["verdict"].cast(pl.String) == VERDICTS[0]).sum())
-    cells = [config["experiment"], PUT_IN[kind], str(len(traces)), str(traces["correct"].sum())]
-    if kind is None:
+    traces, correct = graded(config, at)
+    known = known_of(config, at)
+    cells = [config["experiment"], PUT_IN[known.kind if known else None], str(traces), str(correct)]
+    if known is None:
+        called = called_in(at)
         return [*cells, "–", "–", str(called), "0", "–", "–"], [
             f"The model was taught nothing. {called or 'No'} latents are called thinking patterns."
         ]
-    tables = {
-        "truth": at / "truth.parquet",
-        "found": at / "tables" / "found.parquet",
-        "called": at / "tables" / "called.parquet",
-    }
-    known = truth.Truth(
-        kind=kind, traces=len(traces), **{name: files.read_parquet(path) for name, path in tables.items()}
-    )
     score = truth.score(known)
-    states = [str(score.reachable), str(score.found)] if kind == "states" else ["none", "–"]
+    states = [str(score.reachable), str(score.found)] if known.kind == "states" else ["none", "–"]
     cells += [*states, str(score.called), str(score.true), str(score.words), str(score.words_called)]
     return cells, truth.sentences(known)
+
+
+def graded(config: Mapping[str, Any], at: Path) -> tuple[int, int]:
+    """Return how many traces a study in the folder `at` has under its first condition, and how many are correct."""
+    traces = files.read_parquet(sorted(at.glob(f"traces/{config['conditions'][0]}/*")), ["correct"])
+    return len(traces), int(traces["correct"].sum())
+
+
+def called_in(at: Path) -> int:
+    """Return how many latents a study calls thinking patterns."""
+    verdicts = files.read_parquet(sorted(at.glob("tables/*/*/verdict.parquet")), ["verdict"])
+    return int((verdicts["verdict"].cast(pl.String) == VERDICTS[0]).sum())
+
+
+def known_of(config: Mapping[str, Any], at: Path) -> truth.Truth | None:
+    """Return what is known of a study's model; None of one that was taught nothing."""
+    if not (teach := config.get("teach")):
+        return None
+    tables = {"truth": "truth.parquet", "found": "tables/found.parquet", "called": "tables/called.parquet"}
+    return truth.Truth(
+        kind=teach.get("kind", "states"),
+        traces=graded(config, at)[0],
+        **{name: files.read_parquet(at / path) for name, path in tables.items()},
+    )
 
 
 def laid_over(config: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:

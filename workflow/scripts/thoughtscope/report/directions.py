@@ -10,7 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from .. import models
-from ..config import is_block, parse_site
+from ..config import adds, parse_site
 from ..evidence.verdict import leading
 from ..frames import Schema, keys
 from ..matrices import Matrix, blocks, matrices
@@ -23,19 +23,6 @@ AT_ONCE = 256
 """Latents whose logit effects or cosines are held at a time: 256 of 152,000 tokens in float32 are 156 MB."""
 
 Floats = NDArray[np.float32]
-
-SUBLAYERS = ("mlp", "self_attn", "attn", "attention", "feed_forward", "block_sparse_moe")
-"""What architectures of transformers call the two modules of a block whose outputs are added to the residual stream."""
-
-LAST_PROJECTIONS = ("down_proj", "o_proj", "c_proj", "out_proj", "dense", "dense_4h_to_h")
-"""What they call the last module in a sublayer, whose output is the sublayer's."""
-
-OUTPUT_NORMS = (
-    ("post_attention_layernorm", "post_feedforward_layernorm"),
-    ("post_self_attn_layernorm", "post_mlp_layernorm"),
-)
-"""What Gemma 2 and 3 and OLMo 2, and GLM-4, call the norms between the two sublayers and the residual stream. Where
-there is no second one of a pair, `post_attention_layernorm` is the norm before the MLP."""
 
 LOGIT_EFFECTS_SCHEMA = Schema(
     "a leading latent, side and rank; none where what is read at the site isn't added to the residual stream as it is",
@@ -79,23 +66,9 @@ def tables(
 
 
 def writes_to_residual(site: str, manifest: Mapping[str, Any]) -> bool:
-    """Return whether what is read at a site is the residual stream, or added to it as it is.
-
-    So are the residual stream itself, a block's output, and that of its attention and MLP; where the block
-    normalises these before it adds them (OUTPUT_NORMS), it is the norm's output that is added.
-    """
+    """Return whether what is read at a site is the residual stream, or added to it as it is."""
     hookpoint, read_from = parse_site(site)
-    if read_from != "hookpoint" or is_block(hookpoint):
-        return True
-    block, _, module = hookpoint.rpartition(".")
-    if module in LAST_PROJECTIONS:
-        block, _, module = block.rpartition(".")
-    if not is_block(block):
-        return False
-    for norms in OUTPUT_NORMS:
-        if f"{block}.{norms[1]}" in manifest["widths"]:
-            return module in norms
-    return module in SUBLAYERS
+    return read_from != "hookpoint" or adds(hookpoint, manifest["widths"]) is not None
 
 
 def unembedding(manifest: Mapping[str, Any]) -> Matrix:

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .. import files
-from ..config import SAE_FILES, is_block, layer_of
+from ..config import SAE_FILES, adds, layer_of
 from ..errors import InputError, first_line
 
 TENSORS = ("encoder.weight", "encoder.bias", "W_dec", "b_dec")
@@ -99,9 +99,7 @@ def convert(
     folder.mkdir(parents=True, exist_ok=True)
     for name in SAE_FILES:
         (folder / name).unlink(missing_ok=True)
-    # Copied where they share memory, as weights that are tied do.
-    whole = {name: tensor.float().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
-    save_file(whole, folder / SAE_FILES[1])
+    save_file(_apart(tensors), folder / SAE_FILES[1])
     files.let_read(folder / SAE_FILES[1])
     with files.replacing(folder / SAE_FILES[0]) as temporary:
         temporary.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
@@ -109,6 +107,17 @@ def convert(
 
 class Unfit(ValueError):
     """What a file says isn't what its format has there; to be read after the file's name."""
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors as safetensors takes them: in float32, contiguous, no two in one memory, as tied weights are."""
+    apart: dict[str, Tensor] = {}
+    taken: set[int] = set()
+    for name, tensor in tensors.items():
+        whole = tensor.float().contiguous()
+        apart[name] = whole.clone() if whole.untyped_storage().data_ptr() in taken else whole
+        taken.add(whole.untyped_storage().data_ptr())
+    return apart
 
 
 def _why(error: Exception) -> str:
@@ -182,30 +191,14 @@ HOOKS = {
 }
 """What TransformerLens, and so SAELens, calls the sites that there are modules for."""
 
-ATTENTION = ("self_attn", "attn", "attention", "self_attention")
-"""What architectures of transformers call a block's attention."""
-
-MLP = ("mlp", "feed_forward", "ffn", "block_sparse_moe", "fc2")
-"""What they call its MLP."""
-
-AFTER_MLP, AFTER_ATTENTION = "post_feedforward_layernorm", "post_attention_layernorm"
-"""Where a block has the first, as Gemma's have, what either puts out goes through a norm before it is added."""
+ADDED = {"block": "hook_resid_post", "mlp": "hook_mlp_out", "attention": "hook_attn_out"}
+"""What it calls the output of each part of a block."""
 
 
 def hook_of(hookpoint: str, modules: Collection[str] = ()) -> str | None:
-    """Return what TransformerLens calls a module's output; None where it has no name for it.
-
-    modules: the model's, by which it is told whether it has norms after its MLPs and attentions.
-    """
-    if is_block(hookpoint):
-        return f"blocks.{layer_of(hookpoint)}.hook_resid_post"
-    block, _, module = hookpoint.rpartition(".")
-    after = f"{block}.{AFTER_MLP}" in modules
-    if module in ((AFTER_MLP,) if after else MLP):
-        return f"blocks.{layer_of(hookpoint)}.hook_mlp_out"
-    if module in ((AFTER_ATTENTION,) if after else ATTENTION):
-        return f"blocks.{layer_of(hookpoint)}.hook_attn_out"
-    return None
+    """Return what TransformerLens calls a module's output; None where it has no name for it. `modules`: the model's."""
+    part = adds(hookpoint, modules)
+    return part and f"blocks.{layer_of(hookpoint)}.{ADDED[part]}"
 
 
 def check_hook(hook: str | None, hookpoint: str, modules: Collection[str] = ()) -> None:
@@ -220,7 +213,7 @@ def check_hook(hook: str | None, hookpoint: str, modules: Collection[str] = ()) 
     wanted = f"blocks.{layer}.{kind}"
     if wanted != hook_of(hookpoint, modules):
         theirs = [name for name in modules if str(layer) in name.split(".") and hook_of(name, modules) == wanted]
-        here = f" (here {theirs[0]})" if theirs else ""
+        here = f" (here {min(theirs, key=len)})" if theirs else ""
         raise InputError(
             f"SAE for {hookpoint}: it was trained on {hook}, {what}{here}; set sae.hookpoint, sae.folder and layers to"
             " match."
@@ -240,13 +233,14 @@ def _saelens(source: Mapping[str, str | Path]) -> Parts:
             " (batchtopk is saved as jumprelu)."
         )
     for name in ("normalize_activations", "reshape_activations", "hook_head_index", "finetuning_scaling_factor"):
-        if (value := config.get(name, about.get(name))) not in (None, False, "none"):
-            raise InputError(f"{source['cfg.json']}: {name} is {value!r}; only SAEs without it are read.")
+        for value in (config.get(name), about.get(name)):
+            if not (value is None or value is False or value == "none"):  # 0 is a value, such as a first head's
+                raise InputError(f"{source['cfg.json']}: {name} is {value!r}; only SAEs without it are read.")
     activation = config.get("activation_fn", config.get("activation_fn_str", "relu"))
     if activation == "topk" and kind == "standard":  # before SAELens 6
         kind, config["k"] = "topk", _object(config, "activation_fn_kwargs").get("k")
-    if activation not in ("relu", "topk"):
-        raise InputError(f"{source['cfg.json']}: activation_fn is {activation!r}; read are 'relu' and 'topk'.")
+    if activation not in ("relu", kind):
+        raise InputError(f"{source['cfg.json']}: activation_fn is {activation!r}; only 'relu', or topk's own, is read.")
     of = _tensors(source[WEIGHTS])
     centred = _flag(config, "apply_b_dec_to_input", default=True)
     hook = about.get("hook_name") or config.get("hook_name")
